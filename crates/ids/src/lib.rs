@@ -1,0 +1,259 @@
+//! Typed identifiers, ARNs and version numbers (SPEC §1.1, §1.2). No I/O.
+//!
+//! Every type parses from and prints as the text that clients see, and serialises as that text.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Why a text is not the identifier it was taken for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{value}' is not {expected}")]
+pub struct ParseIdError {
+    value: String,
+    expected: &'static str,
+}
+
+impl ParseIdError {
+    fn new(value: &str, expected: &'static str) -> Self {
+        Self { value: value.to_owned(), expected }
+    }
+}
+
+macro_rules! text_serde {
+    ($name:ident) => {
+        impl TryFrom<String> for $name {
+            type Error = ParseIdError;
+            fn try_from(text: String) -> Result<Self, ParseIdError> {
+                text.parse()
+            }
+        }
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.to_string()
+            }
+        }
+    };
+}
+
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $expected:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A new random identifier.
+            #[must_use]
+            pub fn random() -> Self {
+                Self(Uuid::new_v4())
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}{}", $prefix, self.0.hyphenated())
+            }
+        }
+        impl FromStr for $name {
+            type Err = ParseIdError;
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+                text.strip_prefix($prefix)
+                    // `Uuid` also reads braces and bare hex; only the form that we print is ours.
+                    .filter(|rest| rest.len() == 36)
+                    .and_then(|rest| Uuid::try_parse(rest).ok())
+                    .map(Self)
+                    .ok_or_else(|| ParseIdError::new(text, $expected))
+            }
+        }
+        text_serde!($name);
+    };
+}
+
+uuid_id!(/// `microvm-<uuid>`.
+    MicrovmId, "microvm-", "a MicroVM id (microvm-<uuid>)");
+uuid_id!(/// The first label of a MicroVM's endpoint host name; not the uuid of its id.
+    EndpointId, "", "an endpoint id (a uuid)");
+uuid_id!(/// One build of one image version.
+    BuildId, "", "a build id (a uuid)");
+
+/// A 12-digit account number.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AccountId(String);
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for AccountId {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        if text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ParseIdError::new(text, "an account id (12 digits)"))
+        }
+    }
+}
+text_serde!(AccountId);
+
+/// An image's name: `[a-zA-Z0-9-_]{1,64}`, unique in its account and region.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ImageName(String);
+
+impl ImageName {
+    /// The name as text; safe as a file name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for ImageName {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        if (1..=64).contains(&text.len()) && text.bytes().all(legal) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ParseIdError::new(text, "an image name ([a-zA-Z0-9-_], 1 to 64 characters)"))
+        }
+    }
+}
+text_serde!(ImageName);
+
+/// A version of a customer's image: `1.0`, `2.0`, … `1` is read as `1.0` (SPEC §1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ImageVersion(u32);
+
+impl ImageVersion {
+    /// What CreateMicrovmImage makes.
+    pub const FIRST: Self = Self(1);
+
+    /// The version that the next update makes.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The number before the point.
+    #[must_use]
+    pub fn major(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for ImageVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.0", self.0)
+    }
+}
+
+impl FromStr for ImageVersion {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let major = text.strip_suffix(".0").unwrap_or(text);
+        let canonical = major == "0" || !major.starts_with('0');
+        if canonical && !major.is_empty() && major.bytes().all(|b| b.is_ascii_digit()) {
+            if let Ok(number) = major.parse() {
+                return Ok(Self(number));
+            }
+        }
+        Err(ParseIdError::new(text, "an image version (N.0)"))
+    }
+}
+text_serde!(ImageVersion);
+
+/// A customer's image: `arn:aws:lambda:<region>:<account>:microvm-image:<name>`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ImageArn {
+    /// Region, for example `us-east-1`.
+    pub region: String,
+    /// Owner.
+    pub account: AccountId,
+    /// Name in that account and region.
+    pub name: ImageName,
+}
+
+impl fmt::Display for ImageArn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "arn:aws:lambda:{}:{}:microvm-image:{}", self.region, self.account, self.name)
+    }
+}
+
+impl FromStr for ImageArn {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let wrong = || ParseIdError::new(text, "an image ARN");
+        let parts: Vec<&str> = text.split(':').collect();
+        let ["arn", "aws", "lambda", region, account, "microvm-image", name] = parts[..] else {
+            return Err(wrong());
+        };
+        if !is_region(region) {
+            return Err(wrong());
+        }
+        Ok(Self {
+            region: region.to_owned(),
+            account: account.parse().map_err(|_| wrong())?,
+            name: name.parse().map_err(|_| wrong())?,
+        })
+    }
+}
+text_serde!(ImageArn);
+
+/// Whether `text` has the shape of a region's name: lower-case labels and digits joined by hyphens.
+#[must_use]
+pub fn is_region(text: &str) -> bool {
+    (1..=32).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_print_what_they_parse() {
+        let id = MicrovmId::random();
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!("mvm-a991cd0b-3321-3e2c-a982-d5c4db52b17a".parse::<MicrovmId>().is_err());
+        assert!("microvm-a991cd0b33213e2ca982d5c4db52b17a".parse::<MicrovmId>().is_err());
+        assert!("123".parse::<AccountId>().is_err());
+    }
+
+    #[test]
+    fn image_arn_has_a_colon_before_the_name() {
+        let text = "arn:aws:lambda:us-east-1:123456789012:microvm-image:my-app";
+        let arn: ImageArn = text.parse().unwrap();
+        assert_eq!((arn.name.as_str(), arn.to_string().as_str()), ("my-app", text));
+        for bad in ["", "my-app", "arn:aws:lambda:us-east-1:123456789012:microvm-image/my-app",
+            "arn:aws:lambda:us-east-1:1:microvm-image:x", "arn:aws:lambda::123456789012:microvm-image:x"] {
+            assert!(bad.parse::<ImageArn>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn versions_normalise() {
+        for (text, shown) in [("1", "1.0"), ("1.0", "1.0"), ("25.0", "25.0")] {
+            assert_eq!(text.parse::<ImageVersion>().unwrap().to_string(), shown);
+        }
+        for bad in ["", ".0", "1.1", "01", "-1", "+1", "1.0.0", "99999999999"] {
+            assert!(bad.parse::<ImageVersion>().is_err(), "{bad}");
+        }
+        assert_eq!(ImageVersion::FIRST.next().to_string(), "2.0");
+    }
+}
