@@ -240,8 +240,13 @@ mod tests {
         let text = "arn:aws:lambda:us-east-1:123456789012:microvm-image:my-app";
         let arn: ImageArn = text.parse().unwrap();
         assert_eq!((arn.name.as_str(), arn.to_string().as_str()), ("my-app", text));
-        for bad in ["", "my-app", "arn:aws:lambda:us-east-1:123456789012:microvm-image/my-app",
-            "arn:aws:lambda:us-east-1:1:microvm-image:x", "arn:aws:lambda::123456789012:microvm-image:x"] {
+        for bad in [
+            "",
+            "my-app",
+            "arn:aws:lambda:us-east-1:123456789012:microvm-image/my-app",
+            "arn:aws:lambda:us-east-1:1:microvm-image:x",
+            "arn:aws:lambda::123456789012:microvm-image:x",
+        ] {
             assert!(bad.parse::<ImageArn>().is_err(), "{bad}");
         }
     }

@@ -1,1 +1,6 @@
-//! lifecycle
+//! The pure state machines: what each event does in each state. No I/O, and no clock: time is an input.
+//!
+//! Times are milliseconds since the Unix epoch, durations seconds, as the service counts them.
+
+pub mod image;
+pub mod microvm;
