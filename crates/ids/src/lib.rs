@@ -168,9 +168,7 @@ impl FromStr for ImageVersion {
         let major = text.strip_suffix(".0").unwrap_or(text);
         let canonical = major == "0" || !major.starts_with('0');
         if canonical && !major.is_empty() && major.bytes().all(|b| b.is_ascii_digit()) {
-            if let Ok(number) = major.parse() {
-                return Ok(Self(number));
-            }
+            return major.parse().map(Self).map_err(|_| ParseIdError::new(text, "an image version (N.0)"));
         }
         Err(ParseIdError::new(text, "an image version (N.0)"))
     }

@@ -1,1 +1,156 @@
-//! store
+//! Durable records: SQLite, one writer (DESIGN "Beyond one machine": another database takes this crate's place).
+//!
+//! A write returns only once it is on the disk, so whoever shows its result to a client shows nothing that
+//! a crash could take back (invariant 2). The rules live with the callers: they run inside the transaction.
+
+mod records;
+mod tx;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{mpsc, oneshot};
+
+pub use records::{
+    BuildRecord, CodeArtifact, HookSettings, ImageRecord, MicrovmRecord, SnapshotSizes, TokenRecord,
+    VersionRecord,
+};
+pub use tx::Tx;
+
+/// How long a statement waits for another process that holds the database, before it fails.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Changes queued for the writer before callers wait.
+const WRITE_QUEUE: usize = 1024;
+/// Version of the tables, kept in the database itself.
+const SCHEMA_VERSION: i64 = 1;
+
+/// Why records could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite refused.
+    #[error("the record store failed: {0}; check the data directory's free space and permissions")]
+    Database(#[from] rusqlite::Error),
+    /// A record does not have the shape that this version writes.
+    #[error("a record of kind {kind} cannot be read: {source}; was it written by a newer Rekindle?")]
+    Record {
+        /// The table.
+        kind: &'static str,
+        /// What serde found.
+        source: serde_json::Error,
+    },
+    /// The database belongs to another version.
+    #[error("the data directory holds records of format {found}, this Rekindle reads {SCHEMA_VERSION}")]
+    Schema {
+        /// The format found.
+        found: i64,
+    },
+    /// The writer is gone; the server is stopping.
+    #[error("the record store has stopped; restart the server")]
+    Stopped,
+}
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// A handle to the records; clones share the same store.
+#[derive(Clone)]
+pub struct Store {
+    writer: mpsc::Sender<Job>,
+    reader: Arc<Mutex<Connection>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the database at `path`, and makes it where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be used.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let mut connection =
+            connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        prepare(&mut connection)?;
+        let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let (writer, mut jobs) = mpsc::channel::<Job>(WRITE_QUEUE);
+        std::thread::spawn(move || {
+            while let Some(job) = jobs.blocking_recv() {
+                job(&mut connection);
+            }
+        });
+        Ok(Self { writer, reader: Arc::new(Mutex::new(reader)) })
+    }
+
+    /// Runs `change` in a transaction, one at a time in the order of the calls. What it wrote is on the disk when
+    /// this returns `Ok`; where it returns an error nothing is written.
+    ///
+    /// # Errors
+    /// `change`'s own, or [`StoreError`] made into it.
+    pub async fn write<T, E>(
+        &self,
+        change: impl FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (done, result) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            // Nobody waits any more: the change is made all the same, as it was asked for.
+            let _ = done.send(transact(connection, change));
+        });
+        self.writer.send(job).await.map_err(|_| StoreError::Stopped)?;
+        result.await.unwrap_or_else(|_| Err(StoreError::Stopped.into()))
+    }
+
+    /// Runs `look` on what is written so far. Meant for reads by key, which take microseconds.
+    ///
+    /// # Errors
+    /// `look`'s own, or [`StoreError`] made into it.
+    pub fn read<T, E: From<StoreError>>(&self, look: impl FnOnce(&Tx<'_>) -> Result<T, E>) -> Result<T, E> {
+        // A reader that panicked wrote nothing, so the connection behind the lock is still good.
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        look(&Tx::new(&reader))
+    }
+}
+
+fn transact<T, E: From<StoreError>>(
+    connection: &mut Connection,
+    change: impl FnOnce(&Tx<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    let transaction = connection.transaction().map_err(StoreError::from)?;
+    // An early return drops the transaction, which rolls it back.
+    let value = change(&Tx::new(&transaction))?;
+    transaction.commit().map_err(StoreError::from)?;
+    Ok(value)
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(connection)
+}
+
+fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    match found {
+        0 => {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(include_str!("schema.sql"))?;
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            transaction.commit()?;
+            Ok(())
+        }
+        SCHEMA_VERSION => Ok(()),
+        found => Err(StoreError::Schema { found }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! Reads and writes inside one transaction.
+
+use ids::{AccountId, BuildId, EndpointId, ImageArn, ImageVersion, MicrovmId};
+use lifecycle::microvm::State;
+use rusqlite::{Connection, OptionalExtension, Params, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{BuildRecord, ImageRecord, MicrovmRecord, StoreError, TokenRecord, VersionRecord};
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// One transaction, or one look at what is written.
+#[derive(Debug)]
+pub struct Tx<'a> {
+    connection: &'a Connection,
+}
+
+impl<'a> Tx<'a> {
+    pub(crate) fn new(connection: &'a Connection) -> Self {
+        Self { connection }
+    }
+
+    /// The image with this ARN.
+    ///
+    /// # Errors
+    /// [`StoreError`], as everywhere here.
+    pub fn image(&self, arn: &ImageArn) -> Result<Option<ImageRecord>> {
+        self.one("image", "SELECT doc FROM images WHERE arn = ?1", [arn.to_string()])
+    }
+
+    /// Up to `limit` images of `account` whose ARN comes after `after`, in the order of their ARNs.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn images(&self, account: &AccountId, after: &str, limit: usize) -> Result<Vec<ImageRecord>> {
+        const SQL: &str = "SELECT doc FROM images WHERE account = ?1 AND arn > ?2 ORDER BY arn LIMIT ?3";
+        self.many("image", SQL, params![account.to_string(), after, limit])
+    }
+
+    /// Writes an image.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_image(&self, image: &ImageRecord) -> Result<()> {
+        self.run(
+            "INSERT OR REPLACE INTO images (arn, account, doc) VALUES (?1, ?2, ?3)",
+            params![image.arn.to_string(), image.arn.account.to_string(), doc("image", image)?],
+        )
+    }
+
+    /// Removes an image with its versions and builds.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn delete_image(&self, arn: &ImageArn) -> Result<()> {
+        let arn = arn.to_string();
+        self.run("DELETE FROM builds WHERE image = ?1", [&arn])?;
+        self.run("DELETE FROM versions WHERE image = ?1", [&arn])?;
+        self.run("DELETE FROM images WHERE arn = ?1", [&arn])
+    }
+
+    /// One version of an image.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn version(&self, image: &ImageArn, version: ImageVersion) -> Result<Option<VersionRecord>> {
+        const SQL: &str = "SELECT doc FROM versions WHERE image = ?1 AND version = ?2";
+        self.one("version", SQL, params![image.to_string(), version.major()])
+    }
+
+    /// Every version of an image, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn versions(&self, image: &ImageArn) -> Result<Vec<VersionRecord>> {
+        const SQL: &str = "SELECT doc FROM versions WHERE image = ?1 ORDER BY version DESC";
+        self.many("version", SQL, [image.to_string()])
+    }
+
+    /// Writes a version.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_version(&self, version: &VersionRecord) -> Result<()> {
+        self.run(
+            "INSERT OR REPLACE INTO versions (image, version, doc) VALUES (?1, ?2, ?3)",
+            params![version.image.to_string(), version.version.major(), doc("version", version)?],
+        )
+    }
+
+    /// One build.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn build(&self, id: BuildId) -> Result<Option<BuildRecord>> {
+        self.one("build", "SELECT doc FROM builds WHERE id = ?1", [id.to_string()])
+    }
+
+    /// Every build of a version.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn builds(&self, image: &ImageArn, version: ImageVersion) -> Result<Vec<BuildRecord>> {
+        const SQL: &str = "SELECT doc FROM builds WHERE image = ?1 AND version = ?2 ORDER BY id";
+        self.many("build", SQL, params![image.to_string(), version.major()])
+    }
+
+    /// Every build there is, for the look around after a restart.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn all_builds(&self) -> Result<Vec<BuildRecord>> {
+        self.many("build", "SELECT doc FROM builds ORDER BY id", [])
+    }
+
+    /// Writes a build.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_build(&self, build: &BuildRecord) -> Result<()> {
+        self.run(
+            "INSERT OR REPLACE INTO builds (id, image, version, doc) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                build.id.to_string(),
+                build.image.to_string(),
+                build.version.major(),
+                doc("build", build)?
+            ],
+        )
+    }
+
+    /// One MicroVM.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn microvm(&self, id: MicrovmId) -> Result<Option<MicrovmRecord>> {
+        self.one("MicroVM", "SELECT doc FROM microvms WHERE id = ?1", [id.to_string()])
+    }
+
+    /// The MicroVM behind an endpoint.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn microvm_at(&self, endpoint: EndpointId) -> Result<Option<MicrovmRecord>> {
+        self.one("MicroVM", "SELECT doc FROM microvms WHERE endpoint = ?1", [endpoint.to_string()])
+    }
+
+    /// Up to `limit` MicroVMs of `account` whose id comes after `after`, in the order of their ids.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn microvms(&self, account: &AccountId, after: &str, limit: usize) -> Result<Vec<MicrovmRecord>> {
+        const SQL: &str = "SELECT doc FROM microvms WHERE account = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+        self.many("MicroVM", SQL, params![account.to_string(), after, limit])
+    }
+
+    /// The same for one image, or one version of it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn microvms_of(
+        &self,
+        image: &ImageArn,
+        version: Option<ImageVersion>,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<MicrovmRecord>> {
+        const SQL: &str = "SELECT doc FROM microvms \
+            WHERE image = ?1 AND (?2 IS NULL OR version = ?2) AND id > ?3 ORDER BY id LIMIT ?4";
+        let version = version.map(ImageVersion::major);
+        self.many("MicroVM", SQL, params![image.to_string(), version, after, limit])
+    }
+
+    /// How many MicroVMs of an image are not terminated.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn live_microvms_of(&self, image: &ImageArn) -> Result<usize> {
+        const SQL: &str = "SELECT count(*) FROM microvms WHERE image = ?1 AND live = 1";
+        Ok(self.connection.query_row(SQL, [image.to_string()], |row| row.get(0))?)
+    }
+
+    /// Every MicroVM that is not terminated, for the look around after a restart.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn live_microvms(&self) -> Result<Vec<MicrovmRecord>> {
+        self.many("MicroVM", "SELECT doc FROM microvms WHERE live = 1 ORDER BY id", [])
+    }
+
+    /// Writes a MicroVM.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_microvm(&self, microvm: &MicrovmRecord) -> Result<()> {
+        self.run(
+            "INSERT OR REPLACE INTO microvms (id, endpoint, account, image, version, live, doc) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                microvm.id.to_string(),
+                microvm.endpoint.to_string(),
+                microvm.account.to_string(),
+                microvm.image.to_string(),
+                microvm.version.major(),
+                microvm.life.state != State::Terminated,
+                doc("MicroVM", microvm)?
+            ],
+        )
+    }
+
+    /// What `token` was first used for in `scope`, an operation or the resource that it was used on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn token(&self, account: &AccountId, scope: &str, token: &str) -> Result<Option<TokenRecord>> {
+        const SQL: &str = "SELECT doc FROM tokens WHERE account = ?1 AND scope = ?2 AND token = ?3";
+        self.one("token", SQL, params![account.to_string(), scope, token])
+    }
+
+    /// Remembers a token.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_token(
+        &self,
+        account: &AccountId,
+        scope: &str,
+        token: &str,
+        record: &TokenRecord,
+    ) -> Result<()> {
+        self.run(
+            "INSERT OR REPLACE INTO tokens (account, scope, token, created_at, doc) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![account.to_string(), scope, token, record.created_at, doc("token", record)?],
+        )
+    }
+
+    /// Forgets the tokens first used before `moment`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn forget_tokens_before(&self, moment: u64) -> Result<()> {
+        self.run("DELETE FROM tokens WHERE created_at < ?1", [moment])
+    }
+
+    fn one<T: DeserializeOwned>(&self, kind: &'static str, sql: &str, by: impl Params) -> Result<Option<T>> {
+        let text: Option<String> =
+            self.connection.prepare_cached(sql)?.query_row(by, |row| row.get(0)).optional()?;
+        text.map(|text| parse(kind, &text)).transpose()
+    }
+
+    fn many<T: DeserializeOwned>(&self, kind: &'static str, sql: &str, by: impl Params) -> Result<Vec<T>> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let texts = statement.query_map(by, |row| row.get::<_, String>(0))?;
+        texts.map(|text| parse(kind, &text?)).collect()
+    }
+
+    fn run(&self, sql: &str, values: impl Params) -> Result<()> {
+        self.connection.prepare_cached(sql)?.execute(values)?;
+        Ok(())
+    }
+}
+
+fn parse<T: DeserializeOwned>(kind: &'static str, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|source| StoreError::Record { kind, source })
+}
+
+fn doc<T: Serialize>(kind: &'static str, record: &T) -> Result<String> {
+    serde_json::to_string(record).map_err(|source| StoreError::Record { kind, source })
+}
