@@ -1,0 +1,200 @@
+//! The messages themselves.
+
+use serde::{Deserialize, Serialize};
+
+/// Bytes of entropy that a new life starts with.
+pub const ENTROPY_BYTES: usize = 64;
+
+/// Most bytes that one [`Event::Log`] carries; the guest splits longer output.
+pub const MAX_LOG_CHUNK: usize = 64 * 1024;
+
+/// Largest DNS message (RFC 1035 over TCP).
+pub const MAX_DNS_MESSAGE: usize = 65_535;
+
+/// What the host asks of the guest; one per stream, answered by one [`Response`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Mount the application's disks and start its container: `Done` or `Failed`.
+    StartApp(AppSpec),
+    /// Call a lifecycle hook of the application: `Hook`.
+    Hook(HookCall),
+    /// Stop every process of the application and make memory and disk fit for a snapshot; the guest
+    /// answers `Done`, ends the session and waits for the next handshake.
+    Freeze,
+    /// Give a restored guest its own clock, entropy and connections, while the application is still frozen: `Done`.
+    BeginLife(NewLife),
+    /// Let the application run again: `Done`.
+    Thaw,
+    /// Build an image from the artifact disk: `Build`.
+    Build(BuildSpec),
+    /// Connect to a port of the application: after `Done` the stream carries raw bytes both ways.
+    Relay {
+        /// TCP port on the guest's loopback.
+        port: u16,
+    },
+    /// Power the guest off after answering `Done`.
+    Shutdown,
+}
+
+/// The guest's answer to a [`Request`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// The request was carried out and has nothing to tell.
+    Done,
+    /// What a hook came to.
+    Hook(HookOutcome),
+    /// What a build came to.
+    Build(BuildOutcome),
+    /// The request could not be carried out.
+    Failed {
+        /// What was attempted and why it failed.
+        message: String,
+    },
+}
+
+/// The container to start.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AppSpec {
+    /// ENTRYPOINT, CMD, ENV, USER, WORKDIR of the built image.
+    pub config: ImageConfig,
+    /// Variables that override the image's, `NAME=value`.
+    pub env: Vec<String>,
+    /// Host name inside the container.
+    pub hostname: String,
+    /// `ALL`: every capability and a writable cgroup tree, instead of Docker's defaults.
+    pub all_capabilities: bool,
+}
+
+/// The part of an OCI image configuration that running it needs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ImageConfig {
+    /// ENTRYPOINT, exec form.
+    pub entrypoint: Vec<String>,
+    /// CMD: the arguments, or the whole command where there is no entrypoint.
+    pub cmd: Vec<String>,
+    /// ENV, `NAME=value`.
+    pub env: Vec<String>,
+    /// USER: `user[:group]`, names or numbers; empty is root.
+    pub user: String,
+    /// WORKDIR; empty is `/`.
+    pub workdir: String,
+    /// STOPSIGNAL; empty is SIGTERM.
+    pub stop_signal: String,
+}
+
+/// A call of one lifecycle hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookCall {
+    /// Last part of the hook's path: `ready`, `run`, …
+    pub hook: String,
+    /// Port that the application serves its hooks on.
+    pub port: u16,
+    /// How long connecting and answering may take together.
+    pub timeout_ms: u64,
+    /// JSON body, sent with its content type; a hook without one is a bare POST.
+    pub body: Option<Vec<u8>>,
+}
+
+/// What a hook call came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HookOutcome {
+    /// The application answered with this HTTP status.
+    Status(u16),
+    /// No complete answer within the time allowed.
+    TimedOut,
+    /// Nothing HTTP is listening: why not.
+    ConnectFailed(String),
+}
+
+/// What sets one life of a snapshot apart from another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewLife {
+    /// Wall clock to set, nanoseconds since the Unix epoch.
+    pub wall_clock: u64,
+    /// [`ENTROPY_BYTES`] random bytes for the guest kernel.
+    pub entropy: Vec<u8>,
+}
+
+/// An image build.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BuildSpec {
+    /// Exact length of the zip on the `artifact` disk, which is padded to whole sectors.
+    pub artifact_bytes: u64,
+    /// Variables visible to the build's RUN steps, `NAME=value`.
+    pub env: Vec<String>,
+    /// Name that `FROM` resolves when it says another, `(wanted, local)`: the catalogue's aliases.
+    pub base_aliases: Vec<(String, String)>,
+}
+
+/// What a build came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BuildOutcome {
+    /// The container file system is on the `output` disk as an erofs image.
+    Ok {
+        /// Length of that image.
+        code_bytes: u64,
+        /// How to run it.
+        config: ImageConfig,
+    },
+    /// The build failed.
+    Failed {
+        /// Whose fault it is.
+        kind: BuildFailure,
+        /// What went wrong, for the person who asked for the build.
+        message: String,
+    },
+}
+
+/// Kinds of build failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BuildFailure {
+    /// The zip is damaged, hostile, or lacks a Dockerfile at its root.
+    Artifact,
+    /// The Dockerfile could not be built.
+    Dockerfile,
+    /// A disk of the build ran full.
+    DiskFull,
+    /// The build machine itself failed.
+    Internal,
+}
+
+/// What the guest tells unasked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// Output of the application or of a build; at most [`MAX_LOG_CHUNK`] bytes, not split into lines.
+    Log {
+        /// Where it was written.
+        source: LogSource,
+        /// The bytes as written.
+        bytes: Vec<u8>,
+    },
+    /// The application's first process ended: its exit code, or 128 + the signal that killed it.
+    AppExited {
+        /// Exit code.
+        code: i32,
+    },
+}
+
+/// Where a log chunk comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogSource {
+    /// Standard output of the application.
+    Stdout,
+    /// Standard error of the application.
+    Stderr,
+    /// Output of an image build.
+    Build,
+}
+
+/// First frame of a stream that the guest opens: what follows on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum GuestStream {
+    /// [`Event`] frames until the session ends.
+    Events,
+    /// One [`DnsMessage`] frame from the guest, one back (`None`: could not be resolved).
+    Dns,
+}
+
+/// A raw DNS message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DnsMessage(pub(crate) Vec<u8>);

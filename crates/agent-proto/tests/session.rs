@@ -1,0 +1,120 @@
+//! Host and guest over an in-memory stream.
+
+#![allow(clippy::unwrap_used)]
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use rekindle_agent_proto::guest::{self, Host};
+use rekindle_agent_proto::host::{CallError, Channel, Resolver};
+use rekindle_agent_proto::{Event, HookCall, HookOutcome, LogSource, Request, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::mpsc;
+
+fn backwards() -> Resolver {
+    Arc::new(|mut query: Vec<u8>| {
+        query.reverse();
+        async move { (!query.is_empty()).then_some(query) }.boxed()
+    })
+}
+
+async fn serve(io: DuplexStream, host: tokio::sync::oneshot::Sender<Host>) {
+    let (session, mut calls) = guest::accept(io).await.unwrap();
+    host.send(session).unwrap();
+    while let Some(incoming) = calls.next().await {
+        tokio::spawn(async move {
+            let Ok(Some(call)) = incoming.request().await else { return };
+            match call.request {
+                Request::Relay { port: 80 } => echo(call).await,
+                Request::Hook(_) => call.answer(&Response::Hook(HookOutcome::Status(200))).await.unwrap(),
+                _ => call.answer(&Response::Failed { message: "no".into() }).await.unwrap(),
+            }
+        });
+    }
+}
+
+async fn echo(call: guest::Call) {
+    let mut stream = call.into_relay().await.unwrap();
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).await.unwrap();
+    stream.write_all(&all).await.unwrap();
+    stream.shutdown().await.unwrap();
+}
+
+async fn pair() -> (Channel, mpsc::Receiver<Event>, Host) {
+    let (ours, theirs) = duplex(4096);
+    let (sender, host) = tokio::sync::oneshot::channel();
+    tokio::spawn(serve(theirs, sender));
+    let (channel, events) = Channel::establish(ours, backwards()).await.unwrap();
+    (channel, events, host.await.unwrap())
+}
+
+#[tokio::test]
+async fn a_call_is_answered() {
+    let (channel, _events, _host) = pair().await;
+    let hook = HookCall { hook: "run".into(), port: 9000, timeout_ms: 1000, body: Some(vec![b'{'; 70_000]) };
+    let answer = channel.call(&Request::Hook(hook)).await.unwrap();
+    assert_eq!(answer, Response::Hook(HookOutcome::Status(200)));
+}
+
+#[tokio::test]
+async fn a_relay_carries_bytes_and_a_half_close() {
+    let (channel, _events, _host) = pair().await;
+    let mut stream = channel.relay(80).await.unwrap();
+    let sent = vec![7; 300_000];
+    stream.write_all(&sent).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).await.unwrap();
+    assert_eq!(got, sent);
+}
+
+#[tokio::test]
+async fn a_refused_relay_says_why() {
+    let (channel, _events, _host) = pair().await;
+    assert!(matches!(channel.relay(81).await, Err(CallError::Refused(why)) if why == "no"));
+}
+
+#[tokio::test]
+async fn events_arrive_in_order() {
+    let (_channel, mut events, host) = pair().await;
+    let mut sink = host.events().await.unwrap();
+    let log = Event::Log { source: LogSource::Stdout, bytes: b"hello".to_vec() };
+    sink.send(&log).await.unwrap();
+    sink.send(&Event::AppExited { code: 3 }).await.unwrap();
+    assert_eq!(events.recv().await, Some(log));
+    assert_eq!(events.recv().await, Some(Event::AppExited { code: 3 }));
+}
+
+#[tokio::test]
+async fn queries_are_resolved_by_the_host() {
+    let (_channel, _events, host) = pair().await;
+    assert_eq!(host.resolve(vec![1, 2, 3]).await.unwrap(), Some(vec![3, 2, 1]));
+    assert_eq!(host.resolve(vec![]).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn dropping_the_channel_ends_the_guests_session() {
+    let (channel, _events, host) = pair().await;
+    drop(channel);
+    tokio::time::timeout(Duration::from_secs(5), host.ended()).await.unwrap();
+    assert!(host.resolve(vec![1]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_guest_that_talks_nonsense_only_ends_its_session() {
+    let (ours, mut theirs) = duplex(4096);
+    let nonsense = tokio::spawn(async move {
+        let mut preamble = [0; 32];
+        theirs.read_exact(&mut preamble).await.unwrap();
+        theirs.write_all(b"\xF6rekindle<guest\n").await.unwrap();
+        theirs.write_all(&preamble[16..]).await.unwrap();
+        theirs.write_all(&[0xff; 4000]).await.unwrap();
+        theirs
+    });
+    let (channel, mut events) = Channel::establish(ours, backwards()).await.unwrap();
+    let _theirs = nonsense.await.unwrap();
+    channel.ended().await;
+    assert!(channel.call(&Request::Thaw).await.is_err());
+    assert_eq!(events.recv().await, None);
+}
