@@ -1,0 +1,80 @@
+# tools.erofs: the read-only root of a build VM, with the image builder in it.
+
+TOOLS_PACKAGES=buildah,crun,ca-certificates,netavark,iptables,e2fsprogs,erofs-utils,unzip
+
+# Where the agent mounts things in a build VM; the root is read-only, so the folders must be there beforehand.
+TOOLS_MOUNT_POINTS=(bases scratch artifact output)
+
+make_tools() {
+    make_tools_tree
+    pack_erofs "$work/tools" "$1"
+}
+
+# Kept in the work folder for the rest of this run: the base images are built with it.
+make_tools_tree() {
+    local tree=$work/tools
+    [[ ! -e $tree ]] || return 0
+    bootstrap "$tree" "$TOOLS_PACKAGES"
+    (cd "$tree" && mkdir -p "${TOOLS_MOUNT_POINTS[@]}")
+    configure_containers "$tree/etc/containers"
+    printf 'nameserver 169.254.53.53\n' >"$tree/etc/resolv.conf"
+    check_tool "$tree" buildah "$BUILDAH_VERSION"
+    check_tool "$tree" crun "$CRUN_VERSION"
+}
+
+# bootstrap TARGET PACKAGES: a minimal Debian of the guests' release without documentation, trusting what the host trusts.
+bootstrap() {
+    local archive security
+    archive=$(archive_uri "$HOST_RELEASE")
+    security=$(archive_uri "$HOST_RELEASE-security")
+    mmdebstrap --quiet --mode=root --variant=minbase --include="$2" \
+        --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
+        --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*' \
+        --dpkgopt='path-exclude=/usr/share/locale/*' \
+        --customize-hook="$(trust_hook)" \
+        "$GUEST_RELEASE" "$1" \
+        "deb $archive $GUEST_RELEASE main" "deb $archive $GUEST_RELEASE-updates main" \
+        ${security:+"deb $security $GUEST_RELEASE-security main"}
+}
+
+# shellcheck disable=SC2016 # mmdebstrap's shell expands $1, the new root
+trust_hook() {
+    local certificate
+    for certificate in $(extra_certificates); do
+        printf 'cp %q "$1/usr/local/share/ca-certificates/" && ' "$certificate"
+    done
+    printf 'chroot "$1" update-ca-certificates'
+}
+
+configure_containers() {
+    cat >"$1/storage.conf" <<'END'
+[storage]
+driver = "overlay"
+graphroot = "/scratch/containers/storage"
+runroot = "/run/containers/storage"
+
+[storage.options]
+additionalimagestores = ["/bases"]
+END
+    # The catalogue's short names lead to its own images; any other short name means Docker Hub, as everywhere.
+    cat >"$1/registries.conf.d/rekindle.conf" <<'END'
+unqualified-search-registries = ["docker.io"]
+short-name-mode = "permissive"
+
+[aliases]
+"rekindle/debian" = "localhost/rekindle/debian"
+"rekindle/python" = "localhost/rekindle/python"
+END
+}
+
+check_tool() {
+    local found
+    found=$(dpkg-query --admindir "$1/var/lib/dpkg" -W -f '${Version}' "$2")
+    [[ $found == "$3"* ]] || warn "build tools have $2 $found, tested was $3"
+}
+
+# Uncompressed: a build VM may be emulated, where inflating costs more than reading. The fixed UUID and time make equal
+# trees give equal files.
+pack_erofs() {
+    mkfs.erofs -T0 -U00000000-0000-0000-0000-000000000000 "$2" "$1"
+}
