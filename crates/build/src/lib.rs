@@ -1,1 +1,3 @@
-//! build
+//! From an artifact to a published snapshot (SPEC §3).
+
+pub mod artifact;
