@@ -1,1 +1,7 @@
-//! snapshot
+//! On-disk form of snapshots: memory diffs, manifests, and how a directory of files is published at once.
+//!
+//! Knows nothing of any VMM. A published layer is immutable and is verified before its first use.
+
+pub mod diff;
+pub mod manifest;
+pub mod publish;

@@ -1,0 +1,126 @@
+//! Making a directory of files appear at once, complete and durable, or not at all.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::manifest::{FILE_NAME, Manifest, ManifestError};
+
+/// Ending of a directory that is still being filled; a start of the program may delete those.
+pub const STAGING_SUFFIX: &str = ".staging";
+
+/// Why a layer was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The destination has no parent or name.
+    #[error("{0} is not a place where a snapshot can be published")]
+    Place(PathBuf),
+    /// A step on the file system failed.
+    #[error("{doing} {path} to publish a snapshot: {source}")]
+    Io {
+        /// The step.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The manifest could not be made.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+}
+
+fn io_error<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> PublishError + 'a {
+    move |source| PublishError::Io { doing, path: path.to_owned(), source }
+}
+
+/// A directory beside its destination, to be filled and then published. Dropped before, it is removed.
+#[derive(Debug)]
+pub struct Staging {
+    path: PathBuf,
+    destination: PathBuf,
+    parent: PathBuf,
+}
+
+impl Staging {
+    /// An empty staging directory for `destination`; what an earlier attempt left is removed.
+    pub fn new(destination: &Path) -> Result<Self, PublishError> {
+        let place = || PublishError::Place(destination.to_owned());
+        let parent =
+            destination.parent().filter(|parent| !parent.as_os_str().is_empty()).ok_or_else(place)?;
+        let mut name = destination.file_name().ok_or_else(place)?.to_owned();
+        name.push(STAGING_SUFFIX);
+        let path = parent.join(name);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("emptying", &path)(error))?,
+            _ => fs::create_dir_all(&path).map_err(io_error("creating", &path))?,
+        }
+        Ok(Self { path, destination: destination.to_owned(), parent: parent.to_owned() })
+    }
+
+    /// Where to put the files.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the manifest, makes everything durable and gives the directory its name. The destination must not
+    /// exist with anything in it: published layers are immutable.
+    pub fn publish(self) -> Result<Manifest, PublishError> {
+        let manifest = Manifest::of(&self.path)?;
+        let file = self.path.join(FILE_NAME);
+        manifest.to_json().and_then(|json| fs::write(&file, json)).map_err(io_error("writing", &file))?;
+        for name in manifest.files.keys().map(String::as_str).chain([FILE_NAME]) {
+            sync(&self.path.join(name))?;
+        }
+        sync(&self.path)?;
+        fs::rename(&self.path, &self.destination).map_err(io_error("renaming", &self.path))?;
+        sync(&self.parent)?;
+        Ok(manifest)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // After publishing there is nothing by this name. What cannot be removed is removed by the next attempt.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+fn sync(path: &Path) -> Result<(), PublishError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(io_error("syncing", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_published_layer_verifies_and_a_changed_one_does_not() {
+        let root = tempfile::tempdir().unwrap();
+        let layer = root.path().join("layer");
+        let staging = Staging::new(&layer).unwrap();
+        fs::write(staging.path().join("memory"), [7; 5000]).unwrap();
+        fs::write(staging.path().join("device"), b"state").unwrap();
+        let manifest = staging.publish().unwrap();
+        assert_eq!(Manifest::verify(&layer).unwrap(), manifest);
+        assert_eq!(manifest.files["memory"].size, 5000);
+
+        fs::write(layer.join("device"), b"statf").unwrap();
+        assert!(matches!(Manifest::verify(&layer), Err(ManifestError::Mismatch(_))));
+        fs::write(layer.join("device"), b"state").unwrap();
+        fs::write(layer.join("extra"), b"").unwrap();
+        assert!(matches!(Manifest::verify(&layer), Err(ManifestError::Mismatch(_))));
+    }
+
+    #[test]
+    fn nothing_appears_without_publishing_and_nothing_is_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let layer = root.path().join("layer");
+        drop(Staging::new(&layer).unwrap());
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+
+        Staging::new(&layer).unwrap().publish().unwrap();
+        assert!(matches!(Staging::new(&layer).unwrap().publish(), Err(PublishError::Io { .. })));
+    }
+}
