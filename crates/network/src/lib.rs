@@ -1,1 +1,27 @@
-//! network
+//! What surrounds a MicroVM on its host: a network slot (namespace, tap, egress policy), name resolution on
+//! its behalf, and the cgroup its VMM runs in.
+//!
+//! The policy is the managed network's: a guest reaches public addresses and nothing else. It reaches neither
+//! its host nor another guest nor a private range, and nobody opens a connection to it. Two rulesets enforce
+//! this independently, one in the slot's namespace and one on the host (see [`rules`]).
+//!
+//! What [`Pool::open`] changes on the host, apart from the slots themselves: the table `inet rekindle_<tag>`,
+//! and `net.ipv4.ip_forward`, which is set to 1 and left so, because others may come to rely on it. A host
+//! firewall which drops forwarded packets by default must be told to let the slots' interfaces (`rk<tag>-*`)
+//! through: no table can overrule another's drop.
+
+pub mod cgroup;
+mod command;
+mod config;
+pub mod dns;
+mod host;
+mod netns;
+mod pool;
+pub mod rules;
+mod slot;
+
+pub use command::CommandError;
+pub use config::{Cidr, ConfigError, InstanceTag, NetworkConfig};
+pub use host::{OpenError, remove_instance};
+pub use pool::{AcquireError, AdoptError, Pool, ReapError};
+pub use slot::{Slot, TAP_NAME};

@@ -1,0 +1,155 @@
+//! The two rulesets, as text for `nft -f -`.
+
+use crate::config::{Cidr, InstanceTag};
+use crate::slot::{GUEST, TAP_NAME, UPLINK, prefix};
+
+/// Where no guest may go: this network, private ranges, shared address space, loopback, link-local (cloud
+/// metadata services live there), multicast, reserved and broadcast.
+pub const FORBIDDEN: [&str; 9] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+];
+
+/// The host's table for an instance.
+pub(crate) fn table_name(instance: &InstanceTag) -> String {
+    format!("rekindle_{instance}")
+}
+
+/// The ruleset inside a slot: the guest may only go through, under its own address, to public ones.
+///
+/// Nothing enters from outside but answers, and nothing, host included, talks to the namespace itself.
+pub fn slot() -> String {
+    let forbidden = FORBIDDEN.join(", ");
+    format!(
+        r#"table inet rekindle {{
+  set forbidden {{
+    type ipv4_addr; flags interval
+    elements = {{ {forbidden} }}
+  }}
+  chain early {{
+    type filter hook prerouting priority raw; policy accept;
+    meta nfproto ipv6 drop
+    iifname "{TAP_NAME}" ip saddr != {GUEST} drop
+  }}
+  chain input {{
+    type filter hook input priority filter; policy drop;
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy drop;
+    iifname "{TAP_NAME}" ip daddr @forbidden drop
+    iifname "{TAP_NAME}" oifname "{UPLINK}" ct state invalid drop
+    iifname "{TAP_NAME}" oifname "{UPLINK}" accept
+    iifname "{UPLINK}" oifname "{TAP_NAME}" ct state established,related accept
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname "{UPLINK}" masquerade
+  }}
+}}
+"#
+    )
+}
+
+/// The host's ruleset, which does not rely on the slots' own: even a VMM which took over its namespace
+/// reaches only public addresses. Applying it again replaces it in one transaction.
+pub fn host(instance: &InstanceTag, slot_cidr: Cidr) -> String {
+    let (table, ours, forbidden) = (table_name(instance), prefix(instance), FORBIDDEN.join(", "));
+    format!(
+        r#"table inet {table}
+delete table inet {table}
+table inet {table} {{
+  set forbidden {{
+    type ipv4_addr; flags interval
+    elements = {{ {forbidden} }}
+  }}
+  chain early {{
+    type filter hook prerouting priority raw; policy accept;
+    iifname "{ours}*" meta nfproto ipv6 drop
+    iifname "{ours}*" ip saddr != {slot_cidr} drop
+    iifname "{ours}*" fib daddr type != unicast drop
+    iifname "{ours}*" ip daddr @forbidden drop
+  }}
+  chain input {{
+    type filter hook input priority filter; policy accept;
+    iifname "{ours}*" drop
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    iifname "{ours}*" oifname "{ours}*" drop
+    iifname "{ours}*" ip daddr @forbidden drop
+    oifname "{ours}*" ct state established,related accept
+    oifname "{ours}*" drop
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr {slot_cidr} oifname != "{ours}*" masquerade
+  }}
+}}
+"#
+    )
+}
+
+/// Removes the host's ruleset, whether or not it is there.
+pub(crate) fn host_removal(instance: &InstanceTag) -> String {
+    let table = table_name(instance);
+    format!("table inet {table}\ndelete table inet {table}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forbidden(address: &str) -> bool {
+        let address: std::net::Ipv4Addr = address.parse().unwrap();
+        let within = |range: &&str| {
+            let (base, prefix) = range.split_once('/').unwrap();
+            let base = u32::from(base.parse::<std::net::Ipv4Addr>().unwrap());
+            (u32::from(address) ^ base).checked_shr(32 - prefix.parse::<u32>().unwrap()) == Some(0)
+        };
+        FORBIDDEN.iter().any(within)
+    }
+
+    #[test]
+    fn private_addresses_are_forbidden_and_public_ones_are_not() {
+        for address in [
+            "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1", "127.0.0.1", "169.254.169.254", "100.64.0.1",
+            "100.72.0.1", "224.0.0.1", "239.1.1.1", "255.255.255.255", "0.0.0.0",
+        ] {
+            assert!(forbidden(address), "{address}");
+        }
+        for address in ["1.1.1.1", "172.32.0.1", "100.128.0.1", "192.0.2.1", "198.51.100.1", "203.0.113.1"] {
+            assert!(!forbidden(address), "{address}");
+        }
+    }
+
+    #[test]
+    fn the_slot_forwards_to_public_addresses_only() {
+        let rules = slot();
+        let drop = rules.find(r#"iifname "tap0" ip daddr @forbidden drop"#).unwrap();
+        let accept = rules.find(r#"iifname "tap0" oifname "uplink" accept"#).unwrap();
+        assert!(drop < accept);
+        assert!(rules.contains("hook input priority filter; policy drop;"));
+        assert!(rules.contains("hook forward priority filter; policy drop;"));
+        assert!(rules.contains(r#"iifname "tap0" ip saddr != 169.254.77.2 drop"#));
+        assert!(rules.contains(r#"oifname "uplink" masquerade"#));
+    }
+
+    #[test]
+    fn the_host_table_is_the_instances_own() {
+        let rules = host(&"ab12".parse().unwrap(), "100.72.0.0/16".parse().unwrap());
+        assert!(rules.starts_with("table inet rekindle_ab12\ndelete table inet rekindle_ab12\ntable inet rekindle_ab12 {"));
+        assert!(rules.contains(r#"iifname "rkab12-*" oifname "rkab12-*" drop"#));
+        assert!(rules.contains(r#"ip saddr 100.72.0.0/16 oifname != "rkab12-*" masquerade"#));
+        // Everyone else's packets must pass as if the table were not there.
+        for line in rules.lines().filter(|line| line.trim_end().ends_with("drop") && !line.contains("policy")) {
+            assert!(line.contains(r#""rkab12-*""#), "{line}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! One slot: its names, its addresses, making it and removing it.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use crate::command::{CommandError, ip_batch, ip_query, nft};
+use crate::config::{ADDRESSES_PER_SLOT, InstanceTag, NetworkConfig};
+use crate::{netns, rules};
+
+/// The tap in every slot; the same name everywhere, so that VMMs are interchangeable.
+pub const TAP_NAME: &str = "tap0";
+/// The namespace's end of its link to the host.
+pub(crate) const UPLINK: &str = "uplink";
+/// The guest's gateway, the same in every slot.
+pub(crate) const GATEWAY: &str = "169.254.77.1/30";
+/// The guest's address, the same in every slot.
+pub(crate) const GUEST: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 2);
+
+/// A network of one MicroVM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Its name, under which a later server adopts it.
+    pub name: String,
+    /// The namespace for the VMM to join.
+    pub netns: PathBuf,
+    /// The tap for the VMM to open there.
+    pub tap: String,
+    /// Its number among this instance's.
+    pub index: u32,
+}
+
+impl Slot {
+    pub(crate) fn new(instance: &InstanceTag, index: u32) -> Self {
+        let name = format!("{}{index}", prefix(instance));
+        Self { netns: netns::path_of(&name), tap: TAP_NAME.to_owned(), name, index }
+    }
+}
+
+/// How the names of an instance's slots, and of their interfaces on the host, begin.
+pub(crate) fn prefix(instance: &InstanceTag) -> String {
+    format!("rk{instance}-")
+}
+
+/// The index in a slot's name, if it is one of the instance's.
+pub(crate) fn index_of(instance: &InstanceTag, name: &str) -> Option<u32> {
+    let digits = name.strip_prefix(&prefix(instance))?;
+    let index = digits.parse().ok()?;
+    // "07" and "+7" parse too, yet name nothing we made.
+    (Slot::new(instance, index).name == name).then_some(index)
+}
+
+/// Makes the slot; on failure nothing of it remains.
+pub(crate) fn make(config: &NetworkConfig, slot: &Slot) -> Result<(), CommandError> {
+    let made = ip_batch(&host_side(config, slot)).and_then(|()| {
+        netns::inside(&slot.netns, || furnish(config, slot))
+            .map_err(|source| CommandError::kernel(format!("enter the namespace {}", slot.name), source))?
+    });
+    if made.is_err()
+        && let Err(error) = remove(&slot.name)
+    {
+        tracing::warn!(slot = slot.name, %error, "cannot remove a half-made slot");
+    }
+    made
+}
+
+/// Removes what exists of the slot.
+pub(crate) fn remove(name: &str) -> Result<(), CommandError> {
+    let mut script = String::new();
+    if has_link(name)? {
+        // First: a namespace takes its end of the link with it only some time after it is deleted.
+        script += &format!("link delete {name}\n");
+    }
+    if netns::path_of(name).exists() {
+        script += &format!("netns delete {name}\n");
+    }
+    if script.is_empty() { Ok(()) } else { ip_batch(&script) }
+}
+
+/// The names of all slots of the instance of which anything exists.
+pub(crate) fn list(instance: &InstanceTag) -> Result<Vec<String>, CommandError> {
+    let prefix = prefix(instance);
+    let mut names = netns::list(&prefix).map_err(|source| CommandError::kernel("list the network namespaces", source))?;
+    names.extend(links()?.into_iter().filter(|name| name.starts_with(&prefix)));
+    names.retain(|name| index_of(instance, name).is_some());
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+fn has_link(name: &str) -> Result<bool, CommandError> {
+    Ok(links()?.iter().any(|link| link == name))
+}
+
+fn links() -> Result<Vec<String>, CommandError> {
+    Ok(parse_links(&ip_query(&["-o", "link", "show"])?))
+}
+
+/// Lines such as `3: rkab-0@if2: <BROADCAST,...`.
+fn parse_links(text: &str) -> Vec<String> {
+    let name = |line: &str| {
+        let field = line.split_whitespace().nth(1)?.trim_end_matches(':');
+        field.split('@').next().map(str::to_owned)
+    };
+    text.lines().filter_map(name).collect()
+}
+
+/// The batch for the host's namespace.
+fn host_side(config: &NetworkConfig, slot: &Slot) -> String {
+    let (name, host) = (&slot.name, config.slot_cidr.address(slot.index * ADDRESSES_PER_SLOT + 1));
+    format!(
+        "netns add {name}\n\
+         link add {name} type veth peer name {UPLINK} netns {name}\n\
+         address add {host}/30 dev {name}\n\
+         link set {name} up\n"
+    )
+}
+
+/// The batch for the slot's namespace.
+fn slot_side(config: &NetworkConfig, slot: &Slot) -> String {
+    let first = slot.index * ADDRESSES_PER_SLOT;
+    let (host, uplink) = (config.slot_cidr.address(first + 1), config.slot_cidr.address(first + 2));
+    format!(
+        "tuntap add dev {TAP_NAME} mode tap user {uid}\n\
+         address add {uplink}/30 dev {UPLINK}\n\
+         address add {GATEWAY} dev {TAP_NAME}\n\
+         link set {UPLINK} up\n\
+         link set {TAP_NAME} up\n\
+         route add default via {host}\n",
+        uid = config.tap_uid
+    )
+}
+
+/// Rules go in before the links come up: there is no moment without them.
+fn furnish(config: &NetworkConfig, slot: &Slot) -> Result<(), CommandError> {
+    nft(&rules::slot())?;
+    write_setting("net/ipv4/ip_forward", "1")?;
+    disable_ipv6()?;
+    ip_batch(&slot_side(config, slot))
+}
+
+/// The rules drop IPv6 too; this also keeps the namespace from announcing itself.
+fn disable_ipv6() -> Result<(), CommandError> {
+    const ALL: &str = "net/ipv6/conf/all/disable_ipv6";
+    if std::path::Path::new("/proc/sys").join(ALL).exists() { write_setting(ALL, "1") } else { Ok(()) }
+}
+
+/// Writes a kernel setting of the calling thread's network namespace.
+pub(crate) fn write_setting(name: &str, value: &str) -> Result<(), CommandError> {
+    std::fs::write(format!("/proc/sys/{name}"), value)
+        .map_err(|source| CommandError::kernel(format!("set {} to {value}", name.replace('/', ".")), source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> NetworkConfig {
+        NetworkConfig::new("ab12".parse().unwrap(), 4242)
+    }
+
+    #[test]
+    fn a_slot_has_its_own_addresses() {
+        let slot = Slot::new(&config().instance, 70);
+        assert_eq!(slot.name, "rkab12-70");
+        assert!(host_side(&config(), &slot).contains("address add 100.72.1.25/30 dev rkab12-70"));
+        let inner = slot_side(&config(), &slot);
+        assert!(inner.contains("address add 100.72.1.26/30 dev uplink"));
+        assert!(inner.contains("tuntap add dev tap0 mode tap user 4242"));
+        assert!(inner.contains("route add default via 100.72.1.25"));
+    }
+
+    #[test]
+    fn only_own_names_are_recognised() {
+        let tag = config().instance;
+        assert_eq!(index_of(&tag, "rkab12-7"), Some(7));
+        for other in ["rkab12-07", "rkab12-+7", "rkab12-", "rkab123-7", "rkab1-7", "rkab12-7x", "eth0"] {
+            assert_eq!(index_of(&tag, other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn interface_names_fit_the_kernel() {
+        let longest = Slot::new(&"ffffffff".parse().unwrap(), 9999);
+        assert!(longest.name.len() <= 15);
+    }
+
+    #[test]
+    fn links_are_read_without_their_peers() {
+        let text = "1: lo: <LOOPBACK> mtu 65536\n7: rkab12-0@if2: <BROADCAST> mtu 1500\n";
+        assert_eq!(parse_links(text), ["lo", "rkab12-0"]);
+    }
+}

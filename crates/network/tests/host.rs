@@ -1,0 +1,302 @@
+//! The pool and the cgroups on a real kernel, as root. A namespace made for the test plays the host, so that
+//! nothing of the real host's network changes; others play the internet, a private network and the guests.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking too")]
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rekindle_network::cgroup::{Cgroups, Limits};
+use rekindle_network::{AcquireError, AdoptError, InstanceTag, NetworkConfig, OpenError, Pool, Slot, remove_instance};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+/// Long enough for a TCP handshake between namespaces, short enough to wait for what never comes.
+const CONNECT: Duration = Duration::from_millis(700);
+const TAP_UID: u32 = 4242;
+const PORT: u16 = 8080;
+
+/// Runs the test on a thread whose namespace plays the host; `false` if that takes rights we do not have.
+fn as_host(test: impl FnOnce() + Send + 'static) {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let thread = std::thread::spawn(|| {
+        // SAFETY: only the network namespace of this thread changes; no memory or descriptor is shared through it.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+        run("ip", "link set lo up\n", &["-batch", "-"]);
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn run(program: &str, script: &str, args: &[&str]) -> String {
+    let mut child =
+        Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{program} {args:?}: {script}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn tag(test: &str) -> InstanceTag {
+    InstanceTag::of_data_dir(&PathBuf::from(format!("{test} {}", std::process::id())))
+}
+
+fn config(test: &str) -> NetworkConfig {
+    NetworkConfig { ready: 2, ..NetworkConfig::new(tag(test), TAP_UID) }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+fn inside<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> T {
+    let namespace = File::open(namespace).unwrap();
+    std::thread::scope(|scope| {
+        let enter = || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            work()
+        };
+        scope.spawn(enter).join().unwrap()
+    })
+}
+
+/// Listens and greets every caller, for as long as the test process lives.
+fn greet(address: &str) {
+    let listener = TcpListener::bind((address, PORT)).unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+}
+
+fn reaches(address: &str) -> bool {
+    TcpStream::connect_timeout(&SocketAddr::new(address.parse().unwrap(), PORT), CONNECT).is_ok()
+}
+
+/// A namespace deleted with the test.
+struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Linked to the host, which has `host` on its side, and listening on `address`.
+    fn server(name: String, host: &str, address: &str) -> Self {
+        let link = &name[..name.len().min(15)];
+        let script = format!(
+            "netns add {name}\nlink add {link} type veth peer name eth0 netns {name}\n\
+             address add {host}/24 dev {link}\nlink set {link} up\n"
+        );
+        run("ip", &script, &["-batch", "-"]);
+        let script =
+            format!("link set lo up\naddress add {address}/24 dev eth0\nlink set eth0 up\nroute add default via {host}\n");
+        run("ip", &script, &["-n", &name, "-batch", "-"]);
+        let namespace = Self { name };
+        inside(&namespace.path(), || greet(address));
+        namespace
+    }
+
+    /// A guest on the slot: the tap is replaced by a link of the same name to a namespace with the guest's address.
+    fn guest(slot: &Slot) -> Self {
+        let name = format!("g{}", slot.name);
+        let script = format!("link delete tap0\nlink add tap0 type veth peer name eth0 netns {name}\n\
+                              address add 169.254.77.1/30 dev tap0\nlink set tap0 up\n");
+        run("ip", &format!("netns add {name}\n"), &["-batch", "-"]);
+        run("ip", &script, &["-n", &slot.name, "-batch", "-"]);
+        let script = "link set lo up\naddress add 169.254.77.2/30 dev eth0\nlink set eth0 up\n\
+                      route add default via 169.254.77.1\n";
+        run("ip", script, &["-n", &name, "-batch", "-"]);
+        let namespace = Self { name };
+        inside(&namespace.path(), || greet("0.0.0.0"));
+        namespace
+    }
+
+    fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        run("ip", &format!("netns delete {}\n", self.name), &["-batch", "-"]);
+    }
+}
+
+#[test]
+fn a_guest_reaches_public_addresses_and_nothing_else() {
+    as_host(|| {
+        let tag = tag("policy");
+        let pool = Pool::open(config("policy")).unwrap();
+        let first = block_on(pool.acquire()).unwrap();
+        let second = block_on(pool.acquire()).unwrap();
+        let _internet = Namespace::server(format!("i{tag}"), "203.0.113.1", "203.0.113.2");
+        let _private = Namespace::server(format!("p{tag}"), "192.168.7.1", "192.168.7.2");
+        greet("0.0.0.0");
+        let guest = Namespace::guest(&first);
+        let _neighbour = Namespace::guest(&second);
+
+        // Everything is there for the host to reach, so that a guest's failure to means something.
+        for address in ["203.0.113.2", "192.168.7.2", "127.0.0.1", "203.0.113.1"] {
+            assert!(reaches(address), "the host does not reach {address}");
+        }
+        inside(&guest.path(), || {
+            assert!(reaches("203.0.113.2"), "the internet");
+            let host = ["127.0.0.1", "203.0.113.1", "192.168.7.1", "100.72.0.1", "100.72.0.5"];
+            // The guest's own loopback greets too; the host's has no address it could be told apart by.
+            for address in host.iter().skip(1).chain(&["192.168.7.2", "100.72.0.2", "100.72.0.6", "169.254.77.1"]) {
+                assert!(!reaches(address), "the guest reaches {address}");
+            }
+        });
+        // Nobody opens connections to a guest, its host included, even knowing the way.
+        run("ip", "route add 169.254.77.0/30 via 100.72.0.2\n", &["-batch", "-"]);
+        assert!(!reaches("169.254.77.2"));
+
+        drop(guest);
+        pool.release(first);
+        pool.release(second);
+        block_on(pool.close());
+    });
+}
+
+#[test]
+fn each_ruleset_holds_without_the_other() {
+    as_host(|| {
+        let tag = tag("layers");
+        let pool = Pool::open(config("layers")).unwrap();
+        let first = block_on(pool.acquire()).unwrap();
+        let second = block_on(pool.acquire()).unwrap();
+        let _internet = Namespace::server(format!("i{tag}"), "203.0.113.1", "203.0.113.2");
+        let _private = Namespace::server(format!("p{tag}"), "192.168.7.1", "192.168.7.2");
+        greet("0.0.0.0");
+        // A VMM which took over its namespace: no rules there, and listening in the neighbour's too.
+        for slot in [&first, &second] {
+            inside(&slot.netns, || run("nft", "flush ruleset\n", &["-f", "-"]));
+        }
+        inside(&second.netns, || {
+            run("ip", "link set lo up\n", &["-batch", "-"]);
+            greet("0.0.0.0");
+            assert!(reaches("100.72.0.6"), "the neighbour greets");
+        });
+        let attempts = ["192.168.7.2", "203.0.113.1", "192.168.7.1", "100.72.0.1", "100.72.0.5", "100.72.0.6"];
+        inside(&first.netns, || {
+            assert!(reaches("203.0.113.2"), "the internet");
+            for address in attempts {
+                assert!(!reaches(address), "past the host's rules: {address}");
+            }
+        });
+        // And a slot's own rules suffice for what is behind the host.
+        let third = block_on(pool.acquire()).unwrap();
+        let guest = Namespace::guest(&third);
+        run("nft", &format!("flush chain inet rekindle_{tag} forward\nflush chain inet rekindle_{tag} early\nflush chain inet rekindle_{tag} input\n"), &["-f", "-"]);
+        inside(&guest.path(), || {
+            assert!(reaches("203.0.113.2") && reaches("203.0.113.1"), "public addresses");
+            for address in ["192.168.7.2", "192.168.7.1", "100.72.0.1", "100.72.0.6", "169.254.77.1"] {
+                assert!(!reaches(address), "past the slot's rules: {address}");
+            }
+            run("ip", "address add 198.51.100.9/32 dev lo\nroute replace default via 169.254.77.1 src 198.51.100.9\n", &["-batch", "-"]);
+            assert!(!reaches("203.0.113.2"), "a false sender address passes");
+        });
+        drop(guest);
+        [first, second, third].into_iter().for_each(|slot| pool.release(slot));
+        block_on(pool.close());
+    });
+}
+
+/// Everything there is of the instance: namespaces, links, tables.
+fn census(tag: &InstanceTag) -> [usize; 3] {
+    let prefix = format!("rk{tag}-");
+    let namespaces = std::fs::read_dir("/run/netns").map_or(0, |entries| {
+        entries.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(&prefix)).count()
+    });
+    let links = run("ip", "", &["-o", "link", "show"]).matches(&format!(": {prefix}")).count();
+    let tables = run("nft", "", &["list", "tables"]).matches(&format!("rekindle_{tag}")).count();
+    [namespaces, links, tables]
+}
+
+#[test]
+fn nothing_is_left_after_release_reap_and_close() {
+    as_host(|| {
+        let tag = tag("leaks");
+        let pool = Pool::open(config("leaks")).unwrap();
+        let slots: Vec<Slot> = (0..6).map(|_| block_on(pool.acquire()).unwrap()).collect();
+        let names: BTreeSet<_> = slots.iter().map(|slot| slot.name.clone()).collect();
+        assert_eq!(names.len(), 6, "slots are handed out once");
+        let tap = run("ip", "", &["-n", &slots[0].name, "-d", "link", "show", "tap0"]);
+        assert!(tap.contains(&format!("user {TAP_UID}")), "{tap}");
+
+        // A reap with nothing to keep does not touch what is handed out or ready.
+        assert!(block_on(pool.reap(BTreeSet::new())).unwrap().is_empty());
+        assert!(slots.iter().all(|slot| slot.netns.exists()));
+        slots.into_iter().for_each(|slot| pool.release(slot));
+        block_on(pool.close());
+        assert_eq!(census(&tag), [0, 0, 0]);
+    });
+}
+
+#[test]
+fn a_later_server_adopts_and_reaps() {
+    as_host(|| {
+        let tag = tag("adopt");
+        let earlier = Pool::open(config("adopt")).unwrap();
+        let kept = block_on(earlier.acquire()).unwrap();
+        let orphan = block_on(earlier.acquire()).unwrap();
+        block_on(earlier.close());
+        assert_eq!(census(&tag), [2, 2, 1], "slots in use and the rules about them outlive the server");
+
+        let later = Pool::open(config("adopt")).unwrap();
+        assert!(matches!(later.adopt("rkffffffff-1"), Err(AdoptError::Foreign(_))));
+        assert!(matches!(later.adopt(&format!("rk{tag}-900")), Err(AdoptError::Gone(_))));
+        assert_eq!(later.adopt(&kept.name).unwrap(), kept);
+        assert!(matches!(later.adopt(&kept.name), Err(AdoptError::InUse(_))));
+        assert_eq!(block_on(later.reap(BTreeSet::from([kept.name.clone()]))).unwrap(), [orphan.name]);
+        assert!(kept.netns.exists());
+        later.release(kept);
+        block_on(later.close());
+        assert_eq!(census(&tag), [0, 0, 0]);
+    });
+}
+
+#[test]
+fn limits_and_conflicts_are_reported() {
+    as_host(|| {
+        let pool = Pool::open(NetworkConfig { max_slots: 1, ..config("limits") }).unwrap();
+        let only = block_on(pool.acquire()).unwrap();
+        assert!(matches!(block_on(pool.acquire()), Err(AcquireError::Exhausted(1))));
+        pool.release(only);
+        let again = block_on(pool.acquire()).unwrap();
+        assert!(again.netns.exists());
+        let conflict = Pool::open(config("limits, another")).unwrap_err();
+        assert!(matches!(conflict, OpenError::RangeInUse { .. }), "{conflict}");
+        drop(pool);
+        remove_instance(&tag("limits")).unwrap();
+    });
+}
+
+#[test]
+fn a_cgroup_limits_those_who_join_it() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let groups = Cgroups::open(&tag("cgroup")).unwrap();
+    let limits = Limits { memory_bytes: 64 << 20, pids: 8, cpu_millis: Some(500) };
+    let group = groups.create("vm-1", &limits).unwrap();
+    assert_eq!(groups.create("vm-1", &limits).unwrap(), group, "creating is idempotent");
+    let mut member = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    for dir in &group.dirs {
+        std::fs::write(dir.join("cgroup.procs"), member.id().to_string()).unwrap();
+    }
+    assert!(groups.remove("vm-1").is_err(), "a group in use stays");
+    drop(member.stdin.take());
+    member.wait().unwrap();
+    assert_eq!(groups.reap(&BTreeSet::new()).unwrap(), BTreeSet::from(["vm-1".to_owned()]));
+    assert!(group.dirs.iter().all(|dir| !dir.exists()));
+    groups.remove("vm-1").unwrap();
+    groups.close().unwrap();
+}
