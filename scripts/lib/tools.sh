@@ -16,6 +16,7 @@ make_tools_tree() {
     [[ ! -e $tree ]] || return 0
     bootstrap "$tree" "$TOOLS_PACKAGES"
     (cd "$tree" && mkdir -p "${TOOLS_MOUNT_POINTS[@]}")
+    redirect_writes "$tree"
     configure_containers "$tree/etc/containers"
     printf 'nameserver 169.254.53.53\n' >"$tree/etc/resolv.conf"
     check_tool "$tree" buildah "$BUILDAH_VERSION"
@@ -44,6 +45,14 @@ trust_hook() {
         printf 'cp %q "$1/usr/local/share/ca-certificates/" && ' "$certificate"
     done
     printf 'chroot "$1" update-ca-certificates'
+}
+
+# buildah writes to two places below the read-only root: its temporary files go to the scratch disk, and the cache of
+# short names, without whose lock it resolves none, to memory.
+redirect_writes() {
+    rm -rf "$1/var/tmp" "$1/var/cache/containers"
+    ln -s ../scratch "$1/var/tmp"
+    ln -s ../../run "$1/var/cache/containers"
 }
 
 configure_containers() {
@@ -76,5 +85,5 @@ check_tool() {
 # Uncompressed: a build VM may be emulated, where inflating costs more than reading. The fixed UUID and time make equal
 # trees give equal files.
 pack_erofs() {
-    mkfs.erofs -T0 -U00000000-0000-0000-0000-000000000000 "$2" "$1"
+    mkfs.erofs --quiet -T0 -U00000000-0000-0000-0000-000000000000 "$2" "$1"
 }
