@@ -17,7 +17,9 @@ const MOUNTS: &str = "/proc/self/mounts";
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
     /// No usable hierarchy.
-    #[error("cannot limit MicroVMs: no cgroup hierarchy with the controllers memory, pids and cpu is mounted; mount cgroup2 on /sys/fs/cgroup")]
+    #[error(
+        "cannot limit MicroVMs: no cgroup hierarchy with the controllers memory, pids and cpu is mounted; mount cgroup2 on /sys/fs/cgroup"
+    )]
     NoControllers,
     /// A name that is not one.
     #[error("cannot name a cgroup {0:?}: use letters, digits, '-' and '_' only")]
@@ -95,7 +97,9 @@ impl Cgroups {
         let group = self.group(name)?;
         for dir in &group.dirs {
             match std::fs::create_dir(dir) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed("create", dir)(error)),
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(failed("create", dir)(error));
+                }
                 _ => {}
             }
         }
@@ -149,7 +153,9 @@ impl Cgroups {
     fn parents(&self) -> Vec<PathBuf> {
         match &self.hierarchies {
             Hierarchies::Unified(root) => vec![root.join(&self.parent)],
-            Hierarchies::PerController(roots) => distinct(roots).map(|root| root.join(&self.parent)).collect(),
+            Hierarchies::PerController(roots) => {
+                distinct(roots).map(|root| root.join(&self.parent)).collect()
+            }
         }
     }
 
@@ -216,7 +222,9 @@ fn detect(mounts: &str, controllers: impl Fn(&Path) -> String) -> Option<Hierarc
         return Some(Hierarchies::Unified(root));
     }
     let older = |controller: &str| {
-        let carries = |mount: &&[&str; 4]| mount[2] == "cgroup" && mount[3].split(',').any(|option| option == controller);
+        let carries = |mount: &&[&str; 4]| {
+            mount[2] == "cgroup" && mount[3].split(',').any(|option| option == controller)
+        };
         mounts.iter().find(carries).map(|mount| PathBuf::from(mount[1]))
     };
     let [memory, pids, cpu] = CONTROLLERS.map(older);
@@ -248,14 +256,19 @@ mod tests {
 
     #[test]
     fn both_kinds_get_the_same_limits() {
-        let unified = Cgroups { hierarchies: Hierarchies::Unified("/cg".into()), parent: "rekindle-ab".into() };
+        let unified =
+            Cgroups { hierarchies: Hierarchies::Unified("/cg".into()), parent: "rekindle-ab".into() };
         let settings = unified.settings(&unified.group("vm").unwrap(), &LIMITS);
         assert!(settings.contains(&("/cg/rekindle-ab/vm/cpu.max".into(), "50000 100000".into())));
         assert!(settings.contains(&("/cg/rekindle-ab/vm/memory.max".into(), "1073741824".into())));
-        let older = Cgroups { hierarchies: detect(OLDER, |_| String::new()).unwrap(), parent: "rekindle-ab".into() };
+        let older =
+            Cgroups { hierarchies: detect(OLDER, |_| String::new()).unwrap(), parent: "rekindle-ab".into() };
         let settings = older.settings(&older.group("vm").unwrap(), &LIMITS);
         assert!(settings.contains(&("/cg/cpu/rekindle-ab/vm/cpu.cfs_quota_us".into(), "50000".into())));
-        assert!(settings.contains(&("/cg/memory/rekindle-ab/vm/memory.limit_in_bytes".into(), "1073741824".into())));
+        assert!(
+            settings
+                .contains(&("/cg/memory/rekindle-ab/vm/memory.limit_in_bytes".into(), "1073741824".into()))
+        );
     }
 
     #[test]

@@ -57,12 +57,16 @@ pub(crate) fn ip_query(args: &[&str]) -> Result<String, CommandError> {
 
 fn run(program: &str, args: &[&str], script: &str) -> Result<String, CommandError> {
     let command = format!("{program} {}", args.join(" "));
-    let output = feed(program, args, script).map_err(|source| CommandError::Start { command: command.clone(), source })?;
+    let output = feed(program, args, script)
+        .map_err(|source| CommandError::Start { command: command.clone(), source })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(CommandError::Failed { command, stderr: format!("{} (script: {})", said.trim(), script.trim().replace('\n', "; ")) })
+    Err(CommandError::Failed {
+        command,
+        stderr: format!("{} (script: {})", said.trim(), script.trim().replace('\n', "; ")),
+    })
 }
 
 fn feed(program: &str, args: &[&str], script: &str) -> io::Result<std::process::Output> {

@@ -34,7 +34,9 @@ impl InstanceTag {
     pub fn of_data_dir(dir: &Path) -> Self {
         let path = dir.as_os_str().as_encoded_bytes();
         // FNV-1a: it need only be stable and well spread.
-        let hash = path.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+        let hash = path
+            .iter()
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
         Self(format!("{hash:08x}"))
     }
 
@@ -125,7 +127,13 @@ pub struct NetworkConfig {
 impl NetworkConfig {
     /// The defaults: 100.72.0.0/16, at most 1024 slots, four of them ready.
     pub fn new(instance: InstanceTag, tap_uid: u32) -> Self {
-        Self { instance, slot_cidr: DEFAULT_SLOT_CIDR, max_slots: DEFAULT_MAX_SLOTS, ready: DEFAULT_READY, tap_uid }
+        Self {
+            instance,
+            slot_cidr: DEFAULT_SLOT_CIDR,
+            max_slots: DEFAULT_MAX_SLOTS,
+            ready: DEFAULT_READY,
+            tap_uid,
+        }
     }
 
     /// Slots which both the setting and the names and addresses allow.
@@ -156,7 +164,8 @@ mod tests {
         assert_eq!(cidr.slots(), 16384);
         assert!(cidr.contains(Ipv4Addr::new(100, 72, 255, 255)));
         assert!(!cidr.contains(Ipv4Addr::new(100, 73, 0, 0)));
-        for bad in ["100.72.0.1/16", "100.72.0.0", "100.72.0.0/31", "0.0.0.0/0", "x/16", "100.72.0.0/16 drop"] {
+        for bad in ["100.72.0.1/16", "100.72.0.0", "100.72.0.0/31", "0.0.0.0/0", "x/16", "100.72.0.0/16 drop"]
+        {
             assert!(bad.parse::<Cidr>().is_err(), "{bad}");
         }
     }

@@ -40,7 +40,9 @@ pub enum ForwardError {
     #[error("cannot resolve: the system gave no random bytes: {0}")]
     Random(getrandom::Error),
     /// Nobody answered.
-    #[error("cannot resolve: {upstream} did not answer: {source}; check the name servers in the host's resolv.conf")]
+    #[error(
+        "cannot resolve: {upstream} did not answer: {source}; check the name servers in the host's resolv.conf"
+    )]
     Upstream {
         /// The last resolver asked.
         upstream: SocketAddr,
@@ -104,7 +106,9 @@ fn prepare(query: &[u8]) -> Result<Vec<u8>, ForwardError> {
 }
 
 fn is_query(message: &[u8]) -> bool {
-    (HEADER..=MAX_QUERY).contains(&message.len()) && message[2] & FLAG_RESPONSE == 0 && message[4..6] == [0, 1]
+    (HEADER..=MAX_QUERY).contains(&message.len())
+        && message[2] & FLAG_RESPONSE == 0
+        && message[4..6] == [0, 1]
 }
 
 /// The bytes of the first question: labels, type and class. Questions are never compressed.
@@ -153,7 +157,8 @@ async fn within_timeout<T>(attempt: impl Future<Output = io::Result<T>>) -> io::
 }
 
 async fn over_udp(query: &[u8], upstream: SocketAddr) -> io::Result<Vec<u8>> {
-    let any: IpAddr = if upstream.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr =
+        if upstream.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).await?;
     // Connected, it takes datagrams from the resolver alone.
     socket.connect(upstream).await?;
@@ -206,7 +211,8 @@ mod tests {
     #[test]
     fn resolv_conf_is_read_as_the_c_library_does() {
         let text = "# nameserver 9.9.9.9\nsearch x\nnameserver 10.0.0.1\nnameserver\t2001:db8::1 \nnameserver nonsense\n";
-        let expected: Vec<SocketAddr> = vec!["10.0.0.1:53".parse().unwrap(), "[2001:db8::1]:53".parse().unwrap()];
+        let expected: Vec<SocketAddr> =
+            vec!["10.0.0.1:53".parse().unwrap(), "[2001:db8::1]:53".parse().unwrap()];
         assert_eq!(parse_resolv_conf(text), expected);
         assert_eq!(parse_resolv_conf("options ndots:1"), ["127.0.0.1:53".parse().unwrap()]);
     }

@@ -10,7 +10,9 @@ use crate::{rules, slot};
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The host's own network uses the addresses.
-    #[error("slot range {range} is in use: interface {interface} has {address}; configure another range for this server")]
+    #[error(
+        "slot range {range} is in use: interface {interface} has {address}; configure another range for this server"
+    )]
     RangeInUse {
         /// The range configured.
         range: Cidr,
@@ -58,7 +60,10 @@ fn enable_forwarding() -> Result<(), CommandError> {
     if current.trim() == "1" {
         return Ok(());
     }
-    tracing::info!("setting net.ipv4.ip_forward to 1 (was {}); it stays so when the server ends", current.trim());
+    tracing::info!(
+        "setting net.ipv4.ip_forward to 1 (was {}); it stays so when the server ends",
+        current.trim()
+    );
     slot::write_setting(IP_FORWARD, "1")
 }
 
@@ -67,7 +72,8 @@ fn conflict(text: &str, instance: &InstanceTag, range: Cidr) -> Option<(String, 
     text.lines().find_map(|line| {
         let mut fields = line.split_whitespace().skip(1);
         let (interface, address) = (fields.next()?, fields.nth(1)?.split('/').next()?.parse().ok()?);
-        (range.contains(address) && slot::index_of(instance, interface).is_none()).then(|| (interface.to_owned(), address))
+        (range.contains(address) && slot::index_of(instance, interface).is_none())
+            .then(|| (interface.to_owned(), address))
     })
 }
 

@@ -30,7 +30,9 @@ pub enum AcquireError {
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
     /// Not a name this instance gives, or beyond its limits.
-    #[error("{0:?} is not a network slot of this server; check that the data directory and slot limits are unchanged")]
+    #[error(
+        "{0:?} is not a network slot of this server; check that the data directory and slot limits are unchanged"
+    )]
     Foreign(String),
     /// Its namespace is gone.
     #[error("network slot {0} no longer exists; terminate the MicroVM that used it")]
@@ -110,7 +112,8 @@ impl Pool {
         host::set_up(&config)?;
         let found = slot::list(&config.instance)?;
         let indices = found.iter().filter_map(|name| slot::index_of(&config.instance, name));
-        let state = State { taken: indices.map(|index| (index, Holder::Found)).collect(), ..State::default() };
+        let state =
+            State { taken: indices.map(|index| (index, Holder::Found)).collect(), ..State::default() };
         let shared = Arc::new(Shared { config, state: Mutex::new(state), work: Condvar::new() });
         let worker = Arc::clone(&shared);
         std::thread::Builder::new()
@@ -343,7 +346,8 @@ impl Shared {
 
     fn stop(&self) {
         let unused = slot::list(&self.config.instance).map(|slots| slots.is_empty());
-        let removed = unused.and_then(|unused| if unused { host::remove_table(&self.config.instance) } else { Ok(()) });
+        let removed =
+            unused.and_then(|unused| if unused { host::remove_table(&self.config.instance) } else { Ok(()) });
         if let Err(error) = removed {
             tracing::warn!(%error, "cannot remove the network rules of this server");
         }

@@ -17,6 +17,9 @@ pub const FORBIDDEN: [&str; 9] = [
     "240.0.0.0/4",
 ];
 
+/// The connections a guest may have open at once: the host's connection table is everyone's, and finite.
+pub const MAX_CONNECTIONS: u32 = 8192;
+
 /// The host's table for an instance.
 pub(crate) fn table_name(instance: &InstanceTag) -> String {
     format!("rekindle_{instance}")
@@ -45,6 +48,7 @@ pub fn slot() -> String {
     type filter hook forward priority filter; policy drop;
     iifname "{TAP_NAME}" ip daddr @forbidden drop
     iifname "{TAP_NAME}" oifname "{UPLINK}" ct state invalid drop
+    iifname "{TAP_NAME}" ct state new ct count over {MAX_CONNECTIONS} drop
     iifname "{TAP_NAME}" oifname "{UPLINK}" accept
     iifname "{UPLINK}" oifname "{TAP_NAME}" ct state established,related accept
   }}
@@ -119,8 +123,18 @@ mod tests {
     #[test]
     fn private_addresses_are_forbidden_and_public_ones_are_not() {
         for address in [
-            "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1", "127.0.0.1", "169.254.169.254", "100.64.0.1",
-            "100.72.0.1", "224.0.0.1", "239.1.1.1", "255.255.255.255", "0.0.0.0",
+            "10.1.2.3",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "100.72.0.1",
+            "224.0.0.1",
+            "239.1.1.1",
+            "255.255.255.255",
+            "0.0.0.0",
         ] {
             assert!(forbidden(address), "{address}");
         }
@@ -134,7 +148,8 @@ mod tests {
         let rules = slot();
         let drop = rules.find(r#"iifname "tap0" ip daddr @forbidden drop"#).unwrap();
         let accept = rules.find(r#"iifname "tap0" oifname "uplink" accept"#).unwrap();
-        assert!(drop < accept);
+        let limit = rules.find("ct count over 8192 drop").unwrap();
+        assert!(drop < accept && limit < accept);
         assert!(rules.contains("hook input priority filter; policy drop;"));
         assert!(rules.contains("hook forward priority filter; policy drop;"));
         assert!(rules.contains(r#"iifname "tap0" ip saddr != 169.254.77.2 drop"#));
@@ -144,11 +159,14 @@ mod tests {
     #[test]
     fn the_host_table_is_the_instances_own() {
         let rules = host(&"ab12".parse().unwrap(), "100.72.0.0/16".parse().unwrap());
-        assert!(rules.starts_with("table inet rekindle_ab12\ndelete table inet rekindle_ab12\ntable inet rekindle_ab12 {"));
+        assert!(rules.starts_with(
+            "table inet rekindle_ab12\ndelete table inet rekindle_ab12\ntable inet rekindle_ab12 {"
+        ));
         assert!(rules.contains(r#"iifname "rkab12-*" oifname "rkab12-*" drop"#));
         assert!(rules.contains(r#"ip saddr 100.72.0.0/16 oifname != "rkab12-*" masquerade"#));
         // Everyone else's packets must pass as if the table were not there.
-        for line in rules.lines().filter(|line| line.trim_end().ends_with("drop") && !line.contains("policy")) {
+        for line in rules.lines().filter(|line| line.trim_end().ends_with("drop") && !line.contains("policy"))
+        {
             assert!(line.contains(r#""rkab12-*""#), "{line}");
         }
     }

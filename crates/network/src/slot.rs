@@ -79,7 +79,8 @@ pub(crate) fn remove(name: &str) -> Result<(), CommandError> {
 /// The names of all slots of the instance of which anything exists.
 pub(crate) fn list(instance: &InstanceTag) -> Result<Vec<String>, CommandError> {
     let prefix = prefix(instance);
-    let mut names = netns::list(&prefix).map_err(|source| CommandError::kernel("list the network namespaces", source))?;
+    let mut names =
+        netns::list(&prefix).map_err(|source| CommandError::kernel("list the network namespaces", source))?;
     names.extend(links()?.into_iter().filter(|name| name.starts_with(&prefix)));
     names.retain(|name| index_of(instance, name).is_some());
     names.sort();

@@ -13,7 +13,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rekindle_network::cgroup::{Cgroups, Limits};
-use rekindle_network::{AcquireError, AdoptError, InstanceTag, NetworkConfig, OpenError, Pool, Slot, remove_instance};
+use rekindle_network::{
+    AcquireError, AdoptError, InstanceTag, NetworkConfig, OpenError, Pool, Slot, remove_instance,
+};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 /// Long enough for a TCP handshake between namespaces, short enough to wait for what never comes.
@@ -21,8 +23,9 @@ const CONNECT: Duration = Duration::from_millis(700);
 const TAP_UID: u32 = 4242;
 const PORT: u16 = 8080;
 
-/// Runs the test on a thread whose namespace plays the host; `false` if that takes rights we do not have.
-fn as_host(test: impl FnOnce() + Send + 'static) {
+/// Runs the test on a thread whose namespace plays the host. Namespaces have names outside of it too, so those
+/// of a test which fails are removed here.
+fn as_host(name: &'static str, test: impl FnOnce() + Send + 'static) {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: needs root");
         return;
@@ -31,7 +34,12 @@ fn as_host(test: impl FnOnce() + Send + 'static) {
         // SAFETY: only the network namespace of this thread changes; no memory or descriptor is shared through it.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
         run("ip", "link set lo up\n", &["-batch", "-"]);
-        test();
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test));
+        let removed = remove_instance(&tag(name));
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+        removed.unwrap();
     });
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
@@ -94,8 +102,9 @@ impl Namespace {
              address add {host}/24 dev {link}\nlink set {link} up\n"
         );
         run("ip", &script, &["-batch", "-"]);
-        let script =
-            format!("link set lo up\naddress add {address}/24 dev eth0\nlink set eth0 up\nroute add default via {host}\n");
+        let script = format!(
+            "link set lo up\naddress add {address}/24 dev eth0\nlink set eth0 up\nroute add default via {host}\n"
+        );
         run("ip", &script, &["-n", &name, "-batch", "-"]);
         let namespace = Self { name };
         inside(&namespace.path(), || greet(address));
@@ -105,8 +114,10 @@ impl Namespace {
     /// A guest on the slot: the tap is replaced by a link of the same name to a namespace with the guest's address.
     fn guest(slot: &Slot) -> Self {
         let name = format!("g{}", slot.name);
-        let script = format!("link delete tap0\nlink add tap0 type veth peer name eth0 netns {name}\n\
-                              address add 169.254.77.1/30 dev tap0\nlink set tap0 up\n");
+        let script = format!(
+            "link delete tap0\nlink add tap0 type veth peer name eth0 netns {name}\n\
+                              address add 169.254.77.1/30 dev tap0\nlink set tap0 up\n"
+        );
         run("ip", &format!("netns add {name}\n"), &["-batch", "-"]);
         run("ip", &script, &["-n", &slot.name, "-batch", "-"]);
         let script = "link set lo up\naddress add 169.254.77.2/30 dev eth0\nlink set eth0 up\n\
@@ -130,7 +141,7 @@ impl Drop for Namespace {
 
 #[test]
 fn a_guest_reaches_public_addresses_and_nothing_else() {
-    as_host(|| {
+    as_host("policy", || {
         let tag = tag("policy");
         let pool = Pool::open(config("policy")).unwrap();
         let first = block_on(pool.acquire()).unwrap();
@@ -149,7 +160,9 @@ fn a_guest_reaches_public_addresses_and_nothing_else() {
             assert!(reaches("203.0.113.2"), "the internet");
             let host = ["127.0.0.1", "203.0.113.1", "192.168.7.1", "100.72.0.1", "100.72.0.5"];
             // The guest's own loopback greets too; the host's has no address it could be told apart by.
-            for address in host.iter().skip(1).chain(&["192.168.7.2", "100.72.0.2", "100.72.0.6", "169.254.77.1"]) {
+            for address in
+                host.iter().skip(1).chain(&["192.168.7.2", "100.72.0.2", "100.72.0.6", "169.254.77.1"])
+            {
                 assert!(!reaches(address), "the guest reaches {address}");
             }
         });
@@ -166,7 +179,7 @@ fn a_guest_reaches_public_addresses_and_nothing_else() {
 
 #[test]
 fn each_ruleset_holds_without_the_other() {
-    as_host(|| {
+    as_host("layers", || {
         let tag = tag("layers");
         let pool = Pool::open(config("layers")).unwrap();
         let first = block_on(pool.acquire()).unwrap();
@@ -183,7 +196,8 @@ fn each_ruleset_holds_without_the_other() {
             greet("0.0.0.0");
             assert!(reaches("100.72.0.6"), "the neighbour greets");
         });
-        let attempts = ["192.168.7.2", "203.0.113.1", "192.168.7.1", "100.72.0.1", "100.72.0.5", "100.72.0.6"];
+        let attempts =
+            ["192.168.7.2", "203.0.113.1", "192.168.7.1", "100.72.0.1", "100.72.0.5", "100.72.0.6"];
         inside(&first.netns, || {
             assert!(reaches("203.0.113.2"), "the internet");
             for address in attempts {
@@ -193,13 +207,23 @@ fn each_ruleset_holds_without_the_other() {
         // And a slot's own rules suffice for what is behind the host.
         let third = block_on(pool.acquire()).unwrap();
         let guest = Namespace::guest(&third);
-        run("nft", &format!("flush chain inet rekindle_{tag} forward\nflush chain inet rekindle_{tag} early\nflush chain inet rekindle_{tag} input\n"), &["-f", "-"]);
+        run(
+            "nft",
+            &format!(
+                "flush chain inet rekindle_{tag} forward\nflush chain inet rekindle_{tag} early\nflush chain inet rekindle_{tag} input\n"
+            ),
+            &["-f", "-"],
+        );
         inside(&guest.path(), || {
             assert!(reaches("203.0.113.2") && reaches("203.0.113.1"), "public addresses");
             for address in ["192.168.7.2", "192.168.7.1", "100.72.0.1", "100.72.0.6", "169.254.77.1"] {
                 assert!(!reaches(address), "past the slot's rules: {address}");
             }
-            run("ip", "address add 198.51.100.9/32 dev lo\nroute replace default via 169.254.77.1 src 198.51.100.9\n", &["-batch", "-"]);
+            run(
+                "ip",
+                "address add 198.51.100.9/32 dev lo\nroute replace default via 169.254.77.1 src 198.51.100.9\n",
+                &["-batch", "-"],
+            );
             assert!(!reaches("203.0.113.2"), "a false sender address passes");
         });
         drop(guest);
@@ -212,7 +236,9 @@ fn each_ruleset_holds_without_the_other() {
 fn census(tag: &InstanceTag) -> [usize; 3] {
     let prefix = format!("rk{tag}-");
     let namespaces = std::fs::read_dir("/run/netns").map_or(0, |entries| {
-        entries.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(&prefix)).count()
+        entries
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(&prefix))
+            .count()
     });
     let links = run("ip", "", &["-o", "link", "show"]).matches(&format!(": {prefix}")).count();
     let tables = run("nft", "", &["list", "tables"]).matches(&format!("rekindle_{tag}")).count();
@@ -221,7 +247,7 @@ fn census(tag: &InstanceTag) -> [usize; 3] {
 
 #[test]
 fn nothing_is_left_after_release_reap_and_close() {
-    as_host(|| {
+    as_host("leaks", || {
         let tag = tag("leaks");
         let pool = Pool::open(config("leaks")).unwrap();
         let slots: Vec<Slot> = (0..6).map(|_| block_on(pool.acquire()).unwrap()).collect();
@@ -241,7 +267,7 @@ fn nothing_is_left_after_release_reap_and_close() {
 
 #[test]
 fn a_later_server_adopts_and_reaps() {
-    as_host(|| {
+    as_host("adopt", || {
         let tag = tag("adopt");
         let earlier = Pool::open(config("adopt")).unwrap();
         let kept = block_on(earlier.acquire()).unwrap();
@@ -264,7 +290,7 @@ fn a_later_server_adopts_and_reaps() {
 
 #[test]
 fn limits_and_conflicts_are_reported() {
-    as_host(|| {
+    as_host("limits", || {
         let pool = Pool::open(NetworkConfig { max_slots: 1, ..config("limits") }).unwrap();
         let only = block_on(pool.acquire()).unwrap();
         assert!(matches!(block_on(pool.acquire()), Err(AcquireError::Exhausted(1))));
@@ -273,8 +299,10 @@ fn limits_and_conflicts_are_reported() {
         assert!(again.netns.exists());
         let conflict = Pool::open(config("limits, another")).unwrap_err();
         assert!(matches!(conflict, OpenError::RangeInUse { .. }), "{conflict}");
-        drop(pool);
+        block_on(pool.close());
+        assert_eq!(census(&tag("limits")), [1, 1, 1]);
         remove_instance(&tag("limits")).unwrap();
+        assert_eq!(census(&tag("limits")), [0, 0, 0]);
     });
 }
 
