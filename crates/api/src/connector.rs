@@ -1,0 +1,75 @@
+//! The managed network connectors (SPEC §7).
+
+use crate::Error;
+
+/// A connector that AWS provides, so that every account has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ManagedConnector {
+    /// HTTP and shell.
+    AllIngress,
+    /// HTTP only; the default.
+    HttpIngress,
+    /// Shell.
+    ShellIngress,
+    /// Nothing but hooks.
+    NoIngress,
+    /// The internet; the default.
+    InternetEgress,
+}
+
+const PREFIX: &str = ":aws:network-connector:aws-network-connector:";
+
+impl ManagedConnector {
+    const ALL: [Self; 5] =
+        [Self::AllIngress, Self::HttpIngress, Self::ShellIngress, Self::NoIngress, Self::InternetEgress];
+
+    /// The last part of its ARN.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AllIngress => "ALL_INGRESS",
+            Self::HttpIngress => "HTTP_INGRESS",
+            Self::ShellIngress => "SHELL_INGRESS",
+            Self::NoIngress => "NO_INGRESS",
+            Self::InternetEgress => "INTERNET_EGRESS",
+        }
+    }
+
+    /// Its ARN in a region.
+    #[must_use]
+    pub fn arn(self, region: &str) -> String {
+        format!("arn:aws:lambda:{region}{PREFIX}{}", self.name())
+    }
+
+    /// The connector that an ARN names; the error is the one RunMicrovm answers.
+    pub fn from_arn(arn: &str) -> Result<Self, Error> {
+        if !arn.starts_with("arn:") {
+            return Err(Error::validation("Malformed network connector ARN"));
+        }
+        arn.split_once(PREFIX)
+            .and_then(|(_, name)| Self::ALL.into_iter().find(|connector| connector.name() == name))
+            .ok_or_else(|| Error::validation(format!("Unrecognized managed network connector ARN: {arn}")))
+    }
+
+    /// Whether it lets requests in, rather than out.
+    #[must_use]
+    pub fn is_ingress(self) -> bool {
+        self != Self::InternetEgress
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arns_name_connectors() {
+        for connector in ManagedConnector::ALL {
+            assert_eq!(ManagedConnector::from_arn(&connector.arn("us-east-1")), Ok(connector));
+        }
+        assert_eq!(ManagedConnector::from_arn("x").unwrap_err().message, "Malformed network connector ARN");
+        let arn = "arn:aws:lambda:us-east-1:aws:network-connector:aws-network-connector:NO_EGRESS";
+        let message = ManagedConnector::from_arn(arn).unwrap_err().message;
+        assert_eq!(message, format!("Unrecognized managed network connector ARN: {arn}"));
+    }
+}
