@@ -1,8 +1,9 @@
 //! Requests as clients send them, and the answers that AWS gives to broken ones (SPEC §2.4).
 
-use proptest::prelude::*;
 // A helper of a test may panic like the test itself.
 #![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
 
 use rekindle_api as api;
 use rekindle_api::decode::decode;
