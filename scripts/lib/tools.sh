@@ -23,7 +23,8 @@ make_tools_tree() {
     check_tool "$tree" crun "$CRUN_VERSION"
 }
 
-# bootstrap TARGET PACKAGES: a minimal Debian of the guests' release without documentation, trusting what the host trusts.
+# bootstrap TARGET PACKAGES: a minimal Debian of the guests' release without documentation, trusting what the host
+# trusts, and keeping neither the host's name nor its name servers, which mmdebstrap copies in.
 bootstrap() {
     local archive security
     archive=$(archive_uri "$HOST_RELEASE")
@@ -33,12 +34,14 @@ bootstrap() {
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' \
         --customize-hook="$(trust_hook)" \
+        --customize-hook='echo localhost >"$1/etc/hostname" && : >"$1/etc/resolv.conf"' \
         "$GUEST_RELEASE" "$1" \
         "deb $archive $GUEST_RELEASE main" "deb $archive $GUEST_RELEASE-updates main" \
         ${security:+"deb $security $GUEST_RELEASE-security main"}
 }
 
-# shellcheck disable=SC2016 # mmdebstrap's shell expands $1, the new root
+# mmdebstrap's shell expands $1, the new root.
+# shellcheck disable=SC2016
 trust_hook() {
     local certificate
     for certificate in $(extra_certificates); do
@@ -82,8 +85,8 @@ check_tool() {
     [[ $found == "$3"* ]] || warn "build tools have $2 $found, tested was $3"
 }
 
-# Uncompressed: a build VM may be emulated, where inflating costs more than reading. The fixed UUID and time make equal
-# trees give equal files.
+# Uncompressed: a build VM may be emulated, where inflating costs more than reading. Files keep their times, because
+# Python trusts a compiled module only while its source has the time noted in it.
 pack_erofs() {
-    mkfs.erofs --quiet -T0 -U00000000-0000-0000-0000-000000000000 "$2" "$1"
+    mkfs.erofs --quiet "$2" "$1"
 }
