@@ -1,1 +1,21 @@
-//! proxy
+//! The endpoint data plane (SPEC §5): TLS, the token and port check of every request, wake on request,
+//! and forwarding to the application in the MicroVM with the accounting that idleness is judged by.
+//!
+//! The proxy knows nothing of VMs: whoever owns them implements [`Backend`].
+
+mod activity;
+mod backend;
+pub mod ca;
+mod error;
+mod forward;
+mod headers;
+mod host;
+pub mod limits;
+mod route;
+mod server;
+mod upstream;
+
+pub use activity::{Activity, OpenRequest};
+pub use backend::{Backend, BoxedIo, Connector, Io, Life, WakeError};
+pub use host::EndpointHosts;
+pub use server::{Proxy, tls_config};

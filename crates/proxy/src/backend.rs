@@ -1,0 +1,83 @@
+//! What the proxy asks of whoever owns the MicroVMs.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ids::{EndpointId, MicrovmId};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::Activity;
+use crate::upstream::Upstream;
+
+/// The owner of the MicroVMs.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// The MicroVM that has this endpoint, whatever its state. Asked on every request: must not block.
+    fn resolve(&self, endpoint: EndpointId) -> Option<MicrovmId>;
+
+    /// The MicroVM's running life, resuming it first if it is suspended. The request waits meanwhile; the
+    /// future is dropped when the client goes away or the wake deadline passes, so a resume under way
+    /// must not depend on it.
+    async fn wake(&self, microvm: MicrovmId) -> Result<Arc<Life>, WakeError>;
+}
+
+/// Why there is no life to forward a request to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WakeError {
+    /// Terminated, never ran, or past its lifetime.
+    #[error("cannot reach the MicroVM: it is gone; run a new one")]
+    Gone,
+    /// Suspended, and its idle policy does not resume it on traffic.
+    #[error("cannot reach the MicroVM: it is suspended without auto-resume; call ResumeMicrovm")]
+    NoAutoResume,
+    /// The resume was tried and failed.
+    #[error("cannot resume the MicroVM for this request; its state reason says why")]
+    Failed,
+}
+
+/// A duplex byte stream.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A connection into the guest.
+pub type BoxedIo = Box<dyn Io>;
+
+/// Opens connections to the application of one life.
+#[async_trait]
+pub trait Connector: Send + Sync + 'static {
+    /// Connects to `port` on the guest's loopback. `ConnectionRefused` means that nothing listens there;
+    /// any other error that the MicroVM could not be reached.
+    async fn connect(&self, port: u16) -> io::Result<BoxedIo>;
+}
+
+/// One running period of a MicroVM, from its launch or resume to its suspension or end. It owns the
+/// kept-alive connections to the application: they close when the last reference is dropped.
+pub struct Life {
+    /// Which life of the MicroVM this is; grows with every resume.
+    pub generation: u64,
+    /// The way into the guest.
+    pub connector: Arc<dyn Connector>,
+    /// Traffic through the endpoint.
+    pub activity: Arc<Activity>,
+    pub(crate) upstream: Upstream,
+}
+
+impl Life {
+    /// A life with no connection open yet.
+    #[must_use]
+    pub fn new(generation: u64, connector: Arc<dyn Connector>, activity: Arc<Activity>) -> Self {
+        let upstream = Upstream::new(Arc::clone(&connector), Arc::clone(&activity));
+        Self { generation, connector, activity, upstream }
+    }
+}
+
+impl fmt::Debug for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Life")
+            .field("generation", &self.generation)
+            .field("activity", &self.activity)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,73 @@
+//! The answers that the proxy makes itself (SPEC §5.4).
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+
+use crate::WakeError;
+use crate::headers::PROXY_ERROR;
+
+/// Why a request was not answered by the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("cannot read the request's authority: send exactly one Host, the endpoint's")]
+    BadHost,
+    #[error("cannot route the request: the TLS name and the Host name different endpoints")]
+    Misdirected,
+    #[error("cannot route the request: X-aws-proxy-port must be one number from 1 to 65535")]
+    BadPort,
+    #[error("the request's token is missing, expired, or not for this endpoint")]
+    Unauthorized,
+    #[error("the token does not cover this port")]
+    PortDenied,
+    #[error(transparent)]
+    Wake(#[from] WakeError),
+    #[error("the MicroVM did not wake within the deadline")]
+    WakeTimeout,
+    #[error("cannot open a connection into the MicroVM")]
+    MicrovmConnect,
+    #[error("cannot connect to the application: nothing listens on the port")]
+    AppConnect,
+    #[error("the application broke off before it answered")]
+    App,
+}
+
+impl Refusal {
+    /// Status, body, `x-aws-proxy-error`.
+    fn parts(self) -> (StatusCode, &'static str, Option<&'static str>) {
+        match self {
+            Self::BadHost => (StatusCode::BAD_REQUEST, "Invalid Host header", None),
+            Self::BadPort => (StatusCode::BAD_REQUEST, "Invalid port", None),
+            Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "", None),
+            // One answer for missing and wrong tokens and for endpoints that do not exist, so that nobody
+            // can learn which do.
+            Self::Unauthorized => {
+                (StatusCode::FORBIDDEN, "Request missing authentication", Some("UNAUTHORIZED"))
+            }
+            Self::PortDenied => (StatusCode::FORBIDDEN, "Access to port denied", None),
+            Self::AppConnect => (StatusCode::BAD_GATEWAY, "", Some("APP_CONNECT_FAILED")),
+            Self::MicrovmConnect | Self::Wake(WakeError::Gone) => {
+                (StatusCode::BAD_GATEWAY, "", Some("MICROVM_CONNECT_FAILED"))
+            }
+            Self::Wake(WakeError::NoAutoResume | WakeError::Failed) | Self::WakeTimeout | Self::App => {
+                (StatusCode::BAD_GATEWAY, "", None)
+            }
+        }
+    }
+
+    pub(crate) fn response(self) -> Response<Full<Bytes>> {
+        let (status, body, code) = self.parts();
+        let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+        if !body.is_empty() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        if let Some(code) = code {
+            headers.insert(PROXY_ERROR, HeaderValue::from_static(code));
+        }
+        response
+    }
+}

@@ -1,0 +1,165 @@
+//! One request, from its arrival to the response's head.
+
+use std::error::Error as StdError;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{HOST, HeaderValue};
+use http::{Request, Response, Uri, Version};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use ids::{EndpointId, MicrovmId};
+use uuid::Uuid;
+
+use crate::activity::OpenRequest;
+use crate::error::Refusal;
+use crate::route::{Route, Router};
+use crate::server::Proxy;
+use crate::upstream::Protocol;
+use crate::{Life, WakeError, headers, limits};
+
+/// A response's body: the proxy's own or the application's.
+pub(crate) type ResponseBody = Either<Full<Bytes>, AppBody>;
+
+/// Answers one request. Never fails: what goes wrong becomes one of the answers of SPEC §5.4.
+pub(crate) async fn answer(
+    proxy: &Proxy,
+    tls_endpoint: Option<EndpointId>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let id = request_id();
+    let mut response = match forward(proxy, tls_endpoint, request, &id).await {
+        Ok(response) => response.map(Either::Right),
+        Err(refusal) => {
+            tracing::debug!(request = ?id, "refused: {refusal}");
+            refusal.response().map(Either::Left)
+        }
+    };
+    response.headers_mut().insert(headers::REQUEST_ID, id);
+    response
+}
+
+async fn forward(
+    proxy: &Proxy,
+    tls_endpoint: Option<EndpointId>,
+    request: Request<Incoming>,
+    id: &HeaderValue,
+) -> Result<Response<AppBody>, Refusal> {
+    let (mut head, body) = request.into_parts();
+    let router =
+        Router { backend: &*proxy.backend, hosts: &proxy.hosts, tokens: &proxy.tokens, tls_endpoint };
+    let route = router.route(&head)?;
+    headers::strip_request(&mut head.headers);
+    headers::join_cookies(&mut head.headers);
+    head.headers.insert(headers::REQUEST_ID, id.clone());
+    let (life, open) = admit(proxy, route.microvm).await?;
+    let request = Request::from_parts(readdress(head, &route)?, body);
+    let response = life.upstream.send(route.port, route.protocol, request).await.map_err(|e| refusal(&e))?;
+    Ok(finish(response, open, life))
+}
+
+/// Wakes the MicroVM and counts the request in.
+async fn admit(proxy: &Proxy, microvm: MicrovmId) -> Result<(Arc<Life>, OpenRequest), Refusal> {
+    for _ in 0..limits::WAKE_ATTEMPTS {
+        let waking = tokio::time::timeout(limits::WAKE_DEADLINE, proxy.backend.wake(microvm));
+        let life = waking.await.map_err(|_| Refusal::WakeTimeout)??;
+        // Closed meanwhile: it is being suspended again, so it has to be woken again.
+        if let Some(open) = life.activity.begin() {
+            return Ok((life, open));
+        }
+    }
+    Err(WakeError::Failed.into())
+}
+
+/// The request's head as the application is to see it: the same authority, its own HTTP version.
+fn readdress(mut head: http::request::Parts, route: &Route) -> Result<http::request::Parts, Refusal> {
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    head.uri = Uri::builder()
+        .scheme("http")
+        .authority(route.authority.clone())
+        .path_and_query(path)
+        .build()
+        .map_err(|_| Refusal::BadHost)?;
+    match route.protocol {
+        Protocol::Http1 => {
+            head.version = Version::HTTP_11;
+            let host = HeaderValue::from_str(route.authority.as_str()).map_err(|_| Refusal::BadHost)?;
+            head.headers.insert(HOST, host);
+        }
+        Protocol::Http2 => {
+            head.version = Version::HTTP_2;
+            head.headers.remove(HOST);
+        }
+    }
+    Ok(head)
+}
+
+fn finish(response: Response<Incoming>, open: OpenRequest, life: Arc<Life>) -> Response<AppBody> {
+    let (mut head, body) = response.into_parts();
+    headers::strip_hop_by_hop(&mut head.headers);
+    // The application's version says nothing about this connection's.
+    head.version = Version::HTTP_11;
+    Response::from_parts(head, AppBody { body, _open: open, _life: life })
+}
+
+/// What a failure to speak to the application means to the client.
+fn refusal(error: &legacy::Error) -> Refusal {
+    if !error.is_connect() {
+        return Refusal::App;
+    }
+    match io_kind(error) {
+        Some(io::ErrorKind::ConnectionRefused) => Refusal::AppConnect,
+        Some(_) => Refusal::MicrovmConnect,
+        // Connected, but not to something that speaks the protocol.
+        None => Refusal::App,
+    }
+}
+
+fn io_kind(error: &legacy::Error) -> Option<io::ErrorKind> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return Some(io.kind());
+        }
+        cause = StdError::source(error);
+    }
+    None
+}
+
+fn request_id() -> HeaderValue {
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    let text: &str = Uuid::new_v4().hyphenated().encode_lower(&mut text);
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-"))
+}
+
+/// The application's body. It keeps the request counted and its life's connections open.
+pub(crate) struct AppBody {
+    body: Incoming,
+    _open: OpenRequest,
+    _life: Arc<Life>,
+}
+
+impl Body for AppBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

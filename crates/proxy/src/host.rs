@@ -1,0 +1,89 @@
+//! Endpoint host names: `<uuid>.lambda-microvm.<region>.<domain>`.
+
+use ids::EndpointId;
+
+/// The host names that this proxy answers for.
+#[derive(Debug, Clone)]
+pub struct EndpointHosts {
+    /// `.lambda-microvm.<region>.<domain>`, in lower case.
+    suffix: String,
+}
+
+impl EndpointHosts {
+    /// Hosts in `region` under `domain`.
+    #[must_use]
+    pub fn new(region: &str, domain: &str) -> Self {
+        let domain = domain.trim_matches('.');
+        Self { suffix: format!(".lambda-microvm.{region}.{domain}").to_ascii_lowercase() }
+    }
+
+    /// The host name of an endpoint.
+    #[must_use]
+    pub fn host(&self, endpoint: EndpointId) -> String {
+        format!("{endpoint}{}", self.suffix)
+    }
+
+    /// The name that a certificate for every endpoint carries.
+    #[must_use]
+    pub fn wildcard(&self) -> String {
+        format!("*{}", self.suffix)
+    }
+
+    /// The endpoint that `authority` (a host, perhaps with `:port`) names, if it is one of ours.
+    #[must_use]
+    pub fn endpoint(&self, authority: &str) -> Option<EndpointId> {
+        let host = strip_port(authority)?;
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let split = host.len().checked_sub(self.suffix.len())?;
+        let (label, suffix) = (host.get(..split)?, host.get(split..)?);
+        suffix.eq_ignore_ascii_case(&self.suffix).then(|| label.parse().ok())?
+    }
+}
+
+fn strip_port(authority: &str) -> Option<&str> {
+    match authority.split_once(':') {
+        None => Some(authority),
+        Some((host, port)) => port.bytes().all(|b| b.is_ascii_digit()).then_some(host),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn reads_the_hosts_it_prints() {
+        let hosts = EndpointHosts::new("us-east-1", "example.test");
+        let id = EndpointId::random();
+        let host = hosts.host(id);
+        assert_eq!(hosts.endpoint(&host), Some(id));
+        assert_eq!(hosts.endpoint(&format!("{host}:8443")), Some(id));
+        assert_eq!(hosts.endpoint(&format!("{host}.")), Some(id));
+        assert_eq!(hosts.endpoint(&host.to_ascii_uppercase()), Some(id));
+        assert_eq!(hosts.wildcard(), "*.lambda-microvm.us-east-1.example.test");
+    }
+
+    #[test]
+    fn refuses_other_hosts() {
+        let hosts = EndpointHosts::new("us-east-1", "example.test");
+        let id = EndpointId::random();
+        for bad in [
+            String::new(),
+            ".lambda-microvm.us-east-1.example.test".into(),
+            format!("{id}.lambda-microvm.eu-west-1.example.test"),
+            format!("a.{id}.lambda-microvm.us-east-1.example.test"),
+            format!("{id}.lambda-microvm.us-east-1.example.test:80x"),
+            format!("{id}.lambda-microvm.us-east-1.example.test.evil"),
+        ] {
+            assert_eq!(hosts.endpoint(&bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "\\PC*") {
+            let _ = EndpointHosts::new("us-east-1", "example.test").endpoint(&text);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Every limit of the data plane, in one place.
+
+use std::time::Duration;
+
+/// Header fields of one request.
+pub const MAX_HEADERS: usize = 128;
+/// Bytes of one request's header section.
+pub const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// Client connections open at once; more wait in the listen queue.
+pub const MAX_CONNECTIONS: usize = 16 * 1024;
+/// HTTP/2 streams open at once on one client connection.
+pub const MAX_STREAMS: u32 = 256;
+/// How much a client may upload on one HTTP/2 stream ahead of the application.
+pub const STREAM_WINDOW: u32 = 1024 * 1024;
+/// The same for all the streams of a connection.
+pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// For a client to finish its TLS handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For an HTTP/1.1 client to send a whole request head; a kept-alive connection may be silent as long.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+/// How often an HTTP/2 client is pinged, so that one that vanished is noticed.
+pub const PING_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a request is held while its MicroVM wakes. The resume hook alone may take 60 s.
+pub const WAKE_DEADLINE: Duration = Duration::from_secs(90);
+/// For the application to accept a connection.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a request tries again when its MicroVM is suspended between waking and forwarding.
+pub const WAKE_ATTEMPTS: usize = 3;
+/// Kept-alive connections to an application that nothing uses are closed after this long.
+pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Idle kept-alive connections to one port of an application.
+pub const POOL_MAX_IDLE: usize = 32;
+/// For requests in flight to finish when the server stops.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Before accepting again after an accept failed (the usual reason is that descriptors ran out).
+pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);

@@ -1,0 +1,152 @@
+//! Accepting clients: TCP, TLS, and HTTP in the version that ALPN settled on.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+
+use auth::token::TokenKey;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use ids::EndpointId;
+use rustls::ServerConfig;
+use rustls::server::ResolvesServerCert;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Backend, EndpointHosts, forward, limits};
+
+const H2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
+
+/// The data plane of one node.
+pub struct Proxy {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) hosts: EndpointHosts,
+    pub(crate) tokens: TokenKey,
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy").field("hosts", &self.hosts).finish_non_exhaustive()
+    }
+}
+
+impl Proxy {
+    /// A proxy for the endpoints of `hosts`, for bearers of tokens under `tokens`.
+    #[must_use]
+    pub fn new(backend: Arc<dyn Backend>, hosts: EndpointHosts, tokens: TokenKey) -> Arc<Self> {
+        Arc::new(Self { backend, hosts, tokens })
+    }
+
+    /// Serves clients of `listener` until `stop`, then lets requests in flight finish for a while.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        tls: Arc<ServerConfig>,
+        stop: CancellationToken,
+    ) {
+        let graceful = GracefulShutdown::new();
+        let tls = TlsAcceptor::from(tls);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.accept(&listener, &tls, &graceful) => {}
+        }
+        drop(listener);
+        if timeout(limits::DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+            tracing::info!("requests still in flight were cut at the drain deadline");
+        }
+    }
+
+    async fn accept(
+        self: &Arc<Self>,
+        listener: &TcpListener,
+        tls: &TlsAcceptor,
+        graceful: &GracefulShutdown,
+    ) {
+        let slots = Arc::new(Semaphore::new(limits::MAX_CONNECTIONS));
+        while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(
+                        "cannot accept an endpoint connection: {error}; check the open-files limit"
+                    );
+                    tokio::time::sleep(limits::ACCEPT_BACKOFF).await;
+                    continue;
+                }
+            };
+            let (proxy, tls, watcher) = (Arc::clone(self), tls.clone(), graceful.watcher());
+            tokio::spawn(async move {
+                proxy.client(stream, tls, watcher).await;
+                drop(slot);
+            });
+        }
+    }
+
+    async fn client(self: Arc<Self>, stream: TcpStream, tls: TlsAcceptor, watcher: Watcher) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("cannot set TCP_NODELAY: {error}");
+        }
+        match timeout(limits::HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.http(stream, watcher).await,
+            Ok(Err(error)) => tracing::debug!("TLS handshake failed: {error}"),
+            Err(_) => tracing::debug!("TLS handshake not finished in time"),
+        }
+    }
+
+    async fn http(self: Arc<Self>, stream: TlsStream<TcpStream>, watcher: Watcher) {
+        let session = stream.get_ref().1;
+        let tls_endpoint: Option<EndpointId> =
+            session.server_name().and_then(|name| self.hosts.endpoint(name));
+        let builder = http_builder(session.alpn_protocol() == Some(H2));
+        let service = service_fn(move |request| {
+            let proxy = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(forward::answer(&proxy, tls_endpoint, request).await) }
+        });
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        if let Err(error) = watcher.watch(connection.into_owned()).await {
+            tracing::debug!("endpoint connection ended: {error}");
+        }
+    }
+}
+
+/// ALPN has settled the version, so the server need not wait for bytes to guess it from.
+fn http_builder(h2: bool) -> auto::Builder<TokioExecutor> {
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = if h2 { builder.http2_only() } else { builder.http1_only() };
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::HEADER_TIMEOUT)
+        .max_headers(limits::MAX_HEADERS)
+        .max_buf_size(limits::MAX_HEADER_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(limits::MAX_HEADER_BYTES).unwrap_or(u32::MAX))
+        .max_concurrent_streams(limits::MAX_STREAMS)
+        .initial_stream_window_size(limits::STREAM_WINDOW)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW)
+        .keep_alive_interval(limits::PING_INTERVAL);
+    builder
+}
+
+/// TLS as the endpoints speak it, with the certificate that `certificates` finds.
+///
+/// # Errors
+/// If the cryptography built in supports no current TLS version.
+pub fn tls_config(certificates: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    config.alpn_protocols = vec![H2.to_vec(), HTTP1.to_vec()];
+    Ok(Arc::new(config))
+}

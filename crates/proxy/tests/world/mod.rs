@@ -1,0 +1,340 @@
+//! A proxy on loopback, a backend with one MicroVM, and an application whose manners a test chooses.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use auth::token::{Ports, Scope, TokenKey};
+use bytes::Bytes;
+use http::{Request, Response, request};
+use http_body::Frame;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use ids::{EndpointId, MicrovmId};
+use rekindle_proxy::ca::LocalCa;
+use rekindle_proxy::{
+    Activity, Backend, BoxedIo, Connector, EndpointHosts, Life, Proxy, WakeError, tls_config,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub(crate) type Body = BoxBody<Bytes, Infallible>;
+
+/// How the application behaves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum App {
+    /// Answers with the head and body that it got.
+    Echo,
+    /// Sends the request's body back as it comes.
+    Mirror,
+    /// Nothing listens.
+    Refuses,
+    /// The guest is not to be reached.
+    Unreachable,
+    /// Accepts and closes.
+    HangsUp,
+}
+
+struct AppConnector {
+    app: App,
+    connections: AtomicUsize,
+    open: watch::Sender<usize>,
+}
+
+#[async_trait]
+impl Connector for AppConnector {
+    async fn connect(&self, port: u16) -> io::Result<BoxedIo> {
+        assert_eq!(port, 8080);
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        match self.app {
+            App::Refuses => return Err(io::ErrorKind::ConnectionRefused.into()),
+            App::Unreachable => return Err(io::ErrorKind::NotConnected.into()),
+            App::HangsUp => drop(theirs),
+            App::Echo | App::Mirror => {
+                let (app, open) = (self.app, self.open.clone());
+                open.send_modify(|count| *count += 1);
+                tokio::spawn(async move {
+                    let service = service_fn(move |request| answer(app, request));
+                    let server = auto::Builder::new(TokioExecutor::new());
+                    let _ = server.serve_connection(TokioIo::new(theirs), service).await;
+                    open.send_modify(|count| *count -= 1);
+                });
+            }
+        }
+        Ok(Box::new(ours))
+    }
+}
+
+async fn answer(
+    app: App,
+    request: Request<Incoming>,
+) -> Result<Response<BoxBody<Bytes, hyper::Error>>, Infallible> {
+    if matches!(app, App::Mirror) {
+        return Ok(Response::new(request.into_body().boxed()));
+    }
+    let (head, body) = request.into_parts();
+    let mut text = format!("{} {} {:?}\n", head.method, head.uri, head.version);
+    for (name, value) in &head.headers {
+        text += &format!("{name}: {}\n", value.to_str().unwrap());
+    }
+    let body = body.collect().await.unwrap().to_bytes();
+    text += std::str::from_utf8(&body).unwrap();
+    Ok(Response::new(Full::from(text).map_err(|never| match never {}).boxed()))
+}
+
+struct OneVm {
+    endpoint: EndpointId,
+    microvm: MicrovmId,
+    connector: Arc<AppConnector>,
+    life: Mutex<Arc<Life>>,
+    fail: Mutex<Option<WakeError>>,
+    wakes: watch::Sender<usize>,
+    /// Held by a test that wants wakes to take their time.
+    gate: Arc<tokio::sync::RwLock<()>>,
+}
+
+#[async_trait]
+impl Backend for OneVm {
+    fn resolve(&self, endpoint: EndpointId) -> Option<MicrovmId> {
+        (endpoint == self.endpoint).then_some(self.microvm)
+    }
+
+    async fn wake(&self, microvm: MicrovmId) -> Result<Arc<Life>, WakeError> {
+        assert_eq!(microvm, self.microvm);
+        self.wakes.send_modify(|count| *count += 1);
+        let _open = self.gate.read().await;
+        if let Some(error) = *self.fail.lock().unwrap() {
+            return Err(error);
+        }
+        let mut life = self.life.lock().unwrap();
+        let current = Arc::clone(&life);
+        if current.activity.begin().is_none() {
+            // Its suspension is over by the time the next wake asks.
+            *life = fresh_life(&self.connector, current.generation + 1);
+        }
+        Ok(current)
+    }
+}
+
+fn fresh_life(connector: &Arc<AppConnector>, generation: u64) -> Arc<Life> {
+    let connector: Arc<dyn Connector> = Arc::<AppConnector>::clone(connector);
+    Arc::new(Life::new(generation, connector, Arc::new(Activity::new())))
+}
+
+pub(crate) struct World {
+    pub(crate) hosts: EndpointHosts,
+    backend: Arc<OneVm>,
+    tokens: TokenKey,
+    address: std::net::SocketAddr,
+    roots: RootCertStore,
+    _stop: DropGuard,
+}
+
+impl World {
+    pub(crate) async fn start(app: App) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = LocalCa::open(dir.path()).unwrap();
+        let hosts = EndpointHosts::new("us-east-1", "rekindle.test");
+        let tokens = TokenKey::from_secret([7; 32]);
+        let connector =
+            Arc::new(AppConnector { app, connections: AtomicUsize::new(0), open: watch::Sender::new(0) });
+        let backend = Arc::new(OneVm {
+            endpoint: EndpointId::random(),
+            microvm: MicrovmId::random(),
+            life: Mutex::new(fresh_life(&connector, 1)),
+            connector,
+            fail: Mutex::new(None),
+            wakes: watch::Sender::new(0),
+            gate: Arc::default(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let resolver = rustls::sign::SingleCertAndKey::from(ca.endpoint_certificate(&hosts).unwrap());
+        let tls = tls_config(Arc::new(resolver)).unwrap();
+        let stop = CancellationToken::new();
+        let owner: Arc<dyn Backend> = Arc::<OneVm>::clone(&backend);
+        let proxy = Proxy::new(owner, hosts.clone(), tokens.clone());
+        tokio::spawn(proxy.serve(listener, tls, stop.clone()));
+        let mut roots = RootCertStore::empty();
+        // A second opening must be the same authority.
+        let bundle = LocalCa::open(dir.path()).unwrap().bundle_pem().to_owned();
+        roots.add(CertificateDer::from_pem_slice(bundle.as_bytes()).unwrap()).unwrap();
+        Self { hosts, backend, tokens, address, roots, _stop: stop.drop_guard() }
+    }
+
+    pub(crate) fn host(&self) -> String {
+        self.hosts.host(self.backend.endpoint)
+    }
+
+    pub(crate) fn token(&self) -> String {
+        self.token_for(self.backend.microvm)
+    }
+
+    /// A token for ports 8000 to 8100.
+    pub(crate) fn token_for(&self, microvm: MicrovmId) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        self.tokens.seal(&Scope { microvm, ports: Ports::Ranges(vec![8000..=8100]), expires_at: now + 60 })
+    }
+
+    /// A POST with a good token, good for both versions of HTTP.
+    pub(crate) fn request(&self, path: &str) -> request::Builder {
+        Request::post(format!("https://{}{path}", self.host())).header("x-aws-proxy-auth", self.token())
+    }
+
+    pub(crate) async fn connect(&self, h2: bool) -> Client {
+        self.open(&self.host(), h2, true).await
+    }
+
+    /// A connection whose TLS names no endpoint.
+    pub(crate) async fn connect_without_name(&self) -> Client {
+        self.open(&self.host(), false, false).await
+    }
+
+    async fn open(&self, name: &str, h2: bool, sni: bool) -> Client {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth();
+        config.enable_sni = sni;
+        config.alpn_protocols = vec![if h2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+        Client::over(tls, h2).await
+    }
+
+    pub(crate) fn wakes(&self) -> usize {
+        *self.backend.wakes.borrow()
+    }
+
+    pub(crate) async fn woken(&self) {
+        self.backend.wakes.subscribe().wait_for(|count| *count > 0).await.unwrap();
+    }
+
+    pub(crate) fn fail_wakes(&self, error: Option<WakeError>) {
+        *self.backend.fail.lock().unwrap() = error;
+    }
+
+    /// Wakes wait until what this returns is dropped.
+    pub(crate) fn hold_wakes(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.backend.gate).try_write_owned().unwrap()
+    }
+
+    pub(crate) fn activity(&self) -> Arc<Activity> {
+        Arc::clone(&self.backend.life.lock().unwrap().activity)
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.backend.connector.connections.load(Ordering::SeqCst)
+    }
+
+    /// The owner lets go of the life.
+    pub(crate) fn end_life(&self) {
+        *self.backend.life.lock().unwrap() = fresh_life(&self.backend.connector, 2);
+    }
+
+    /// Every connection to the application is closed.
+    pub(crate) async fn until_disconnected(&self) {
+        let mut open = self.backend.connector.open.subscribe();
+        tokio::time::timeout(Duration::from_secs(10), open.wait_for(|count| *count == 0))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    /// No request is open.
+    pub(crate) async fn until_idle(&self) {
+        let idle = async {
+            while self.activity().open_requests() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), idle).await.unwrap();
+    }
+}
+
+pub(crate) enum Client {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+impl Client {
+    async fn over(tls: tokio_rustls::client::TlsStream<TcpStream>, h2: bool) -> Self {
+        let io = TokioIo::new(tls);
+        if h2 {
+            let (client, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+            tokio::spawn(connection);
+            Self::Http2(client)
+        } else {
+            let (client, connection) = http1::handshake(io).await.unwrap();
+            tokio::spawn(connection.with_upgrades());
+            Self::Http1(client)
+        }
+    }
+
+    pub(crate) async fn send(&mut self, mut request: Request<Body>) -> Response<Incoming> {
+        match self {
+            Self::Http1(client) => {
+                if let Some(host) = request.uri().authority().cloned() {
+                    let host = host.as_str().parse().unwrap();
+                    request.headers_mut().insert("host", host);
+                    let path = request.uri().path_and_query().unwrap().as_str().parse().unwrap();
+                    *request.uri_mut() = path;
+                }
+                client.ready().await.unwrap();
+                client.send_request(request).await.unwrap()
+            }
+            Self::Http2(client) => {
+                *request.version_mut() = http::Version::HTTP_2;
+                client.send_request(request).await.unwrap()
+            }
+        }
+    }
+}
+
+pub(crate) fn empty() -> Body {
+    Empty::new().boxed()
+}
+
+pub(crate) fn text(text: &'static str) -> Body {
+    Full::from(text).boxed()
+}
+
+/// A body that a test feeds piece by piece, and that ends when the sender is dropped.
+pub(crate) fn channel() -> (UnboundedSender<Bytes>, Body) {
+    let (feed, pieces) = unbounded_channel();
+    (feed, Pieces(pieces).boxed())
+}
+
+struct Pieces(UnboundedReceiver<Bytes>);
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
