@@ -1,1 +1,17 @@
-//! node
+//! The tasks that own running MicroVMs, and their return after a restart (invariants 2 and 3).
+//!
+//! [`Node`] is the table of owners; [`owner`] the task behind each entry; [`Machines`] what the owners drive.
+
+mod machines;
+mod node;
+mod owner;
+
+pub use machines::{Instance, Machines};
+pub use node::{Node, NodeError};
+
+/// Milliseconds since the Unix epoch, as records count time.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

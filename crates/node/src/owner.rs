@@ -1,0 +1,240 @@
+//! The one task that owns a MicroVM: every transition of it happens here, in order, and is on the disk before
+//! anybody sees it.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifecycle::microvm::{Action, Event, Refused, State};
+use store::{MicrovmRecord, Store, StoreError};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::machines::{Instance, Machines};
+use crate::now_ms;
+
+/// What the others see of a MicroVM, never ahead of what is on the disk.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub(crate) state: State,
+    pub(crate) resuming: bool,
+    pub(crate) wakes_on_request: bool,
+    /// Set while it runs.
+    pub(crate) life: Option<Arc<proxy::Life>>,
+}
+
+/// A client's wish, and where its answer goes.
+pub(crate) struct Command {
+    pub(crate) event: Event,
+    pub(crate) reply: oneshot::Sender<Result<(), CommandError>>,
+}
+
+/// Why a wish was not taken up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What an action came to.
+struct Outcome {
+    event: Event,
+    instance: Option<Box<dyn Instance>>,
+}
+
+enum Step {
+    Asked(Command),
+    Done(Outcome),
+    Happened(Event),
+    TimePassed,
+}
+
+pub(crate) struct Owner {
+    record: MicrovmRecord,
+    store: Store,
+    machines: Arc<dyn Machines>,
+    commands: mpsc::Receiver<Command>,
+    view: watch::Sender<View>,
+    instance: Option<Box<dyn Instance>>,
+    work: Option<JoinHandle<Outcome>>,
+    /// Decided while another action was still at work; there is never more than the end to wait for.
+    next: Option<Action>,
+}
+
+impl Owner {
+    pub(crate) fn new(
+        record: MicrovmRecord,
+        store: Store,
+        machines: Arc<dyn Machines>,
+        commands: mpsc::Receiver<Command>,
+    ) -> (Self, watch::Receiver<View>) {
+        let (view, seen) = watch::channel(view_of(&record, None));
+        let owner = Self { record, store, machines, commands, view, instance: None, work: None, next: None };
+        (owner, seen)
+    }
+
+    /// Owns the MicroVM until it is terminated. `adopt`: it was running before a restart.
+    pub(crate) async fn run(mut self, adopt: bool) {
+        if adopt && self.record.life.state == State::Running {
+            match self.machines.adopt(&self.record).await {
+                Ok(instance) => self.instance = Some(instance),
+                Err(why) => self.settle(Event::Failed(why)).await,
+            }
+            self.publish();
+        }
+        if self.work.is_none() && self.next.is_none() {
+            self.next = self.record.life.pending_action();
+        }
+        self.start_next();
+        while self.record.life.state != State::Terminated {
+            match self.wait().await {
+                Step::Asked(Command { event, reply }) => {
+                    // A client that left has its wish fulfilled all the same.
+                    let _ = reply.send(self.apply(&event).await);
+                }
+                Step::Done(outcome) => {
+                    self.work = None;
+                    self.instance = outcome.instance;
+                    self.settle(outcome.event).await;
+                }
+                Step::Happened(event) => self.settle(event).await,
+                Step::TimePassed => self.settle_due().await,
+            }
+            self.start_next();
+        }
+    }
+
+    async fn wait(&mut self) -> Step {
+        let deadline = self.record.life.next_deadline(self.last_activity());
+        let busy = self.work.is_some();
+        tokio::select! {
+            Some(command) = self.commands.recv() => Step::Asked(command),
+            outcome = finished(self.work.as_mut()) => Step::Done(outcome),
+            event = ended(self.instance.as_mut()), if !busy => Step::Happened(event),
+            () = due(deadline) => Step::TimePassed,
+        }
+    }
+
+    /// Bytes may have passed since the timer was set: only what is due now happens.
+    async fn settle_due(&mut self) {
+        if let Some((at, event)) = self.record.life.next_deadline(self.last_activity())
+            && at <= now_ms()
+        {
+            self.settle(event).await;
+        }
+    }
+
+    fn last_activity(&self) -> u64 {
+        let idle = self.instance.as_ref().map(|instance| instance.life().activity.idle_for());
+        idle.map_or(0, |idle| now_ms().saturating_sub(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// Applies an event of our own, which must not be lost to a full disk: it is tried until it is written.
+    async fn settle(&mut self, event: Event) {
+        const RETRY: Duration = Duration::from_secs(1);
+        while let Err(error) = self.apply(&event).await {
+            match error {
+                CommandError::Refused(refused) => {
+                    tracing::warn!(microvm = %self.record.id, ?event, %refused, "event refused");
+                    return;
+                }
+                CommandError::Store(error) => {
+                    tracing::error!(microvm = %self.record.id, ?event, %error, "cannot record, trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Decides, makes it durable, shows it.
+    async fn apply(&mut self, event: &Event) -> Result<(), CommandError> {
+        let mut record = self.record.clone();
+        let action = record.life.apply(event, now_ms())?;
+        if record != self.record {
+            let written = record.clone();
+            self.store.write::<_, StoreError>(move |tx| tx.put_microvm(&written)).await?;
+            self.record = record;
+            self.publish();
+        }
+        if action.is_some() {
+            self.next = action;
+        }
+        Ok(())
+    }
+
+    fn publish(&self) {
+        self.view.send_replace(view_of(&self.record, self.instance.as_deref()));
+    }
+
+    fn start_next(&mut self) {
+        if self.work.is_some() {
+            return;
+        }
+        let Some(action) = self.next.take() else { return };
+        let machines = Arc::clone(&self.machines);
+        let record = self.record.clone();
+        let instance = self.instance.take();
+        self.work = Some(tokio::spawn(perform(machines, action, record, instance)));
+    }
+}
+
+async fn perform(
+    machines: Arc<dyn Machines>,
+    action: Action,
+    record: MicrovmRecord,
+    instance: Option<Box<dyn Instance>>,
+) -> Outcome {
+    let started = |result: Result<Box<dyn Instance>, String>, event| match result {
+        Ok(instance) => Outcome { event, instance: Some(instance) },
+        Err(why) => Outcome { event: Event::Failed(why), instance: None },
+    };
+    match action {
+        Action::Launch => started(machines.launch(&record).await, Event::Launched),
+        Action::Resume => started(machines.resume(&record).await, Event::Resumed),
+        Action::Suspend => {
+            let event =
+                machines.suspend(&record, instance).await.map_or_else(Event::Failed, |()| Event::Saved);
+            Outcome { event, instance: None }
+        }
+        Action::Terminate { call_hook } => {
+            machines.terminate(&record, instance, call_hook).await;
+            Outcome { event: Event::Released, instance: None }
+        }
+    }
+}
+
+fn view_of(record: &MicrovmRecord, instance: Option<&dyn Instance>) -> View {
+    let running = record.life.state == State::Running;
+    View {
+        state: record.life.state,
+        resuming: record.life.resuming,
+        wakes_on_request: record.life.wakes_on_request(),
+        life: instance.filter(|_| running).map(Instance::life),
+    }
+}
+
+async fn finished(work: Option<&mut JoinHandle<Outcome>>) -> Outcome {
+    match work {
+        Some(work) => work.await.unwrap_or_else(|error| {
+            let why = format!("an internal step of the MicroVM failed: {error}");
+            Outcome { event: Event::Failed(why), instance: None }
+        }),
+        None => pending().await,
+    }
+}
+
+async fn ended(instance: Option<&mut Box<dyn Instance>>) -> Event {
+    match instance {
+        Some(instance) => instance.ended().await,
+        None => pending().await,
+    }
+}
+
+async fn due(deadline: Option<(u64, Event)>) {
+    match deadline {
+        Some((at, _)) => tokio::time::sleep(Duration::from_millis(at.saturating_sub(now_ms()))).await,
+        None => pending().await,
+    }
+}
