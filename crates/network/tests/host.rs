@@ -214,18 +214,28 @@ fn each_ruleset_holds_without_the_other() {
             ),
             &["-f", "-"],
         );
+        // With neither ruleset all of it is reached: it was the rules that kept the slot from it.
+        inside(&first.netns, || {
+            for address in attempts {
+                assert!(reaches(address), "without any rules: {address}");
+            }
+        });
         inside(&guest.path(), || {
             assert!(reaches("203.0.113.2") && reaches("203.0.113.1"), "public addresses");
             for address in ["192.168.7.2", "192.168.7.1", "100.72.0.1", "100.72.0.6", "169.254.77.1"] {
                 assert!(!reaches(address), "past the slot's rules: {address}");
             }
-            run(
-                "ip",
-                "address add 198.51.100.9/32 dev lo\nroute replace default via 169.254.77.1 src 198.51.100.9\n",
-                &["-batch", "-"],
-            );
+        });
+        // A false sender address would get through, and its answers back, if the slot did not drop it.
+        let route = "route add 198.51.100.9 via 169.254.77.2\n";
+        run("ip", route, &["-n", &third.name, "-batch", "-"]);
+        inside(&guest.path(), || {
+            let lie = "address add 198.51.100.9/32 dev lo\nroute replace default via 169.254.77.1 src 198.51.100.9\n";
+            run("ip", lie, &["-batch", "-"]);
             assert!(!reaches("203.0.113.2"), "a false sender address passes");
         });
+        inside(&third.netns, || run("nft", "flush chain inet rekindle early\n", &["-f", "-"]));
+        inside(&guest.path(), || assert!(reaches("203.0.113.2"), "without the rule"));
         drop(guest);
         [first, second, third].into_iter().for_each(|slot| pool.release(slot));
         block_on(pool.close());
