@@ -49,7 +49,7 @@ impl Control {
     where
         S: HyperService<Request<Incoming>, Response = Response<B>> + Send + Sync + 'static,
         S::Future: Send + 'static,
-        S::Error: fmt::Display + 'static,
+        S::Error: fmt::Debug + 'static,
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
     {
@@ -58,7 +58,7 @@ impl Control {
             Box::pin(async move {
                 match answer.await {
                     Ok(response) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
-                    Err(error) => respond::error(&Error::internal(format!("Serving the request: {error}"))),
+                    Err(error) => respond::error(&Error::internal(format!("Serving the request: {error:?}"))),
                 }
             })
         }));
