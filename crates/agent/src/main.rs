@@ -1,1 +1,46 @@
-fn main() {}
+//! The guest agent: PID 1 of every MicroVM, static, in the initramfs.
+//!
+//! It readies the machine, then serves the host over one virtio port: starts the application as a container,
+//! calls its hooks, relays connections, and carries it from one life to the next. Invoked as
+//! `container` it is the helper that becomes that container's first process.
+
+mod app;
+mod boot;
+mod container;
+mod disks;
+mod dns;
+mod error;
+mod hook;
+mod life;
+mod network;
+mod port;
+mod serve;
+mod sockets;
+mod user;
+
+use std::process::ExitCode;
+
+/// Argument that makes this program the container's helper.
+const CONTAINER: &str = "container";
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(CONTAINER) {
+        return container::main();
+    }
+    if let Err(error) = init() {
+        eprintln!("rekindle-agent: {error}");
+    }
+    // PID 1 must not return: the kernel would panic. Powering off says the same, sooner.
+    boot::power_off();
+    ExitCode::FAILURE
+}
+
+fn init() -> Result<(), error::Error> {
+    boot::ready_machine()?;
+    network::configure()?;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(error::trying("starting the runtime"))?
+        .block_on(serve::serve())
+}

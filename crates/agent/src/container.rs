@@ -1,0 +1,294 @@
+//! The helper that becomes the container's first process.
+//!
+//! It reads its order from standard input, joins the application's cgroup, makes the namespaces and forks; the child
+//! is the container's process 1, the parent waits outside and passes its exit on.
+
+use std::ffi::CString;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use agent_proto::AppSpec;
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_remount, unmount,
+};
+
+use crate::app::{CGROUP, ROOT};
+use crate::error::{Error, trying};
+use crate::user::{self, Identity};
+
+/// Docker's default capability set.
+const DEFAULT_CAPABILITIES: u64 = 0xa804_25fb;
+const LAST_CAPABILITY: u32 = 63;
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const MASKED: [&str; 8] = [
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+/// Exit code for a command that cannot be started, as shells have it.
+const CANNOT_START: u8 = 127;
+
+/// Runs the container; exits with its exit code.
+pub(crate) fn main() -> ExitCode {
+    match run() {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("rekindle: failed to start container: {error}");
+            ExitCode::from(CANNOT_START)
+        }
+    }
+}
+
+fn run() -> Result<u8, Error> {
+    let mut order = Vec::new();
+    io::stdin().read_to_end(&mut order).map_err(trying("reading the container's order"))?;
+    let spec: AppSpec = postcard::from_bytes(&order).map_err(trying("reading the container's order"))?;
+    fs::write(Path::new(CGROUP).join("cgroup.procs"), "0")
+        .map_err(trying("joining the application's cgroup"))?;
+    unshare()?;
+    // SAFETY: this process has one thread, so the child may go on as freely as the parent.
+    match unsafe { libc::fork() } {
+        -1 => Err(Error::new("forking", io::Error::last_os_error())),
+        0 => {
+            let error = become_container(&spec);
+            eprintln!("rekindle: failed to start container: {error}");
+            std::process::exit(i32::from(CANNOT_START))
+        }
+        child => wait(child),
+    }
+}
+
+fn unshare() -> Result<(), Error> {
+    let namespaces = libc::CLONE_NEWPID
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWCGROUP;
+    // SAFETY: the flags ask for new namespaces only, and share no memory or descriptors differently.
+    check(unsafe { libc::unshare(namespaces) }).map_err(trying("making the container's namespaces"))
+}
+
+fn wait(child: libc::pid_t) -> Result<u8, Error> {
+    let mut status = 0;
+    // SAFETY: `status` outlives the call.
+    while unsafe { libc::waitpid(child, &raw mut status, 0) } < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(Error::new("waiting for the container", error));
+        }
+    }
+    let code = if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) };
+    Ok(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// Does not return where the application starts.
+fn become_container(spec: &AppSpec) -> Error {
+    match prepare(spec) {
+        Ok(mut command) => {
+            let program = command.get_program().to_string_lossy().into_owned();
+            Error::new(format!("executing {program}"), command.exec())
+        }
+        Err(error) => error,
+    }
+}
+
+fn prepare(spec: &AppSpec) -> Result<Command, Error> {
+    rustix::system::sethostname(spec.hostname.as_bytes()).map_err(trying("setting the host name"))?;
+    enter_root(spec.all_capabilities)?;
+    write_names(&spec.hostname)?;
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let identity = user::resolve(&spec.config.user, &read("/etc/passwd"), &read("/etc/group"))
+        .map_err(|missing| Error::new("resolving USER", format!("the image has no {missing}")))?;
+    let command = command(spec, &identity)?;
+    if !spec.all_capabilities {
+        bound_capabilities()?;
+    }
+    assume(&identity)?;
+    set_capabilities(spec.all_capabilities, identity.uid == 0)?;
+    if !spec.all_capabilities {
+        rustix::thread::set_no_new_privs(true).map_err(trying("setting no_new_privs"))?;
+    }
+    Ok(command)
+}
+
+fn enter_root(all: bool) -> Result<(), Error> {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(trying("keeping mounts private"))?;
+    mount_bind(ROOT, ROOT).map_err(trying("binding the root"))?;
+    std::env::set_current_dir(ROOT).map_err(trying("entering the root"))?;
+    rustix::process::pivot_root(".", ".").map_err(trying("changing the root"))?;
+    unmount(".", UnmountFlags::DETACH).map_err(trying("leaving the old root"))?;
+    std::env::set_current_dir("/").map_err(trying("entering the root"))?;
+    mount_kernel(all)?;
+    make_devices()?;
+    if !all {
+        hide_paths()?;
+    }
+    Ok(())
+}
+
+fn mount_kernel(all: bool) -> Result<(), Error> {
+    let safe = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    let sys = if all { safe } else { safe | MountFlags::RDONLY };
+    let table: [(&str, &str, MountFlags, &str); 7] = [
+        ("proc", "/proc", safe, ""),
+        ("sysfs", "/sys", sys, ""),
+        ("cgroup2", "/sys/fs/cgroup", sys, ""),
+        ("tmpfs", "/dev", MountFlags::NOSUID, "mode=0755,size=64k"),
+        (
+            "devpts",
+            "/dev/pts",
+            MountFlags::NOSUID | MountFlags::NOEXEC,
+            "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        ),
+        ("tmpfs", "/dev/shm", safe, "mode=1777,size=64m"),
+        ("mqueue", "/dev/mqueue", safe, ""),
+    ];
+    for (kind, at, flags, options) in table {
+        let attempt = || format!("mounting {at} in the container");
+        // The directory of a kernel file system exists already, or cannot be made: the mount says which.
+        let _ = fs::create_dir_all(at);
+        let options = CString::new(options).map_err(trying(attempt()))?;
+        mount(kind, at, kind, flags, Some(options.as_c_str())).map_err(trying(attempt()))?;
+    }
+    Ok(())
+}
+
+fn make_devices() -> Result<(), Error> {
+    for (name, major, minor) in DEVICES {
+        let attempt = || format!("making /dev/{name}");
+        let path = format!("/dev/{name}");
+        mknodat(CWD, &path, FileType::CharacterDevice, Mode::from(0o666), makedev(major, minor))
+            .map_err(trying(attempt()))?;
+        // The process's umask does not apply to what every user needs.
+        rustix::fs::chmod(&path, Mode::from(0o666)).map_err(trying(attempt()))?;
+    }
+    let links = [
+        ("/proc/self/fd", "fd"),
+        ("/proc/self/fd/0", "stdin"),
+        ("/proc/self/fd/1", "stdout"),
+        ("/proc/self/fd/2", "stderr"),
+        ("pts/ptmx", "ptmx"),
+    ];
+    for (target, name) in links {
+        symlink(target, format!("/dev/{name}")).map_err(trying(format!("making /dev/{name}")))?;
+    }
+    Ok(())
+}
+
+fn hide_paths() -> Result<(), Error> {
+    for path in MASKED.iter().filter(|path| Path::new(path).exists()) {
+        let masked = if Path::new(path).is_dir() {
+            mount("tmpfs", *path, "tmpfs", MountFlags::RDONLY, c"size=0")
+        } else {
+            mount_bind("/dev/null", *path)
+        };
+        masked.map_err(trying(format!("hiding {path}")))?;
+    }
+    for path in READ_ONLY.iter().filter(|path| Path::new(path).exists()) {
+        let flags = MountFlags::BIND
+            | MountFlags::RDONLY
+            | MountFlags::NOSUID
+            | MountFlags::NOEXEC
+            | MountFlags::NODEV;
+        mount_bind(*path, *path)
+            .and_then(|()| mount_remount(*path, flags, c""))
+            .map_err(trying(format!("protecting {path}")))?;
+    }
+    Ok(())
+}
+
+/// Host name and resolver, as every container runtime provides them.
+fn write_names(hostname: &str) -> Result<(), Error> {
+    let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.0.1\t{hostname}\n");
+    let resolver = format!("nameserver {}\n", crate::network::RESOLVER);
+    fs::create_dir_all("/etc").map_err(trying("making /etc"))?;
+    for (path, text) in
+        [("/etc/hosts", hosts), ("/etc/resolv.conf", resolver), ("/etc/hostname", format!("{hostname}\n"))]
+    {
+        // A link in the image may lead anywhere; the file replaces it.
+        let _ = fs::remove_file(path);
+        fs::write(path, text).map_err(trying(format!("writing {path}")))?;
+    }
+    Ok(())
+}
+
+fn command(spec: &AppSpec, identity: &Identity) -> Result<Command, Error> {
+    let config = &spec.config;
+    let mut words = config.entrypoint.iter().chain(&config.cmd);
+    let program = words
+        .next()
+        .ok_or_else(|| Error::new("starting the application", "the image has neither ENTRYPOINT nor CMD"))?;
+    let workdir = if config.workdir.is_empty() { "/" } else { &config.workdir };
+    fs::create_dir_all(workdir).map_err(trying(format!("making WORKDIR {workdir}")))?;
+    std::env::set_current_dir(workdir).map_err(trying(format!("entering WORKDIR {workdir}")))?;
+    let home = format!("HOME={}", identity.home);
+    let hostname = format!("HOSTNAME={}", spec.hostname);
+    let defaults = [DEFAULT_PATH, home.as_str(), hostname.as_str()];
+    let variables = defaults.into_iter().chain(config.env.iter().chain(&spec.env).map(String::as_str));
+    let variables: Vec<_> = variables.filter_map(|pair| pair.split_once('=')).collect();
+    // `exec` looks the program up in this process's own PATH.
+    if let Some((_, path)) = variables.iter().rev().find(|(name, _)| *name == "PATH") {
+        // SAFETY: this process has one thread.
+        unsafe { std::env::set_var("PATH", path) };
+    }
+    let mut command = Command::new(program);
+    command.args(words).env_clear().envs(variables).stdin(std::process::Stdio::null());
+    Ok(command)
+}
+
+fn bound_capabilities() -> Result<(), Error> {
+    for capability in (0..=LAST_CAPABILITY).filter(|bit| DEFAULT_CAPABILITIES >> bit & 1 == 0) {
+        // SAFETY: the call takes numbers only. A capability that this kernel lacks needs no dropping.
+        let dropped =
+            check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) });
+        match dropped {
+            Err(error) if error.raw_os_error() != Some(libc::EINVAL) => {
+                return Err(Error::new(format!("dropping capability {capability}"), error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn assume(identity: &Identity) -> Result<(), Error> {
+    let attempt = "assuming the image's USER";
+    let groups = &identity.groups;
+    // SAFETY: pointer and length are those of `groups`.
+    check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) }).map_err(trying(attempt))?;
+    // SAFETY: the call takes numbers only.
+    check(unsafe { libc::setresgid(identity.gid, identity.gid, identity.gid) }).map_err(trying(attempt))?;
+    // SAFETY: as above.
+    check(unsafe { libc::setresuid(identity.uid, identity.uid, identity.uid) }).map_err(trying(attempt))
+}
+
+/// Root holds the container's set; another user starts with none, as under Docker.
+fn set_capabilities(all: bool, root: bool) -> Result<(), Error> {
+    if all || !root {
+        return Ok(());
+    }
+    let half = |shift: u32| (DEFAULT_CAPABILITIES >> shift) as u32;
+    let header: [u32; 2] = [0x2008_0522, 0];
+    let data = [half(0), half(0), 0, half(32), half(32), 0];
+    // SAFETY: version 3 of this call reads a two-word header and two three-word sets.
+    check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) } as libc::c_int)
+        .map_err(trying("setting capabilities"))
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,74 @@
+//! The guest's resolver: passes raw queries to the host, over UDP and TCP.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use agent_proto::MAX_DNS_MESSAGE;
+use agent_proto::guest::Host;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::watch;
+
+use crate::error::{Error, trying};
+use crate::network::RESOLVER;
+
+const ADDRESSES: [Ipv4Addr; 2] = [RESOLVER, Ipv4Addr::new(127, 0, 0, 2)];
+const PORT: u16 = 53;
+
+/// The session to send queries over, while there is one.
+type Sessions = watch::Receiver<Option<Host>>;
+
+/// Listens on both addresses and answers in the background.
+pub(crate) async fn serve(sessions: &Sessions) -> Result<(), Error> {
+    for address in ADDRESSES {
+        let attempt = || format!("listening for DNS on {address}");
+        let udp = UdpSocket::bind((address, PORT)).await.map_err(trying(attempt()))?;
+        let tcp = TcpListener::bind((address, PORT)).await.map_err(trying(attempt()))?;
+        tokio::spawn(serve_udp(Arc::new(udp), sessions.clone()));
+        tokio::spawn(serve_tcp(tcp, sessions.clone()));
+    }
+    Ok(())
+}
+
+async fn resolve(sessions: &Sessions, query: Vec<u8>) -> Option<Vec<u8>> {
+    let host = sessions.borrow().clone()?;
+    host.resolve(query).await.ok().flatten()
+}
+
+async fn serve_udp(socket: Arc<UdpSocket>, sessions: Sessions) {
+    let mut buffer = vec![0; MAX_DNS_MESSAGE];
+    loop {
+        // An error here is a client's unreachable port, told late.
+        let Ok((count, client)) = socket.recv_from(&mut buffer).await else { continue };
+        let query = buffer[..count].to_vec();
+        tokio::spawn(answer_datagram(Arc::clone(&socket), sessions.clone(), query, client));
+    }
+}
+
+async fn answer_datagram(socket: Arc<UdpSocket>, sessions: Sessions, query: Vec<u8>, client: SocketAddr) {
+    if let Some(answer) = resolve(&sessions, query).await {
+        // A client that is gone asks again.
+        let _ = socket.send_to(&answer, client).await;
+    }
+}
+
+async fn serve_tcp(listener: TcpListener, sessions: Sessions) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let sessions = sessions.clone();
+        tokio::spawn(async move {
+            // A broken connection has nobody to tell.
+            let _ = answer_connection(stream, &sessions).await;
+        });
+    }
+}
+
+async fn answer_connection(mut stream: TcpStream, sessions: &Sessions) -> std::io::Result<()> {
+    loop {
+        let mut query = vec![0; usize::from(stream.read_u16().await?)];
+        stream.read_exact(&mut query).await?;
+        let answer = resolve(sessions, query).await.unwrap_or_default();
+        let Ok(length @ 1..) = u16::try_from(answer.len()) else { return Ok(()) };
+        stream.write_u16(length).await?;
+        stream.write_all(&answer).await?;
+    }
+}

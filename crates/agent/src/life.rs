@@ -1,0 +1,66 @@
+//! From one life of a snapshot to the next.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use agent_proto::{ENTROPY_BYTES, NewLife};
+use rustix::time::{ClockId, Timespec, clock_settime};
+
+use crate::error::{Error, trying};
+use crate::sockets;
+
+const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
+const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// `struct rand_pool_info` with room for one life's entropy.
+#[repr(C)]
+struct RandPoolInfo {
+    entropy_bits: libc::c_int,
+    size: libc::c_int,
+    bytes: [u8; ENTROPY_BYTES],
+}
+
+/// Leaves nothing in memory that a snapshot need not carry.
+pub(crate) fn quiesce() -> Result<(), Error> {
+    rustix::fs::sync();
+    fs::write("/proc/sys/vm/drop_caches", "3").map_err(trying("dropping caches"))
+}
+
+/// Gives a restored guest its own clock, randomness and connections.
+pub(crate) fn begin(new: &NewLife) -> Result<(), Error> {
+    set_clock(new.wall_clock)?;
+    reseed(&new.entropy)?;
+    sockets::abort_remote()
+}
+
+fn set_clock(nanoseconds: u64) -> Result<(), Error> {
+    let time = Timespec {
+        tv_sec: i64::try_from(nanoseconds / NANOSECONDS).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(nanoseconds % NANOSECONDS).unwrap_or_default(),
+    };
+    clock_settime(ClockId::Realtime, time).map_err(trying("setting the clock"))
+}
+
+fn reseed(entropy: &[u8]) -> Result<(), Error> {
+    let bytes = entropy.try_into().map_err(|_| {
+        Error::new("reseeding", format!("expected {ENTROPY_BYTES} bytes, not {}", entropy.len()))
+    })?;
+    let pool = RandPoolInfo {
+        entropy_bits: ENTROPY_BYTES as libc::c_int * 8,
+        size: ENTROPY_BYTES as libc::c_int,
+        bytes,
+    };
+    let device =
+        fs::OpenOptions::new().write(true).open("/dev/urandom").map_err(trying("opening /dev/urandom"))?;
+    // SAFETY: the device is open and `pool` is the structure that this request reads.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), RNDADDENTROPY as _, &raw const pool) })
+        .map_err(trying("adding entropy"))?;
+    // SAFETY: the device is open and this request takes no argument.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), RNDRESEEDCRNG as _) }).map_err(trying("reseeding"))
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,77 @@
+//! The addresses that every guest has: the same in each, so that a snapshot fits every clone.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketType, socket};
+
+use crate::error::{Error, trying};
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 2);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
+/// Where programs find their resolver, an address of the loopback interface.
+pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 53);
+
+const LINK_MASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 252);
+const HOST_MASK: Ipv4Addr = Ipv4Addr::BROADCAST;
+const LOOPBACK_MASK: Ipv4Addr = Ipv4Addr::new(255, 0, 0, 0);
+
+/// Brings up `lo` and, where there is one, `eth0`.
+pub(crate) fn configure() -> Result<(), Error> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).map_err(trying("opening a socket"))?;
+    bring_up(&socket, "lo", Ipv4Addr::LOCALHOST, LOOPBACK_MASK)?;
+    bring_up(&socket, "lo:dns", RESOLVER, HOST_MASK)?;
+    if std::path::Path::new("/sys/class/net/eth0").exists() {
+        bring_up(&socket, "eth0", ADDRESS, LINK_MASK)?;
+        add_default_route(&socket)?;
+    }
+    Ok(())
+}
+
+fn bring_up(socket: &OwnedFd, name: &str, address: Ipv4Addr, mask: Ipv4Addr) -> Result<(), Error> {
+    let attempt = || format!("configuring {name}");
+    let mut request = interface_request(name);
+    request.ifr_ifru.ifru_addr = socket_address(address);
+    ioctl(socket, libc::SIOCSIFADDR, &raw const request).map_err(trying(attempt()))?;
+    request.ifr_ifru.ifru_netmask = socket_address(mask);
+    ioctl(socket, libc::SIOCSIFNETMASK, &raw const request).map_err(trying(attempt()))?;
+    // IFF_UP and IFF_RUNNING are 0x41: they fit the field.
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    ioctl(socket, libc::SIOCSIFFLAGS, &raw const request).map_err(trying(attempt()))
+}
+
+fn add_default_route(socket: &OwnedFd) -> Result<(), Error> {
+    // SAFETY: `rtentry` is a C structure for which all zeroes is a valid value.
+    let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
+    route.rt_dst = socket_address(Ipv4Addr::UNSPECIFIED);
+    route.rt_genmask = socket_address(Ipv4Addr::UNSPECIFIED);
+    route.rt_gateway = socket_address(GATEWAY);
+    route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
+    ioctl(socket, libc::SIOCADDRT, &raw const route).map_err(trying("adding the default route"))
+}
+
+fn interface_request(name: &str) -> libc::ifreq {
+    // SAFETY: `ifreq` is a C structure for which all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = from as libc::c_char;
+    }
+    request
+}
+
+fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
+    let mut data = [0; 14];
+    for (to, from) in data[2..6].iter_mut().zip(address.octets()) {
+        *to = from as libc::c_char;
+    }
+    libc::sockaddr { sa_family: libc::AF_INET as libc::sa_family_t, sa_data: data }
+}
+
+fn ioctl<T>(socket: &OwnedFd, request: libc::c_ulong, argument: *const T) -> io::Result<()> {
+    // SAFETY: the descriptor is open, and every caller passes the structure that its request reads.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), request as _, argument) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
