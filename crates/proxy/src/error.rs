@@ -17,6 +17,8 @@ pub(crate) enum Refusal {
     Misdirected,
     #[error("cannot route the request: X-aws-proxy-port must be one number from 1 to 65535")]
     BadPort,
+    #[error("cannot tunnel with CONNECT: send ordinary requests or a WebSocket handshake")]
+    Connect,
     #[error("the request's token is missing, expired, or not for this endpoint")]
     Unauthorized,
     #[error("the token does not cover this port")]
@@ -39,6 +41,7 @@ impl Refusal {
         match self {
             Self::BadHost => (StatusCode::BAD_REQUEST, "Invalid Host header", None),
             Self::BadPort => (StatusCode::BAD_REQUEST, "Invalid port", None),
+            Self::Connect => (StatusCode::BAD_REQUEST, "CONNECT is not supported", None),
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "", None),
             // One answer for missing and wrong tokens and for endpoints that do not exist, so that nobody
             // can learn which do.

@@ -8,11 +8,13 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
-use http::{Request, Response, Uri, Version};
+use http::{Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::client::legacy;
+use hyper_util::rt::TokioIo;
 use ids::{EndpointId, MicrovmId};
 use uuid::Uuid;
 
@@ -21,6 +23,7 @@ use crate::error::Refusal;
 use crate::route::{Route, Router};
 use crate::server::Proxy;
 use crate::upstream::Protocol;
+use crate::websocket::Offer;
 use crate::{Life, WakeError, headers, limits};
 
 /// A response's body: the proxy's own or the application's.
@@ -34,7 +37,7 @@ pub(crate) async fn answer(
 ) -> Response<ResponseBody> {
     let id = request_id();
     let mut response = match forward(proxy, tls_endpoint, request, &id).await {
-        Ok(response) => response.map(Either::Right),
+        Ok(response) => response,
         Err(refusal) => {
             tracing::debug!(request = ?id, "refused: {refusal}");
             refusal.response().map(Either::Left)
@@ -49,18 +52,29 @@ async fn forward(
     tls_endpoint: Option<EndpointId>,
     request: Request<Incoming>,
     id: &HeaderValue,
-) -> Result<Response<AppBody>, Refusal> {
+) -> Result<Response<ResponseBody>, Refusal> {
     let (mut head, body) = request.into_parts();
     let router =
         Router { backend: &*proxy.backend, hosts: &proxy.hosts, tokens: &proxy.tokens, tls_endpoint };
     let route = router.route(&head)?;
     headers::strip_request(&mut head.headers);
+    if let Some(offer) = &route.websocket {
+        offer.restore_request(&mut head.headers);
+    }
     headers::join_cookies(&mut head.headers);
     head.headers.insert(headers::REQUEST_ID, id.clone());
+    let client_side = head.extensions.remove::<OnUpgrade>();
     let (life, open) = admit(proxy, route.microvm).await?;
     let request = Request::from_parts(readdress(head, &route)?, body);
     let response = life.upstream.send(route.port, route.protocol, request).await.map_err(|e| refusal(&e))?;
-    Ok(finish(response, open, life))
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(finish(response, open, life).map(Either::Right));
+    }
+    match (route.websocket, client_side) {
+        (Some(offer), Some(client)) => Ok(tunnel(response, &offer, client, (open, life)).map(Either::Left)),
+        // The application switches protocols though nobody asked.
+        _ => Err(Refusal::App),
+    }
 }
 
 /// Wakes the MicroVM and counts the request in.
@@ -105,6 +119,32 @@ fn finish(response: Response<Incoming>, open: OpenRequest, life: Arc<Life>) -> R
     // The application's version says nothing about this connection's.
     head.version = Version::HTTP_11;
     Response::from_parts(head, AppBody { body, _open: open, _life: life })
+}
+
+/// Joins the two sides of a WebSocket once the client has the answer to its handshake.
+fn tunnel(
+    mut response: Response<Incoming>,
+    offer: &Offer,
+    client: OnUpgrade,
+    held: (OpenRequest, Arc<Life>),
+) -> Response<Full<Bytes>> {
+    let app = hyper::upgrade::on(&mut response);
+    tokio::spawn(async move {
+        if let Err(error) = join(client, app).await {
+            tracing::debug!("WebSocket ended: {error}");
+        }
+        drop(held);
+    });
+    let (mut head, _) = response.into_parts();
+    headers::strip_hop_by_hop(&mut head.headers);
+    offer.restore_response(&mut head.headers);
+    Response::from_parts(head, Full::default())
+}
+
+async fn join(client: OnUpgrade, app: OnUpgrade) -> io::Result<()> {
+    let (client, app) = tokio::try_join!(client, app).map_err(io::Error::other)?;
+    tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(app)).await?;
+    Ok(())
 }
 
 /// What a failure to speak to the application means to the client.

@@ -14,6 +14,7 @@ pub mod limits;
 mod route;
 mod server;
 mod upstream;
+mod websocket;
 
 pub use activity::{Activity, OpenRequest};
 pub use backend::{Backend, BoxedIo, Connector, Io, Life, WakeError};

@@ -7,11 +7,12 @@ use auth::token::TokenKey;
 use http::header::{CONTENT_TYPE, HOST};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, Version};
+use http::{HeaderMap, Method, Version};
 use ids::{EndpointId, MicrovmId};
 
 use crate::error::Refusal;
 use crate::upstream::Protocol;
+use crate::websocket::Offer;
 use crate::{Backend, EndpointHosts, headers};
 
 /// Where one request goes.
@@ -21,6 +22,8 @@ pub(crate) struct Route {
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
     pub(crate) authority: Authority,
+    /// Present if the request is a WebSocket handshake.
+    pub(crate) websocket: Option<Offer>,
 }
 
 /// Everything that routing looks at besides the request.
@@ -41,19 +44,28 @@ impl Router<'_> {
             return Err(Refusal::Misdirected);
         }
         let microvm = endpoint.and_then(|endpoint| self.backend.resolve(endpoint));
-        let scope = self.scope(&head.headers).ok_or(Refusal::Unauthorized)?;
+        let websocket = Offer::of(head);
+        let scope = self.scope(&head.headers, websocket.as_ref()).ok_or(Refusal::Unauthorized)?;
         if microvm != Some(scope.microvm) {
             return Err(Refusal::Unauthorized);
         }
-        let port = headers::port(&head.headers).ok_or(Refusal::BadPort)?;
+        if head.method == Method::CONNECT {
+            return Err(Refusal::Connect);
+        }
+        let port = port(&head.headers, websocket.as_ref()).ok_or(Refusal::BadPort)?;
         if !scope.ports.allows(port) {
             return Err(Refusal::PortDenied);
         }
-        Ok(Route { microvm: scope.microvm, port, protocol: protocol(head), authority })
+        // The WebSocket handshake is HTTP/1.1 by nature.
+        let protocol = if websocket.is_some() { Protocol::Http1 } else { protocol(head) };
+        Ok(Route { microvm: scope.microvm, port, protocol, authority, websocket })
     }
 
-    fn scope(&self, headers: &HeaderMap) -> Option<auth::token::Scope> {
-        let token = headers.get(headers::PROXY_AUTH)?.to_str().ok()?;
+    fn scope(&self, headers: &HeaderMap, offer: Option<&Offer>) -> Option<auth::token::Scope> {
+        let token = match headers.get(headers::PROXY_AUTH) {
+            Some(value) => value.to_str().ok()?,
+            None => offer?.token()?,
+        };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
         self.tokens.open(token, now).ok()
     }
@@ -70,6 +82,14 @@ fn authority(head: &Parts) -> Option<Authority> {
     match (head.uri.authority().cloned(), host) {
         (Some(authority), Some(host)) => (authority == host).then_some(authority),
         (authority, host) => authority.or(host),
+    }
+}
+
+/// The header's port before the subprotocol's before the default.
+fn port(headers: &HeaderMap, offer: Option<&Offer>) -> Option<u16> {
+    match offer.and_then(Offer::port) {
+        Some(port) if !headers.contains_key(headers::PROXY_PORT) => headers::parse_port(port.as_bytes()),
+        _ => headers::port(headers),
     }
 }
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use http::{Request, StatusCode, Version};
 use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
 use rekindle_proxy::WakeError;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use world::{App, World, empty, text};
 
 #[tokio::test]
@@ -176,4 +178,35 @@ async fn one_tls_connection_serves_one_endpoint() {
     let other = world.hosts.host(ids::EndpointId::random());
     let request = Request::get(format!("https://{other}/")).version(Version::HTTP_2).body(empty()).unwrap();
     assert_eq!(client.send(request).await.status(), StatusCode::MISDIRECTED_REQUEST);
+}
+
+#[tokio::test]
+async fn a_websocket_takes_its_token_from_the_subprotocols() {
+    let world = World::start(App::Echo).await;
+    let mut client = world.connect(false).await;
+    let offer = format!(
+        "chat, lambda-microvms, lambda-microvms.authentication.{}, lambda-microvms.port.8080",
+        world.token()
+    );
+    let request = Request::get(format!("https://{}/ws", world.host()))
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-protocol", offer)
+        .body(empty())
+        .unwrap();
+    let mut response = client.send(request).await;
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(response.headers()["x-seen"], "chat");
+    assert_eq!(response.headers()["sec-websocket-protocol"], "lambda-microvms");
+    let activity = world.activity();
+    let mut io = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
+    let before = activity.last_byte();
+    io.write_all(b"frame").await.unwrap();
+    let mut back = [0; 5];
+    io.read_exact(&mut back).await.unwrap();
+    assert_eq!(&back, b"frame");
+    assert!(activity.last_byte() > before);
+    assert_eq!(activity.open_requests(), 1);
+    drop(io);
+    world.until_idle().await;
 }

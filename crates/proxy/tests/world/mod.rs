@@ -73,7 +73,7 @@ impl Connector for AppConnector {
                 tokio::spawn(async move {
                     let service = service_fn(move |request| answer(app, request));
                     let server = auto::Builder::new(TokioExecutor::new());
-                    let _ = server.serve_connection(TokioIo::new(theirs), service).await;
+                    let _ = server.serve_connection_with_upgrades(TokioIo::new(theirs), service).await;
                     open.send_modify(|count| *count -= 1);
                 });
             }
@@ -86,6 +86,9 @@ async fn answer(
     app: App,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody<Bytes, hyper::Error>>, Infallible> {
+    if request.headers().contains_key("upgrade") {
+        return Ok(switch(request));
+    }
     if matches!(app, App::Mirror) {
         return Ok(Response::new(request.into_body().boxed()));
     }
@@ -97,6 +100,22 @@ async fn answer(
     let body = body.collect().await.unwrap().to_bytes();
     text += std::str::from_utf8(&body).unwrap();
     Ok(Response::new(Full::from(text).map_err(|never| match never {}).boxed()))
+}
+
+/// Accepts a handshake, and sends back what comes after it.
+fn switch(mut request: Request<Incoming>) -> Response<BoxBody<Bytes, hyper::Error>> {
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let (mut read, mut write) = tokio::io::split(TokioIo::new(upgrade.await.unwrap()));
+        tokio::io::copy(&mut read, &mut write).await.unwrap();
+    });
+    let seen = request.headers().get("sec-websocket-protocol").cloned();
+    let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());
+    *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert("connection", "upgrade".parse().unwrap());
+    response.headers_mut().insert("upgrade", "websocket".parse().unwrap());
+    response.headers_mut().extend(seen.map(|seen| (http::HeaderName::from_static("x-seen"), seen)));
+    response
 }
 
 struct OneVm {
