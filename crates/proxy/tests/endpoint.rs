@@ -210,3 +210,18 @@ async fn a_websocket_takes_its_token_from_the_subprotocols() {
     drop(io);
     world.until_idle().await;
 }
+
+#[tokio::test]
+async fn http2_toward_the_application_keeps_the_authority() {
+    let world = World::start(App::Echo).await;
+    let mut client = world.connect(true).await;
+    for (name, value) in [("x-aws-proxy-force-h2", "true"), ("content-type", "application/grpc")] {
+        let request = world.request("/svc/call").header(name, value).header("te", "trailers");
+        let response = client.send(request.body(empty()).unwrap()).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let seen = response.into_body().collect().await.unwrap().to_bytes();
+        let seen = std::str::from_utf8(&seen).unwrap();
+        assert!(seen.starts_with(&format!("POST http://{}/svc/call HTTP/2.0", world.host())), "{seen}");
+        assert!(seen.contains("te: trailers"), "{seen}");
+    }
+}
