@@ -208,3 +208,28 @@ async fn broken_requests_are_the_clients_fault() {
     let (status, kind, _) = call("POST", "/2025-09-09/nothing", "").await;
     assert_eq!((status, kind.as_str()), (404, "UnknownOperationException"));
 }
+
+#[tokio::test]
+async fn a_listener_serves_until_told_to_stop() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let control = Control::new(Arc::new(Telltale), Arc::new(OneKey));
+    let server = tokio::spawn(rekindle_control::server::serve(listener, control, async {
+        let _ = stopped.await;
+    }));
+
+    let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+    client
+        .write_all(b"GET /2025-09-09/microvms HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("MissingAuthenticationToken"), "{answer}");
+
+    stop.send(()).unwrap();
+    server.await.unwrap();
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
