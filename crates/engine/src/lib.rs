@@ -1,1 +1,69 @@
-//! engine
+//! The VMM boundary: start, restore, pause, snapshot, kill. One module per VMM; nothing of QEMU outside [`qemu`].
+//!
+//! Knows nothing of images or of the API. VMMs are separate processes that outlive this one and are adopted again.
+
+pub mod accelerator;
+pub mod error;
+pub mod jail;
+mod memory;
+mod process;
+pub mod qemu;
+pub mod spec;
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use tokio::net::UnixStream;
+
+pub use error::{CommandError, SaveError, StartError};
+pub use memory::{MemoryError, MemoryUse};
+pub use spec::{Disk, Jail, Layer, LayerFormat, MachineSpec, Restore};
+
+/// A VMM that can start machines.
+#[async_trait]
+pub trait Engine: Send + Sync + std::fmt::Debug {
+    /// Boots a machine whose memory is the shared file `memory`, which is created (see [`Machine::save_full`]).
+    async fn boot(&self, spec: MachineSpec, memory: PathBuf) -> Result<Box<dyn Machine>, StartError>;
+
+    /// Starts a machine from a snapshot; its vCPUs run when this returns. Its memory is private.
+    async fn restore(&self, spec: MachineSpec, from: Restore) -> Result<Box<dyn Machine>, StartError>;
+
+    /// Takes charge again of the machine started in `run_dir`. `None` when it no longer runs.
+    async fn adopt(&self, run_dir: &Path) -> Result<Option<Box<dyn Machine>>, StartError>;
+}
+
+/// A machine that was started. Dropping this leaves it running.
+#[async_trait]
+pub trait Machine: Send + Sync + std::fmt::Debug {
+    /// Process id of the VMM.
+    fn pid(&self) -> i32;
+
+    /// A new connection to the guest's channel. The guest sees one at a time, in the order made.
+    async fn channel(&self) -> std::io::Result<UnixStream>;
+
+    /// What the guest last printed on its serial console.
+    async fn console(&self) -> Result<String, CommandError>;
+
+    /// Stops the vCPUs and flushes the disks.
+    async fn pause(&self) -> Result<(), CommandError>;
+
+    /// Lets the vCPUs run.
+    async fn cont(&self) -> Result<(), CommandError>;
+
+    /// Of a booted, running machine: makes its memory file and, in `device_state`, everything else durable. The vCPUs
+    /// stay stopped afterwards: kill the machine, or `cont` it only once the memory file was copied elsewhere.
+    async fn save_full(&self, device_state: &Path) -> Result<(), SaveError>;
+
+    /// Of a restored, paused machine: writes the device state and the pages that differ from the base, durably.
+    async fn save_diff(&self, device_state: &Path, diff: &Path)
+    -> Result<snapshot::diff::Summary, SaveError>;
+
+    /// Kills the VMM at once; [`Machine::wait_exit`] says when it is gone.
+    fn kill(&self) -> std::io::Result<()>;
+
+    /// Waits until the VMM's process has ended.
+    async fn wait_exit(&self) -> std::io::Result<()>;
+
+    /// The memory that this machine alone costs the host.
+    async fn private_memory(&self) -> Result<MemoryUse, MemoryError>;
+}

@@ -1,0 +1,219 @@
+//! The jail: what `rekindle jail …` does between being spawned and becoming the VMM.
+//!
+//! A process of its own does this because the server, large and threaded, must not fork with hooks of its own. Every
+//! file is opened here, as root, and inherited: the VMM needs no path outside `/proc/self/fd`.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::LinkNameSpaceType;
+
+/// Descriptor of the first file of a plan; the others follow.
+pub const FIRST_FD: i32 = 100;
+
+/// A file for the VMM to inherit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JailFile {
+    /// Which file.
+    pub path: PathBuf,
+    /// Whether it is opened for writing too, and given to the VMM's user.
+    pub writable: bool,
+}
+
+/// Everything that is done to the process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JailPlan {
+    /// Network namespace to join.
+    pub netns: Option<PathBuf>,
+    /// cgroup directories to join.
+    pub cgroups: Vec<PathBuf>,
+    /// Where to note process id and start time.
+    pub pid_file: PathBuf,
+    /// User to become.
+    pub uid: u32,
+    /// Group to become.
+    pub gid: u32,
+    /// Files to inherit, at [`FIRST_FD`] and up.
+    pub files: Vec<JailFile>,
+    /// Program and its arguments.
+    pub command: Vec<OsString>,
+}
+
+/// Why the VMM could not be confined; it was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum JailError {
+    /// Not the arguments that [`JailPlan::to_args`] makes.
+    #[error("the jail's arguments are wrong at {0:?}; this command is for the server's own use")]
+    Arguments(OsString),
+    /// A step failed.
+    #[error("{step} to confine a VMM (does the server run as root?): {source}")]
+    Step {
+        /// Which.
+        step: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl JailPlan {
+    /// The arguments that [`JailPlan::from_args`] reads.
+    #[must_use]
+    pub fn to_args(&self) -> Vec<OsString> {
+        let mut args: Vec<OsString> = Vec::new();
+        let mut put = |name: &str, value: &OsStr| args.extend([name.into(), value.to_owned()]);
+        if let Some(netns) = &self.netns {
+            put("--netns", netns.as_os_str());
+        }
+        for cgroup in &self.cgroups {
+            put("--cgroup", cgroup.as_os_str());
+        }
+        put("--pid-file", self.pid_file.as_os_str());
+        put("--uid", self.uid.to_string().as_ref());
+        put("--gid", self.gid.to_string().as_ref());
+        for file in &self.files {
+            put(if file.writable { "--rw" } else { "--ro" }, file.path.as_os_str());
+        }
+        args.push("--".into());
+        args.extend(self.command.iter().cloned());
+        args
+    }
+
+    /// Reads what [`JailPlan::to_args`] made.
+    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, JailError> {
+        let mut plan = Self::default();
+        let mut args = args.into_iter();
+        loop {
+            let name = args.next().unwrap_or_default();
+            if name == "--" {
+                break;
+            }
+            let value = args.next().ok_or_else(|| JailError::Arguments(name.clone()))?;
+            plan.set(&name, value)?;
+        }
+        plan.command = args.collect();
+        let complete = !plan.command.is_empty() && !plan.pid_file.as_os_str().is_empty();
+        if complete { Ok(plan) } else { Err(JailError::Arguments("the end".into())) }
+    }
+
+    fn set(&mut self, name: &OsStr, value: OsString) -> Result<(), JailError> {
+        let number = || value.to_str().and_then(|text| text.parse().ok());
+        match name.to_str() {
+            Some("--netns") => self.netns = Some(value.into()),
+            Some("--cgroup") => self.cgroups.push(value.into()),
+            Some("--pid-file") => self.pid_file = value.into(),
+            Some("--uid") => self.uid = number().ok_or(JailError::Arguments(value))?,
+            Some("--gid") => self.gid = number().ok_or(JailError::Arguments(value))?,
+            Some("--ro") => self.files.push(JailFile { path: value.into(), writable: false }),
+            Some("--rw") => self.files.push(JailFile { path: value.into(), writable: true }),
+            _ => return Err(JailError::Arguments(name.to_owned())),
+        }
+        Ok(())
+    }
+}
+
+/// Confines this process, which must have one thread, and becomes the VMM. Returns only when that failed.
+pub fn exec(args: impl IntoIterator<Item = OsString>) -> JailError {
+    match JailPlan::from_args(args).and_then(|plan| confine(&plan).map(|()| plan)) {
+        Ok(plan) => {
+            let source = Command::new(&plan.command[0]).args(&plan.command[1..]).env_clear().exec();
+            JailError::Step { step: format!("running {}", plan.command[0].display()), source }
+        }
+        Err(error) => error,
+    }
+}
+
+fn step<T>(step: impl std::fmt::Display, result: Result<T, impl Into<io::Error>>) -> Result<T, JailError> {
+    result.map_err(|source| JailError::Step { step: step.to_string(), source: source.into() })
+}
+
+fn confine(plan: &JailPlan) -> Result<(), JailError> {
+    step("leaving the server's session", rustix::process::setsid())?;
+    for cgroup in &plan.cgroups {
+        step(format!("joining {}", cgroup.display()), fs::write(cgroup.join("cgroup.procs"), "0"))?;
+    }
+    step("writing the pid file", write_pid_file(&plan.pid_file))?;
+    for (index, file) in plan.files.iter().enumerate() {
+        step(format!("opening {}", file.path.display()), inherit(file, index, plan))?;
+    }
+    if let Some(netns) = &plan.netns {
+        let opened = step(format!("opening {}", netns.display()), fs::File::open(netns))?;
+        let joined = rustix::thread::move_into_link_name_space(
+            std::os::fd::AsFd::as_fd(&opened),
+            Some(LinkNameSpaceType::Network),
+        );
+        step("joining the network namespace", joined)?;
+    }
+    drop_privileges(plan)
+}
+
+fn write_pid_file(path: &Path) -> io::Result<()> {
+    let pid = rustix::process::getpid();
+    let start = crate::process::start_time(pid)?;
+    let new = path.with_extension("new");
+    fs::write(&new, format!("{} {start}\n", pid.as_raw_nonzero()))?;
+    fs::rename(new, path)
+}
+
+fn inherit(file: &JailFile, index: usize, plan: &JailPlan) -> io::Result<()> {
+    let access = if file.writable { OFlags::RDWR } else { OFlags::RDONLY };
+    let path = CString::new(file.path.as_os_str().as_bytes())?;
+    let opened = rustix::fs::open(path, access | OFlags::CLOEXEC, Mode::empty())?;
+    if file.writable {
+        // Opening /proc/self/fd/N checks the file's permissions once more, as the VMM's user.
+        let (uid, gid) = (rustix::fs::Uid::from_raw(plan.uid), rustix::fs::Gid::from_raw(plan.gid));
+        rustix::fs::fchown(&opened, Some(uid), Some(gid))?;
+    }
+    let want = FIRST_FD + i32::try_from(index).map_err(io::Error::other)?;
+    let kept = rustix::io::fcntl_dupfd_cloexec(&opened, want)?;
+    if kept.as_raw_fd() != want {
+        return Err(io::Error::other("the descriptor meant for it is taken"));
+    }
+    rustix::io::fcntl_setfd(&kept, rustix::io::FdFlags::empty())?;
+    std::mem::forget(kept);
+    Ok(())
+}
+
+fn drop_privileges(plan: &JailPlan) -> Result<(), JailError> {
+    let (uid, gid) = (rustix::fs::Uid::from_raw(plan.uid), rustix::fs::Gid::from_raw(plan.gid));
+    step("leaving all groups", rustix::thread::set_thread_groups(&[]))?;
+    step("changing the group", rustix::thread::set_thread_res_gid(gid, gid, gid))?;
+    step("changing the user", rustix::thread::set_thread_res_uid(uid, uid, uid))?;
+    step("giving up new privileges", rustix::thread::set_no_new_privs(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_survives_its_arguments() {
+        let plan = JailPlan {
+            netns: Some("/run/netns/a b".into()),
+            cgroups: vec!["/sys/fs/cgroup/x".into()],
+            pid_file: "/run/x/pid".into(),
+            uid: 5,
+            gid: 6,
+            files: vec![
+                JailFile { path: "--uid".into(), writable: true },
+                JailFile { path: "/b".into(), writable: false },
+            ],
+            command: vec!["qemu".into(), "--".into(), "--uid".into()],
+        };
+        assert_eq!(JailPlan::from_args(plan.to_args()).unwrap(), plan);
+    }
+
+    #[test]
+    fn wrong_arguments_are_refused() {
+        for args in [&["--uid"][..], &["--uid", "x", "--", "a"], &["--what", "x"], &["--"], &["--", "a"], &[]]
+        {
+            assert!(JailPlan::from_args(args.iter().map(OsString::from)).is_err(), "{args:?}");
+        }
+    }
+}

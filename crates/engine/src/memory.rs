@@ -1,0 +1,217 @@
+//! A VMM's private memory, seen from outside through `/proc`: which pages it wrote, their content, their cost.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use snapshot::diff::{self, Geometry, ReadError, Reader, Run, Summary, WriteError};
+
+/// Page size of every machine that we run on (x86-64).
+pub(crate) const PAGE: u64 = 4096;
+/// Entries of a pagemap read at a time.
+const PAGEMAP_BATCH: usize = 1 << 16;
+/// Pagemap: the page is in memory, or in swap.
+const PRESENT_OR_SWAPPED: u64 = 0b11 << 62;
+/// Pagemap: the page belongs to the file, not to the process.
+const FILE_OR_SHARED: u64 = 1 << 61;
+
+/// What a machine costs the host, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Proportional set size: shared pages divided among those that map them.
+    pub pss: u64,
+    /// Pages that only this machine has, and wrote.
+    pub private_dirty: u64,
+}
+
+/// Why a VMM's memory could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// `/proc` could not be read.
+    #[error("reaching the VMM's memory (has the machine ended?): {0}")]
+    Proc(#[from] io::Error),
+    /// The mapping is not where it should be.
+    #[error("the VMM does not map its base memory file as expected; kill the machine")]
+    Mapping,
+    /// The diff was made over another base.
+    #[error("the memory diff belongs to a machine of another size; discard it")]
+    Geometry,
+    /// Writing the diff failed.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Reading the diff failed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// One piece of the guest's memory in the VMM's address space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Piece {
+    /// Where in the VMM's address space.
+    address: u64,
+    /// Where in the guest's memory file.
+    offset: u64,
+    length: u64,
+}
+
+/// The private mapping of a base memory file in a VMM.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    pid: i32,
+    geometry: Geometry,
+    pieces: Vec<Piece>,
+}
+
+impl Mapping {
+    /// Finds it. `base` is the file that the VMM was given.
+    pub(crate) fn find(pid: i32, base: &Path) -> Result<Self, MemoryError> {
+        let file = std::fs::metadata(base)?;
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+        let mut pieces = parse_maps(&maps, file.ino());
+        pieces.sort_by_key(|piece| piece.offset);
+        let covered =
+            pieces.iter().try_fold(0, |end, piece| (piece.offset == end).then(|| end + piece.length));
+        match covered {
+            Some(end) if end == file.len() && end > 0 => {
+                let geometry = Geometry { page_size: PAGE as u32, memory_size: end };
+                Ok(Self { pid, geometry, pieces })
+            }
+            _ => Err(MemoryError::Mapping),
+        }
+    }
+
+    /// Writes the pages that the machine wrote into `file`, durably. The machine must be stopped.
+    pub(crate) fn save(&self, file: &File) -> Result<Summary, MemoryError> {
+        let runs = self.private_runs()?;
+        let memory = File::open(format!("/proc/{}/mem", self.pid))?;
+        let read = |offset, buffer: &mut [u8]| {
+            self.each(offset, buffer.len(), |address, range| {
+                memory.read_exact_at(&mut buffer[range], address)
+            })
+        };
+        Ok(diff::write(file, self.geometry, &runs, read)?)
+    }
+
+    /// Writes a diff's pages over the base. The machine must not run yet.
+    pub(crate) fn load(&self, diff: &Reader) -> Result<(), MemoryError> {
+        if diff.geometry() != self.geometry {
+            return Err(MemoryError::Geometry);
+        }
+        let memory = File::options().write(true).open(format!("/proc/{}/mem", self.pid))?;
+        diff.apply(|offset, bytes| {
+            self.each(offset, bytes.len(), |address, range| memory.write_all_at(&bytes[range], address))
+        })?;
+        Ok(())
+    }
+
+    /// Calls `act` with the address of every part of the guest's memory from `offset` on and its range of the buffer.
+    fn each(
+        &self,
+        offset: u64,
+        length: usize,
+        mut act: impl FnMut(u64, std::ops::Range<usize>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let end = offset + length as u64;
+        for piece in &self.pieces {
+            let (from, to) = (offset.max(piece.offset), end.min(piece.offset + piece.length));
+            if from < to {
+                act(piece.address + (from - piece.offset), (from - offset) as usize..(to - offset) as usize)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn private_runs(&self) -> io::Result<Vec<Run>> {
+        let pagemap = File::open(format!("/proc/{}/pagemap", self.pid))?;
+        let mut runs = Vec::new();
+        let mut batch = vec![0; PAGEMAP_BATCH * 8];
+        for piece in &self.pieces {
+            let pages = piece.length / PAGE;
+            for first in (0..pages).step_by(PAGEMAP_BATCH) {
+                let count = (pages - first).min(PAGEMAP_BATCH as u64) as usize;
+                pagemap.read_exact_at(&mut batch[..count * 8], (piece.address / PAGE + first) * 8)?;
+                collect_private(&batch[..count * 8], piece.offset / PAGE + first, &mut runs);
+            }
+        }
+        Ok(runs)
+    }
+}
+
+/// Appends the private pages among the pagemap entries of the pages from `first` on.
+fn collect_private(entries: &[u8], first: u64, runs: &mut Vec<Run>) {
+    for (page, entry) in (first..).zip(entries.chunks_exact(8)) {
+        let mut word = [0; 8];
+        word.copy_from_slice(entry);
+        let entry = u64::from_ne_bytes(word);
+        if entry & PRESENT_OR_SWAPPED == 0 || entry & FILE_OR_SHARED != 0 {
+            continue;
+        }
+        match runs.last_mut() {
+            Some(run) if run.first_page + run.pages == page => run.pages += 1,
+            _ => runs.push(Run { first_page: page, pages: 1 }),
+        }
+    }
+}
+
+/// The private mappings of the file with this inode number.
+fn parse_maps(maps: &str, inode: u64) -> Vec<Piece> {
+    maps.lines().filter_map(|line| parse_map(line, inode)).collect()
+}
+
+fn parse_map(line: &str, inode: u64) -> Option<Piece> {
+    let mut fields = line.split_ascii_whitespace();
+    let (start, end) = fields.next()?.split_once('-')?;
+    let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
+    let private = fields.next()?.ends_with('p');
+    let offset = u64::from_str_radix(fields.next()?, 16).ok()?;
+    let found: u64 = fields.nth(1)?.parse().ok()?;
+    (private && found == inode && start < end).then(|| Piece { address: start, offset, length: end - start })
+}
+
+/// What the process costs.
+pub(crate) fn usage(pid: i32) -> Result<MemoryUse, MemoryError> {
+    let mut text = String::new();
+    File::open(format!("/proc/{pid}/smaps_rollup"))?.read_to_string(&mut text)?;
+    Ok(parse_rollup(&text))
+}
+
+fn parse_rollup(text: &str) -> MemoryUse {
+    let field = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name));
+        let kib = value.and_then(|value| value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        kib.unwrap_or(0) * 1024
+    };
+    MemoryUse { pss: field("Pss:"), private_dirty: field("Private_Dirty:") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_private_mappings_of_the_file_count() {
+        let maps = "7f0000000000-7f0000002000 rw-p 00001000 08:01 42   /a b (deleted)\n\
+                    7f0000003000-7f0000004000 rw-s 00000000 08:01 42   /a\n\
+                    7f0000005000-7f0000006000 rw-p 00000000 08:01 43   /c\n\
+                    garbage\n7f-\n";
+        let piece = Piece { address: 0x7f00_0000_0000, offset: 0x1000, length: 0x2000 };
+        assert_eq!(parse_maps(maps, 42), [piece]);
+    }
+
+    #[test]
+    fn private_pages_are_those_present_and_not_the_files() {
+        let entries = [1 << 63, 1 << 62, 0, 1 << 63 | 1 << 61, 1 << 63];
+        let bytes: Vec<u8> = entries.iter().flat_map(|entry: &u64| entry.to_ne_bytes()).collect();
+        let mut runs = Vec::new();
+        collect_private(&bytes, 10, &mut runs);
+        assert_eq!(runs, [Run { first_page: 10, pages: 2 }, Run { first_page: 14, pages: 1 }]);
+    }
+
+    #[test]
+    fn rollup_is_in_bytes() {
+        let text =
+            "00-ff ---p 0 00:00 0 [rollup]\nRss: 9 kB\nPss:   3 kB\nPss_Dirty: 7 kB\nPrivate_Dirty:  2 kB\n";
+        assert_eq!(parse_rollup(text), MemoryUse { pss: 3072, private_dirty: 2048 });
+    }
+}

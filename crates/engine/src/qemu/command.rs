@@ -1,0 +1,222 @@
+//! QEMU's command line. Pure: from a specification to arguments and the files to inherit.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::accelerator::Accelerator;
+use crate::error::StartError;
+use crate::jail::{FIRST_FD, JailFile};
+use crate::spec::{Disk, LayerFormat, MachineSpec};
+
+/// Most disks of a machine: microvm has 24 virtio-mmio slots, of which NIC and channel take two.
+const MAX_DISKS: usize = 16;
+/// virtio's limit.
+const MAX_SERIAL: usize = 20;
+const MAX_NAME: usize = 128;
+/// Bytes of serial output kept.
+pub(crate) const CONSOLE_BYTES: u32 = 64 << 10;
+const KERNEL_COMMAND_LINE: &str =
+    "console=ttyS0 reboot=t panic=-1 quiet random.trust_cpu=on tsc=reliable no_timer_check";
+
+/// How the machine comes by its state.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Start<'a> {
+    /// By booting; the memory file is shared.
+    Boot,
+    /// From a device state; the memory file is only read.
+    Incoming {
+        /// File with the device state.
+        device_state: &'a Path,
+        /// Whether it comes from a diff save.
+        diff: bool,
+    },
+}
+
+/// What to run.
+#[derive(Debug)]
+pub(crate) struct CommandLine {
+    pub(crate) args: Vec<OsString>,
+    pub(crate) files: Vec<JailFile>,
+    /// Where the VMM finds the file that it may write its device state to.
+    pub(crate) state_out: String,
+    /// Where the VMM finds the device state to load.
+    pub(crate) state_in: Option<String>,
+}
+
+#[derive(Default)]
+struct Files(Vec<JailFile>);
+
+impl Files {
+    /// The path by which the VMM opens `path`.
+    fn inherit(&mut self, path: &Path, writable: bool) -> String {
+        self.0.push(JailFile { path: path.to_owned(), writable });
+        format!("/proc/self/fd/{}", FIRST_FD as usize + self.0.len() - 1)
+    }
+}
+
+/// Builds the command line. Its standard input must be QMP's listening socket, its standard output the channel's.
+pub(crate) fn build(
+    spec: &MachineSpec,
+    accelerator: Accelerator,
+    memory: &Path,
+    state_out: &Path,
+    start: Start<'_>,
+) -> Result<CommandLine, StartError> {
+    check(spec)?;
+    let mut files = Files::default();
+    let state_out = files.inherit(state_out, true);
+    let mut args = common(spec, accelerator);
+    args.extend(memory_args(spec, memory, start, &mut files));
+    args.extend(kernel_args(spec, &mut files));
+    for disk in &spec.disks {
+        args.extend(disk_args(disk, &mut files));
+    }
+    args.extend(device_args(spec));
+    let mut state_in = None;
+    if let Start::Incoming { device_state, diff } = start {
+        state_in = Some(files.inherit(device_state, false));
+        args.extend(["-incoming", "defer"].map(String::from));
+        if diff {
+            // xen-save-devices-state does not write the configuration section that is otherwise demanded.
+            args.extend(["-global", "migration.send-configuration=off"].map(String::from));
+        }
+    }
+    let args = args.into_iter().map(OsString::from).collect();
+    Ok(CommandLine { args, files: files.0, state_out, state_in })
+}
+
+fn is_word(text: &str, most: usize) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' || byte == b'.';
+    (1..=most).contains(&text.len()) && text.bytes().all(legal)
+}
+
+fn check(spec: &MachineSpec) -> Result<(), StartError> {
+    let wrong = |what: String| Err(StartError::Spec(what));
+    if spec.memory_mib == 0 || spec.vcpus == 0 {
+        return wrong("memory and vCPUs must not be zero".into());
+    }
+    if !is_word(&spec.name, MAX_NAME) {
+        return wrong(format!("'{}' is not a name", spec.name));
+    }
+    if let Some(tap) = spec.tap.as_ref().filter(|tap| !is_word(tap, 15)) {
+        return wrong(format!("'{tap}' is not a network interface"));
+    }
+    if spec.disks.len() > MAX_DISKS {
+        return wrong(format!("{} disks are more than {MAX_DISKS}", spec.disks.len()));
+    }
+    for disk in &spec.disks {
+        if !is_word(&disk.serial, MAX_SERIAL) || disk.layers.is_empty() {
+            return wrong(format!("disk '{}' needs a layer and a plain serial", disk.serial));
+        }
+    }
+    Ok(())
+}
+
+fn common(spec: &MachineSpec, accelerator: Accelerator) -> Vec<String> {
+    let (accel, cpu) = match accelerator {
+        Accelerator::Kvm => ("kvm", "host"),
+        Accelerator::Tcg => ("tcg,thread=multi", "max"),
+    };
+    let name = format!("{},process={}", spec.name, "rekindle-vm");
+    let smp = spec.vcpus.to_string();
+    [
+        "-name",
+        &name,
+        "-M",
+        "microvm,acpi=on,rtc=on,memory-backend=mem",
+        "-accel",
+        accel,
+        "-cpu",
+        cpu,
+        "-smp",
+        &smp,
+        "-global",
+        "virtio-mmio.force-legacy=false",
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    ]
+    .map(String::from)
+    .to_vec()
+}
+
+fn memory_args(spec: &MachineSpec, memory: &Path, start: Start<'_>, files: &mut Files) -> [String; 4] {
+    let size = format!("{}M", spec.memory_mib);
+    let path = files.inherit(memory, matches!(start, Start::Boot));
+    let sharing = match start {
+        Start::Boot => "share=on",
+        // `rom=off`: the file is opened for reading only, the private mapping of it can be written.
+        Start::Incoming { .. } => "share=off,reserve=off,readonly=on,rom=off",
+    };
+    let backend = format!("memory-backend-file,id=mem,size={size},mem-path={path},{sharing}");
+    ["-m".into(), size, "-object".into(), backend]
+}
+
+fn kernel_args(spec: &MachineSpec, files: &mut Files) -> [String; 6] {
+    let kernel = files.inherit(&spec.kernel, false);
+    let initramfs = files.inherit(&spec.initramfs, false);
+    let line = format!("{KERNEL_COMMAND_LINE} {}", spec.cmdline);
+    ["-kernel".into(), kernel, "-initrd".into(), initramfs, "-append".into(), line.trim_end().into()]
+}
+
+fn disk_args(disk: &Disk, files: &mut Files) -> [String; 4] {
+    let mut node = Value::Null;
+    for (index, layer) in disk.layers.iter().enumerate() {
+        let writable = !disk.read_only && index + 1 == disk.layers.len();
+        let path = files.inherit(&layer.path, writable);
+        // Lower layers are immutable and shared by many machines: locks would only be in the way.
+        let locking = if writable { "auto" } else { "off" };
+        let file = json!({"driver": "file", "filename": path, "locking": locking, "read-only": !writable});
+        let below = std::mem::take(&mut node);
+        node = match layer.format {
+            LayerFormat::Raw => json!({"driver": "raw", "file": file, "read-only": !writable}),
+            LayerFormat::Qcow2 => {
+                json!({"driver": "qcow2", "file": file, "read-only": !writable, "backing": below})
+            }
+        };
+        node["discard"] = json!(if writable { "unmap" } else { "ignore" });
+    }
+    let name = format!("disk-{}", disk.serial);
+    node["node-name"] = json!(name);
+    let device = format!("virtio-blk-device,drive={name},serial={}", disk.serial);
+    ["-blockdev".into(), node.to_string(), "-device".into(), device]
+}
+
+fn device_args(spec: &MachineSpec) -> Vec<String> {
+    let ring = format!("ringbuf,id=serial,size={CONSOLE_BYTES}");
+    let mut args: Vec<String> = [
+        "-chardev",
+        &ring,
+        "-serial",
+        "chardev:serial",
+        "-chardev",
+        "socket,id=qmp,fd=0,server=on,wait=off",
+        "-mon",
+        "chardev=qmp,mode=control",
+        "-chardev",
+        "socket,id=channel,fd=1,server=on,wait=off",
+        "-device",
+        "virtio-serial-device",
+        "-device",
+        "virtserialport,chardev=channel,name=rekindle.agent",
+    ]
+    .map(String::from)
+    .to_vec();
+    if let Some(tap) = &spec.tap {
+        let tap = format!("tap,id=nic,ifname={tap},script=no,downscript=no,vhost=off");
+        args.extend(["-netdev".into(), tap, "-device".into(), "virtio-net-device,netdev=nic".into()]);
+    }
+    args
+}
+
+/// Files that the machine itself writes to, and that must be durable before it counts as saved.
+pub(crate) fn written_disks(spec: &MachineSpec) -> Vec<PathBuf> {
+    let writable = spec.disks.iter().filter(|disk| !disk.read_only);
+    writable.filter_map(|disk| disk.layers.last()).map(|layer| layer.path.clone()).collect()
+}

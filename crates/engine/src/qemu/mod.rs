@@ -1,0 +1,47 @@
+//! QEMU's microvm machine, hardware-assisted or in software.
+
+mod command;
+mod machine;
+pub mod overlay;
+mod probe;
+mod qmp;
+mod start;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+
+use crate::accelerator::Accelerator;
+use crate::error::StartError;
+use crate::spec::{MachineSpec, Restore};
+use crate::{Engine, Machine};
+
+pub use probe::detect;
+
+/// The QEMU engine.
+#[derive(Debug, Clone)]
+pub struct Qemu {
+    /// QEMU's system emulator.
+    pub program: PathBuf,
+    /// Program and first arguments that end up in [`crate::jail::exec`], such as `/proc/self/exe jail`.
+    pub jailer: Vec<OsString>,
+    /// See [`detect`].
+    pub accelerator: Accelerator,
+}
+
+#[async_trait]
+impl Engine for Qemu {
+    async fn boot(&self, spec: MachineSpec, memory: PathBuf) -> Result<Box<dyn Machine>, StartError> {
+        Ok(Box::new(start::boot(self, spec, memory).await?))
+    }
+
+    async fn restore(&self, spec: MachineSpec, from: Restore) -> Result<Box<dyn Machine>, StartError> {
+        Ok(Box::new(start::restore(self, spec, from).await?))
+    }
+
+    async fn adopt(&self, run_dir: &Path) -> Result<Option<Box<dyn Machine>>, StartError> {
+        let machine = start::adopt(run_dir).await?;
+        Ok(machine.map(|machine| Box::new(machine) as Box<dyn Machine>))
+    }
+}

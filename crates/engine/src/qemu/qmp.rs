@@ -1,0 +1,228 @@
+//! A thin client of QMP: one command at a time, events kept until asked for.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::error::CommandError;
+
+/// Longest line taken from the VMM.
+const MAX_LINE: usize = 1 << 20;
+/// Most events kept; older ones are dropped.
+const MAX_EVENTS: usize = 64;
+/// How long the VMM may take to answer a command or send an event that is waited for.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+
+/// A message from the VMM.
+#[derive(Debug, PartialEq)]
+enum Message {
+    Greeting,
+    Answer { id: Option<u64>, result: Result<Value, String> },
+    Event(Event),
+}
+
+/// Something that happened in the VMM.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Event {
+    pub(crate) name: String,
+    pub(crate) data: Value,
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    #[serde(rename = "QMP")]
+    greeting: Option<Value>,
+    #[serde(rename = "return")]
+    result: Option<Value>,
+    error: Option<WireError>,
+    event: Option<String>,
+    #[serde(default)]
+    data: Value,
+    id: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct WireError {
+    desc: String,
+}
+
+fn parse(line: &[u8]) -> Result<Message, CommandError> {
+    let wire: Wire = serde_json::from_slice(line).map_err(|_| CommandError::Protocol("not a message"))?;
+    match wire {
+        Wire { greeting: Some(_), .. } => Ok(Message::Greeting),
+        Wire { event: Some(name), data, .. } => Ok(Message::Event(Event { name, data })),
+        Wire { error: Some(error), id, .. } => Ok(Message::Answer { id, result: Err(error.desc) }),
+        Wire { result: Some(value), id, .. } => Ok(Message::Answer { id, result: Ok(value) }),
+        _ => Err(CommandError::Protocol("neither answer nor event")),
+    }
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: UnixStream,
+    unread: Vec<u8>,
+    events: VecDeque<Event>,
+    last_id: u64,
+    /// A command went out in part: its caller gave up, and nothing more can be said on this connection.
+    torn: bool,
+}
+
+/// A control connection.
+#[derive(Debug)]
+pub(crate) struct Qmp {
+    connection: Mutex<Connection>,
+}
+
+impl Qmp {
+    /// Connects to a listening VMM and negotiates.
+    pub(crate) async fn connect(path: &Path) -> Result<Self, CommandError> {
+        let stream = UnixStream::connect(path).await?;
+        let qmp = Self {
+            connection: Mutex::new(Connection {
+                stream,
+                unread: Vec::new(),
+                events: VecDeque::new(),
+                last_id: 0,
+                torn: false,
+            }),
+        };
+        let greeting = async { qmp.connection.lock().await.message().await };
+        match timeout(ANSWER_TIME, greeting).await.map_err(|_| CommandError::Timeout("greeting".into()))?? {
+            Message::Greeting => {}
+            _ => return Err(CommandError::Protocol("no greeting")),
+        }
+        qmp.execute("qmp_capabilities", json!({})).await?;
+        Ok(qmp)
+    }
+
+    /// Runs a command.
+    pub(crate) async fn execute(&self, command: &str, arguments: Value) -> Result<Value, CommandError> {
+        let exchange = async { self.connection.lock().await.exchange(command, arguments).await };
+        timeout(ANSWER_TIME, exchange).await.map_err(|_| CommandError::Timeout(command.to_owned()))?
+    }
+
+    /// Takes events, old ones first, until `wanted` says what one of them means.
+    pub(crate) async fn event<T>(
+        &self,
+        what: &str,
+        mut wanted: impl FnMut(&Event) -> Option<T>,
+    ) -> Result<T, CommandError> {
+        let search = async {
+            let mut connection = self.connection.lock().await;
+            loop {
+                while let Some(event) = connection.events.pop_front() {
+                    if let Some(found) = wanted(&event) {
+                        return Ok(found);
+                    }
+                }
+                let message = connection.message().await?;
+                connection.note(message);
+            }
+        };
+        timeout(ANSWER_TIME, search).await.map_err(|_| CommandError::Timeout(what.to_owned()))?
+    }
+}
+
+impl Connection {
+    async fn exchange(&mut self, command: &str, arguments: Value) -> Result<Value, CommandError> {
+        if self.torn {
+            return Err(CommandError::Protocol("an earlier command was cut short"));
+        }
+        self.last_id += 1;
+        let id = self.last_id;
+        let line = format!("{}\n", json!({"execute": command, "arguments": arguments, "id": id}));
+        self.torn = true;
+        self.stream.write_all(line.as_bytes()).await?;
+        self.torn = false;
+        loop {
+            match self.message().await? {
+                // Others answer commands whose callers gave up waiting.
+                Message::Answer { id: Some(answered), result } if answered == id => {
+                    let refused = |reason| CommandError::Refused { command: command.to_owned(), reason };
+                    return result.map_err(refused);
+                }
+                message => self.note(message),
+            }
+        }
+    }
+
+    fn note(&mut self, message: Message) {
+        if let Message::Event(event) = message {
+            if self.events.len() == MAX_EVENTS {
+                self.events.pop_front();
+            }
+            self.events.push_back(event);
+        }
+    }
+
+    /// The next message. Giving up while waiting loses nothing: what was read stays in `unread`.
+    async fn message(&mut self) -> Result<Message, CommandError> {
+        let mut searched = 0;
+        loop {
+            if let Some(end) = self.unread[searched..].iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.unread.drain(..=searched + end).collect();
+                return parse(&line);
+            }
+            searched = self.unread.len();
+            if searched > MAX_LINE {
+                return Err(CommandError::Protocol("a line too long"));
+            }
+            if self.stream.read_buf(&mut self.unread).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn messages_are_told_apart() {
+        assert_eq!(parse(br#"{"QMP": {"version": {}}}"#).unwrap(), Message::Greeting);
+        let stop = Event { name: "STOP".into(), data: Value::Null };
+        assert_eq!(parse(br#"{"event": "STOP", "timestamp": {}}"#).unwrap(), Message::Event(stop));
+        let answer = Message::Answer { id: Some(3), result: Err("no".into()) };
+        assert_eq!(parse(br#"{"id": 3, "error": {"class": "X", "desc": "no"}}"#).unwrap(), answer);
+        assert!(parse(b"{}").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_survived(line in proptest::collection::vec(any::<u8>(), 0..200), text in "[{}\\[\\]\":,a-zQMP0-9]{0,60}") {
+            let _ = parse(&line);
+            let _ = parse(text.as_bytes());
+        }
+    }
+
+    async fn served(script: Vec<u8>) -> Result<Qmp, CommandError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qmp");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.write_all(&script).await;
+        });
+        let result = Qmp::connect(&path).await;
+        server.await.unwrap();
+        result
+    }
+
+    #[tokio::test]
+    async fn a_server_that_rambles_or_leaves_is_an_error() {
+        assert!(matches!(served(vec![b'x'; MAX_LINE * 2]).await, Err(CommandError::Protocol(_))));
+        assert!(matches!(served(b"{\"QMP\":{}}\n".to_vec()).await, Err(CommandError::Connection(_))));
+        let script = b"{\"QMP\":{}}\n{\"event\":\"A\"}\n{\"return\":{},\"id\":9}\n{\"return\":{},\"id\":1}\n";
+        assert!(served(script.to_vec()).await.is_ok());
+    }
+}

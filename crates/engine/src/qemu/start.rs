@@ -1,0 +1,220 @@
+//! Starting QEMU: booting, restoring, and finding it again.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use snapshot::diff::Reader;
+
+use super::Qemu;
+use super::command::{self, CommandLine, Start};
+use super::machine::QemuMachine;
+use super::qmp::Qmp;
+use crate::error::{CommandError, StartError};
+use crate::jail::JailPlan;
+use crate::memory::{Mapping, MemoryError};
+use crate::process::Process;
+use crate::spec::{MachineSpec, Restore};
+
+const QMP: &str = "qmp.sock";
+pub(crate) const CHANNEL: &str = "channel.sock";
+const PID: &str = "pid";
+const LOG: &str = "vmm.log";
+const RECORD: &str = "machine.json";
+pub(crate) const STATE_OUT: &str = "state.out";
+/// Most bytes of the VMM's log quoted in an error.
+const LOG_TAIL: u64 = 2048;
+
+/// What must be known to adopt a machine; stored before it is started.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) spec: MachineSpec,
+    pub(crate) memory: PathBuf,
+    /// Whether the memory file is the machine's own (booted) or a base (restored).
+    pub(crate) booted: bool,
+    pub(crate) state_out: String,
+}
+
+fn file_error<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StartError + 'a {
+    move |source| StartError::File { doing, path: path.to_owned(), source }
+}
+
+pub(crate) async fn boot(qemu: &Qemu, spec: MachineSpec, memory: PathBuf) -> Result<QemuMachine, StartError> {
+    let size = u64::from(spec.memory_mib) << 20;
+    let create = || File::options().write(true).create_new(true).open(&memory)?.set_len(size);
+    create().map_err(file_error("creating the memory file", &memory))?;
+    launch(qemu, spec, memory, Start::Boot).await.map(|(machine, _)| machine)
+}
+
+pub(crate) async fn restore(
+    qemu: &Qemu,
+    spec: MachineSpec,
+    from: Restore,
+) -> Result<QemuMachine, StartError> {
+    // A damaged diff is found before anything is started.
+    let diff = from.diff.as_deref().map(open_diff).transpose()?;
+    let start = Start::Incoming { device_state: &from.device_state, diff: diff.is_some() };
+    let (machine, state_in) = launch(qemu, spec, from.base_memory, start).await?;
+    if let Some(diff) = diff {
+        let loaded = load_diff(&machine, diff).await;
+        kill_unless(&machine, loaded).await?;
+    }
+    let loaded = load_state(&machine.qmp, &state_in.unwrap_or_default()).await;
+    let loaded = loaded.map_err(|error| vmm_error(&machine.record.spec.run_dir, error));
+    kill_unless(&machine, loaded).await?;
+    Ok(machine)
+}
+
+fn open_diff(path: &Path) -> Result<Reader, StartError> {
+    let file = File::open(path).map_err(file_error("opening the memory diff", path))?;
+    Ok(Reader::open(file).map_err(MemoryError::from)?)
+}
+
+async fn load_diff(machine: &QemuMachine, diff: Reader) -> Result<(), StartError> {
+    let (pid, base) = (machine.process.pid(), machine.record.memory.clone());
+    let load = move || Mapping::find(pid, &base)?.load(&diff);
+    let done = tokio::task::spawn_blocking(load)
+        .await
+        .map_err(|error| MemoryError::from(io::Error::other(error)))?;
+    Ok(done?)
+}
+
+/// A machine that was half restored must not stay.
+async fn kill_unless(machine: &QemuMachine, result: Result<(), StartError>) -> Result<(), StartError> {
+    if result.is_err() && machine.process.kill().is_ok() {
+        let _ = machine.process.wait_exit().await;
+    }
+    result
+}
+
+async fn load_state(qmp: &Qmp, state: &str) -> Result<(), CommandError> {
+    set_capabilities(qmp).await?;
+    qmp.execute("migrate-incoming", json!({"uri": format!("file:{state}")})).await?;
+    migrated(qmp).await?;
+    let status = qmp.execute("query-status", json!({})).await?;
+    if status["running"] != Value::Bool(true) {
+        qmp.execute("cont", json!({})).await?;
+    }
+    Ok(())
+}
+
+/// Memory stays out of the device state, and progress comes as events.
+pub(crate) async fn set_capabilities(qmp: &Qmp) -> Result<(), CommandError> {
+    let on = |name: &str| json!({"capability": name, "state": true});
+    let capabilities = json!({"capabilities": [on("x-ignore-shared"), on("events")]});
+    qmp.execute("migrate-set-capabilities", capabilities).await.map(drop)
+}
+
+/// Waits until a migration, in or out, has succeeded or failed.
+pub(crate) async fn migrated(qmp: &Qmp) -> Result<(), CommandError> {
+    let ended = qmp.event("the end of a migration", |event| match event.data["status"].as_str() {
+        Some(status @ ("completed" | "failed")) if event.name == "MIGRATION" => Some(status == "completed"),
+        _ => None,
+    });
+    if ended.await? {
+        return Ok(());
+    }
+    let info = qmp.execute("query-migrate", json!({})).await?;
+    let reason = info["error-desc"].as_str().unwrap_or("no reason given").to_owned();
+    Err(CommandError::Refused { command: "migrate".into(), reason })
+}
+
+async fn launch(
+    qemu: &Qemu,
+    spec: MachineSpec,
+    memory: PathBuf,
+    start: Start<'_>,
+) -> Result<(QemuMachine, Option<String>), StartError> {
+    let dir = spec.run_dir.clone();
+    fs::create_dir_all(&dir).map_err(file_error("creating", &dir))?;
+    let state_out = dir.join(STATE_OUT);
+    File::create(&state_out).map_err(file_error("creating", &state_out))?;
+    let line = command::build(&spec, qemu.accelerator, &memory, &state_out, start)?;
+    let booted = matches!(start, Start::Boot);
+    let (state_in, record) =
+        (line.state_in.clone(), Record { spec, memory, booted, state_out: line.state_out.clone() });
+    write_record(&dir, &record)?;
+    let child = spawn(qemu, &record.spec, line)?;
+    let process = Process::started(child).map_err(file_error("watching the VMM of", &dir))?;
+    match Qmp::connect(&dir.join(QMP)).await {
+        Ok(qmp) => Ok((QemuMachine { record, process, qmp }, state_in)),
+        Err(error) => {
+            if process.kill().is_ok() {
+                let _ = process.wait_exit().await;
+            }
+            Err(vmm_error(&dir, error))
+        }
+    }
+}
+
+fn write_record(dir: &Path, record: &Record) -> Result<(), StartError> {
+    let path = dir.join(RECORD);
+    // A pid file left by an earlier machine must not be taken for this one's.
+    let _ = fs::remove_file(dir.join(PID));
+    let json = serde_json::to_vec(record).map_err(io::Error::from);
+    json.and_then(|json| fs::write(&path, json)).map_err(file_error("writing", &path))
+}
+
+/// The sockets listen before QEMU runs, so nobody has to wait for them; they travel as its standard input and output.
+fn spawn(qemu: &Qemu, spec: &MachineSpec, line: CommandLine) -> Result<Child, StartError> {
+    let dir = &spec.run_dir;
+    let log = dir.join(LOG);
+    let mut command = vec![qemu.program.clone().into_os_string()];
+    command.extend(line.args);
+    let plan = JailPlan {
+        netns: spec.jail.netns.clone(),
+        cgroups: spec.jail.cgroups.clone(),
+        pid_file: dir.join(PID),
+        uid: spec.jail.uid,
+        gid: spec.jail.gid,
+        files: line.files,
+        command,
+    };
+    let (program, first) =
+        qemu.jailer.split_first().ok_or_else(|| StartError::Spec("no jailer is configured".into()))?;
+    Command::new(program)
+        .args(first)
+        .args(plan.to_args())
+        .stdin(listen(&dir.join(QMP))?)
+        .stdout(listen(&dir.join(CHANNEL))?)
+        .stderr(File::create(&log).map_err(file_error("creating", &log))?)
+        .spawn()
+        .map_err(file_error("running", Path::new(program)))
+}
+
+fn listen(path: &Path) -> Result<Stdio, StartError> {
+    let _ = fs::remove_file(path);
+    let listener = UnixListener::bind(path).map_err(file_error("listening on", path))?;
+    Ok(OwnedFd::from(listener).into())
+}
+
+fn vmm_error(dir: &Path, source: CommandError) -> StartError {
+    StartError::Vmm { source: Box::new(source), log: log_tail(&dir.join(LOG)).unwrap_or_default() }
+}
+
+fn log_tail(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
+    let mut tail = Vec::new();
+    file.take(LOG_TAIL).read_to_end(&mut tail)?;
+    Ok(String::from_utf8_lossy(&tail).trim().to_owned())
+}
+
+pub(crate) async fn adopt(dir: &Path) -> Result<Option<QemuMachine>, StartError> {
+    let pid_file = dir.join(PID);
+    let Some(process) = Process::from_pid_file(&pid_file).map_err(file_error("reading", &pid_file))? else {
+        return Ok(None);
+    };
+    let path = dir.join(RECORD);
+    let text = fs::read(&path).map_err(file_error("reading", &path))?;
+    let record =
+        serde_json::from_slice(&text).map_err(io::Error::from).map_err(file_error("reading", &path))?;
+    let qmp = Qmp::connect(&dir.join(QMP)).await.map_err(|error| vmm_error(dir, error))?;
+    Ok(Some(QemuMachine { record, process, qmp }))
+}
