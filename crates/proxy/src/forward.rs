@@ -22,7 +22,7 @@ use crate::activity::OpenRequest;
 use crate::error::Refusal;
 use crate::route::{Route, Router};
 use crate::server::Proxy;
-use crate::upstream::Protocol;
+use crate::upstream::{ConnectError, Protocol};
 use crate::websocket::Offer;
 use crate::{Life, WakeError, headers, limits};
 
@@ -149,24 +149,21 @@ async fn join(client: OnUpgrade, app: OnUpgrade) -> io::Result<()> {
 
 /// What a failure to speak to the application means to the client.
 fn refusal(error: &legacy::Error) -> Refusal {
-    if !error.is_connect() {
-        return Refusal::App;
-    }
-    match io_kind(error) {
-        Some(io::ErrorKind::ConnectionRefused) => Refusal::AppConnect,
+    match connect_error(error) {
+        Some(ConnectError(io)) if io.kind() == io::ErrorKind::ConnectionRefused => Refusal::AppConnect,
         Some(_) => Refusal::MicrovmConnect,
-        // Connected, but not to something that speaks the protocol.
+        // Connected, but not to something that speaks the protocol to the end.
         None => Refusal::App,
     }
 }
 
-fn io_kind(error: &legacy::Error) -> Option<io::ErrorKind> {
+fn connect_error(error: &legacy::Error) -> Option<&ConnectError> {
     let mut cause = error.source();
     while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return Some(io.kind());
+        if let Some(connect) = error.downcast_ref() {
+            return Some(connect);
         }
-        cause = StdError::source(error);
+        cause = error.source();
     }
     None
 }

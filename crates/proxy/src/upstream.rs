@@ -71,6 +71,11 @@ impl Upstream {
     }
 }
 
+/// The connector's own failure, told apart from those of the protocol spoken afterwards.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect into the guest: {0}")]
+pub(crate) struct ConnectError(pub(crate) io::Error);
+
 /// Connects to one port whatever the URI says.
 #[derive(Clone)]
 struct PortConnector {
@@ -81,17 +86,18 @@ struct PortConnector {
 
 impl Service<Uri> for PortConnector {
     type Response = TokioIo<Counted>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
         let Self { connector, activity, port } = self.clone();
         Box::pin(async move {
-            let io = tokio::time::timeout(limits::CONNECT_TIMEOUT, connector.connect(port)).await??;
+            let io = tokio::time::timeout(limits::CONNECT_TIMEOUT, connector.connect(port)).await;
+            let io = io.map_err(io::Error::from).flatten().map_err(ConnectError)?;
             Ok(TokioIo::new(Counted { io, activity }))
         })
     }
