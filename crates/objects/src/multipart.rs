@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::PathBuf;
 
 use md5::{Digest, Md5};
@@ -16,6 +17,8 @@ use crate::store::{Condition, ObjectStore, StoreError, check_key, now_ms, sealed
 pub(crate) const MAX_PARTS: i32 = 10_000;
 /// S3's limit for every part but the last.
 const MIN_PART: u64 = 5 << 20;
+/// Read from disk at a time.
+const COPY_CHUNK: usize = 1 << 17;
 const ABOUT: &str = "upload.json";
 
 /// Why an upload in parts does not go on.
@@ -105,6 +108,32 @@ impl ObjectStore {
             Err(error) if error.error.kind() == io::ErrorKind::NotFound => Err(UploadError::NoSuchUpload),
             Err(error) => Err(error.error.into()),
         }
+    }
+
+    /// Makes `range` of an object's file a part.
+    pub(crate) fn copy_part(
+        &self,
+        id: Uuid,
+        number: i32,
+        mut from: File,
+        range: Range<u64>,
+    ) -> Result<Meta, UploadError> {
+        from.seek(SeekFrom::Start(range.start))?;
+        let size = range.end - range.start;
+        let mut from = from.take(size);
+        let (mut file, mut hash, mut chunk) = (self.temporary()?, Md5::new(), vec![0; COPY_CHUNK]);
+        loop {
+            let read = from.read(&mut chunk)?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&chunk[..read]);
+            file.write_all(&chunk[..read])?;
+        }
+        let (etag, attributes) = (hex(&hash.finalize()), Attributes::default());
+        let meta = Meta { key: String::new(), size, modified_ms: now_ms(), etag, attributes };
+        self.put_part(id, number, file, &meta)?;
+        Ok(meta)
     }
 
     /// The parts there are, by number.

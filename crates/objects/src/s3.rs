@@ -154,7 +154,7 @@ impl S3 for Api {
         let name = req.input.bucket;
         let location = Some(format!("/{name}"));
         on_disk!(self, |store| store.create_bucket(&name))?;
-        Ok(S3Response::new(CreateBucketOutput { location, ..Default::default() }))
+        Ok(S3Response::new(CreateBucketOutput { location }))
     }
 
     async fn delete_bucket(
@@ -396,6 +396,39 @@ impl S3 for Api {
             checksum_sha256: sum("sha256"),
             ..Default::default()
         }))
+    }
+
+    async fn upload_part_copy(
+        &self,
+        req: S3Request<UploadPartCopyInput>,
+    ) -> S3Result<S3Response<UploadPartCopyOutput>> {
+        let input = req.input;
+        if !(1..=MAX_PARTS).contains(&input.part_number) {
+            return Err(s3_error!(
+                InvalidArgument,
+                "Part number must be an integer between 1 and 10000, inclusive"
+            ));
+        }
+        let CopySource::Bucket { bucket: from_bucket, key: from_key, .. } = input.copy_source else {
+            return Err(s3_error!(NotImplemented, "only an object of a bucket can be copied"));
+        };
+        let range = input.copy_source_range.map(|range| Range::parse(&range)).transpose();
+        let range = range.map_err(|_| {
+            s3_error!(InvalidArgument, "x-amz-copy-source-range must be bytes=<first>-<last>")
+        })?;
+        let from = on_disk!(self, |store| store.read(&from_bucket, &from_key))?;
+        let range = range.map(|range| range.check(from.size)).transpose()?.unwrap_or(0..from.size);
+        let (upload_id, bucket, key, number) = (input.upload_id, input.bucket, input.key, input.part_number);
+        let meta = on_disk!(self, |store| {
+            let (id, _) = store.upload(&upload_id, &bucket, &key)?;
+            store.copy_part(id, number, from.file, range)
+        })?;
+        let copy_part_result = Some(CopyPartResult {
+            e_tag: Some(ETag::Strong(meta.etag)),
+            last_modified: Some(timestamp(meta.modified_ms)),
+            ..Default::default()
+        });
+        Ok(S3Response::new(UploadPartCopyOutput { copy_part_result, ..Default::default() }))
     }
 
     async fn complete_multipart_upload(

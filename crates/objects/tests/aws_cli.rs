@@ -1,6 +1,8 @@
 //! The AWS CLI against the store over a loopback listener. Needs `aws` on the path, or named by `AWS_CLI`;
 //! ignored by default because not every machine that builds has it: `cargo test -- --ignored`.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 
