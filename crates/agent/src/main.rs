@@ -5,7 +5,9 @@
 //! `container` it is the helper that becomes that container's first process.
 
 mod app;
+mod artifact;
 mod boot;
+mod builder;
 mod container;
 mod disks;
 mod dns;

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use crate::app::App;
 use crate::error::{Error, trying};
 use crate::port::Port;
-use crate::{boot, dns, hook, life};
+use crate::{boot, builder, dns, hook, life};
 
 /// Events kept while no host listens; more hold their writers back.
 const EVENT_BACKLOG: usize = 64;
@@ -123,7 +123,7 @@ async fn carry_out(request: &Request, guest: &Guest) -> Result<Response, Error> 
                 app.thaw().await?;
             }
         }
-        Request::Build(_) => return Err(Error::new("building an image", "this agent cannot")),
+        Request::Build(spec) => return Ok(Response::Build(builder::build(spec, &guest.events).await)),
         Request::Shutdown | Request::Relay { .. } => {}
     }
     Ok(Response::Done)
