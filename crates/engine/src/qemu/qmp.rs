@@ -212,6 +212,8 @@ mod tests {
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.write_all(&script).await;
+            // Stays for the command, or until the client has had enough.
+            let _ = stream.read(&mut [0; 64]).await;
         });
         let result = Qmp::connect(&path).await;
         server.await.unwrap();
