@@ -120,19 +120,19 @@ pub struct NetworkConfig {
     pub max_slots: u32,
     /// Slots kept ready for the next acquisitions.
     pub ready: usize,
-    /// The uid which may open the taps: the VMM's.
-    pub tap_uid: u32,
+    /// The user of the first slot's VMM; every further slot has the next one, so that no VMM can touch another.
+    pub first_uid: u32,
 }
 
 impl NetworkConfig {
     /// The defaults: 100.72.0.0/16, at most 1024 slots, four of them ready.
-    pub fn new(instance: InstanceTag, tap_uid: u32) -> Self {
+    pub fn new(instance: InstanceTag, first_uid: u32) -> Self {
         Self {
             instance,
             slot_cidr: DEFAULT_SLOT_CIDR,
             max_slots: DEFAULT_MAX_SLOTS,
             ready: DEFAULT_READY,
-            tap_uid,
+            first_uid,
         }
     }
 

@@ -148,7 +148,7 @@ impl Pool {
         let index = slot::index_of(&config.instance, name)
             .filter(|index| *index < config.slot_cidr.slots())
             .ok_or_else(|| AdoptError::Foreign(name.to_owned()))?;
-        let slot = Slot::new(&config.instance, index);
+        let slot = Slot::new(config, index);
         let mut state = self.shared.lock();
         match state.taken.get(&index) {
             Some(Holder::Us) => return Err(AdoptError::InUse(slot.name)),
@@ -217,7 +217,7 @@ impl State {
         if wanted && !self.closing {
             if let Some(index) = (0..config.capacity()).find(|index| !self.taken.contains_key(index)) {
                 self.taken.insert(index, Holder::Us);
-                return Some(Job::Make(Slot::new(&config.instance, index)));
+                return Some(Job::Make(Slot::new(config, index)));
             }
             if self.removals.is_empty() {
                 self.refuse_all(config.capacity());
@@ -367,7 +367,7 @@ mod tests {
     }
 
     fn slot(index: u32) -> Slot {
-        Slot::new(&"ab".parse().unwrap(), index)
+        Slot::new(&config(1), index)
     }
 
     #[test]

@@ -27,13 +27,20 @@ pub struct Slot {
     pub tap: String,
     /// Its number among this instance's.
     pub index: u32,
+    /// The user that may open the tap: no other slot's.
+    pub uid: u32,
 }
 
 impl Slot {
-    pub(crate) fn new(instance: &InstanceTag, index: u32) -> Self {
-        let name = format!("{}{index}", prefix(instance));
-        Self { netns: netns::path_of(&name), tap: TAP_NAME.to_owned(), name, index }
+    pub(crate) fn new(config: &NetworkConfig, index: u32) -> Self {
+        let name = name_of(&config.instance, index);
+        let uid = config.first_uid + index;
+        Self { netns: netns::path_of(&name), tap: TAP_NAME.to_owned(), name, index, uid }
     }
+}
+
+fn name_of(instance: &InstanceTag, index: u32) -> String {
+    format!("{}{index}", prefix(instance))
 }
 
 /// How the names of an instance's slots, and of their interfaces on the host, begin.
@@ -46,7 +53,7 @@ pub(crate) fn index_of(instance: &InstanceTag, name: &str) -> Option<u32> {
     let digits = name.strip_prefix(&prefix(instance))?;
     let index = digits.parse().ok()?;
     // "07" and "+7" parse too, yet name nothing we made.
-    (Slot::new(instance, index).name == name).then_some(index)
+    (name_of(instance, index) == name).then_some(index)
 }
 
 /// Makes the slot; on failure nothing of it remains.
@@ -127,7 +134,7 @@ fn slot_side(config: &NetworkConfig, slot: &Slot) -> String {
          link set {UPLINK} up\n\
          link set {TAP_NAME} up\n\
          route add default via {host}\n",
-        uid = config.tap_uid
+        uid = slot.uid
     )
 }
 
@@ -161,12 +168,12 @@ mod tests {
 
     #[test]
     fn a_slot_has_its_own_addresses() {
-        let slot = Slot::new(&config().instance, 70);
+        let slot = Slot::new(&config(), 70);
         assert_eq!(slot.name, "rkab12-70");
         assert!(host_side(&config(), &slot).contains("address add 100.72.1.25/30 dev rkab12-70"));
         let inner = slot_side(&config(), &slot);
         assert!(inner.contains("address add 100.72.1.26/30 dev uplink"));
-        assert!(inner.contains("tuntap add dev tap0 mode tap user 4242"));
+        assert!(inner.contains("tuntap add dev tap0 mode tap user 4312"));
         assert!(inner.contains("route add default via 100.72.1.25"));
     }
 
@@ -181,8 +188,8 @@ mod tests {
 
     #[test]
     fn interface_names_fit_the_kernel() {
-        let longest = Slot::new(&"ffffffff".parse().unwrap(), 9999);
-        assert!(longest.name.len() <= 15);
+        let longest = name_of(&"ffffffff".parse().unwrap(), 9999);
+        assert!(longest.len() <= 15);
     }
 
     #[test]

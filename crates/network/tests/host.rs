@@ -20,7 +20,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 /// Long enough for a TCP handshake between namespaces, short enough to wait for what never comes.
 const CONNECT: Duration = Duration::from_millis(700);
-const TAP_UID: u32 = 4242;
+const FIRST_UID: u32 = 4242;
 const PORT: u16 = 8080;
 
 /// Runs the test on a thread whose namespace plays the host. Namespaces have names outside of it too, so those
@@ -60,7 +60,7 @@ fn tag(test: &str) -> InstanceTag {
 }
 
 fn config(test: &str) -> NetworkConfig {
-    NetworkConfig { ready: 2, ..NetworkConfig::new(tag(test), TAP_UID) }
+    NetworkConfig { ready: 2, ..NetworkConfig::new(tag(test), FIRST_UID) }
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
@@ -264,7 +264,7 @@ fn nothing_is_left_after_release_reap_and_close() {
         let names: BTreeSet<_> = slots.iter().map(|slot| slot.name.clone()).collect();
         assert_eq!(names.len(), 6, "slots are handed out once");
         let tap = run("ip", "", &["-n", &slots[0].name, "-d", "link", "show", "tap0"]);
-        assert!(tap.contains(&format!("user {TAP_UID}")), "{tap}");
+        assert!(tap.contains(&format!("user {FIRST_UID}")), "{tap}");
 
         // A reap with nothing to keep does not touch what is handed out or ready.
         assert!(block_on(pool.reap(BTreeSet::new())).unwrap().is_empty());

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -13,7 +16,8 @@ pub const FILE_NAME: &str = "manifest.json";
 /// The largest manifest that is read.
 pub const MAX_BYTES: u64 = 1 << 20;
 const VERSION: u32 = 1;
-const CHUNK: usize = 1 << 20;
+/// What is read and, unless it is all zeros, hashed at a time.
+const BLOCK: u64 = 64 << 10;
 
 /// What a layer consists of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +32,8 @@ pub struct Manifest {
 pub struct Entry {
     /// Length in bytes.
     pub size: u64,
-    /// SHA-256 of the content, hexadecimal.
+    /// SHA-256, hexadecimal, of every block of 64 KiB that is not all zeros, each behind its offset: memory and
+    /// disks are mostly holes, which cost nothing this way.
     pub sha256: String,
 }
 
@@ -116,19 +121,72 @@ impl Manifest {
 }
 
 fn measure(path: &Path) -> Result<Entry, ManifestError> {
-    let mut file = File::open(path).map_err(io_error(path))?;
-    let mut hash = Sha256::new();
-    let mut size = 0;
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        match file.read(&mut buffer).map_err(io_error(path))? {
-            0 => break,
-            count => {
-                hash.update(&buffer[..count]);
-                size += count as u64;
-            }
-        }
-    }
-    let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let file = File::open(path).map_err(io_error(path))?;
+    let size = file.metadata().map_err(io_error(path))?.len();
+    let sha256 = digest(&file, size).map_err(io_error(path))?;
     Ok(Entry { size, sha256 })
+}
+
+fn digest(file: &File, size: u64) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; BLOCK as usize];
+    let mut at = 0;
+    while let Some(start) = next_data(file, at)? {
+        at = start - start % BLOCK;
+        let block = &mut buffer[..(size - at).min(BLOCK) as usize];
+        file.read_exact_at(block, at)?;
+        if block.iter().any(|byte| *byte != 0) {
+            hash.update(at.to_le_bytes());
+            hash.update(&*block);
+        }
+        at += block.len() as u64;
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Where the first byte from `at` on is that is not in a hole.
+fn next_data(file: &File, at: u64) -> io::Result<Option<u64>> {
+    match seek(file, SeekFrom::Data(at)) {
+        Ok(start) => Ok(Some(start)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest_of(fill: impl FnOnce(&File)) -> Entry {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fill(file.as_file());
+        measure(file.path()).unwrap()
+    }
+
+    #[test]
+    fn holes_and_written_zeros_are_the_same() {
+        let sparse = digest_of(|file| {
+            file.write_all_at(b"x", 3 * BLOCK).unwrap();
+            file.set_len(1 << 30).unwrap();
+        });
+        let written = digest_of(|file| {
+            file.write_all_at(&vec![0; 2 * BLOCK as usize], 0).unwrap();
+            file.write_all_at(b"x", 3 * BLOCK).unwrap();
+            file.set_len(1 << 30).unwrap();
+        });
+        assert_eq!(sparse, written);
+    }
+
+    #[test]
+    fn place_and_content_both_count() {
+        let at = |offset: u64, bytes: &[u8]| {
+            digest_of(|file| {
+                file.write_all_at(bytes, offset).unwrap();
+                file.set_len(4 * BLOCK).unwrap();
+            })
+        };
+        assert_ne!(at(0, b"x"), at(BLOCK, b"x"));
+        assert_ne!(at(0, b"x"), at(0, b"y"));
+        assert_eq!(at(7, b"x"), at(7, b"x"));
+    }
 }
