@@ -107,6 +107,11 @@ impl Host {
         Ok(answer.flatten().map(|message| message.0))
     }
 
+    /// Ends the session for every clone; returns once the transport is free, with the last answers sent.
+    pub async fn close(&self) {
+        self.session.close().await;
+    }
+
     /// Returns when the session has ended, whoever ended it.
     pub async fn ended(&self) {
         self.session.ended().await;

@@ -98,6 +98,11 @@ impl Channel {
         }
     }
 
+    /// Ends the session for every clone, relays included; returns once the transport is free.
+    pub async fn close(&self) {
+        self.session.close().await;
+    }
+
     /// Returns when the session has ended, whoever ended it.
     pub async fn ended(&self) {
         self.session.ended().await;

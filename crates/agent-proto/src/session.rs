@@ -1,6 +1,7 @@
 //! The task that drives one yamux connection; both sides stand on it.
 
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures::future::poll_fn;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -12,7 +13,10 @@ use yamux::{Config, Connection, ConnectionError, Mode};
 const MAX_STREAMS: usize = 1024;
 /// Streams opened by the peer and not yet taken up; more are reset.
 const INBOUND_BACKLOG: usize = 256;
-const OPEN_BACKLOG: usize = 64;
+const ORDER_BACKLOG: usize = 64;
+
+/// How long a session that ends may take to send what was written.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// One multiplexed stream; `shutdown` closes only its writing half.
 pub type Stream = Compat<yamux::Stream>;
@@ -24,10 +28,16 @@ pub struct SessionEnded;
 
 type Open = oneshot::Sender<Stream>;
 
+/// What the driver is told to do.
+enum Order {
+    Open(Open),
+    Close,
+}
+
 /// Handle on a running session; the session ends when the last one is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
-    open: mpsc::Sender<Open>,
+    orders: mpsc::Sender<Order>,
 }
 
 impl Session {
@@ -40,28 +50,36 @@ impl Session {
         config.set_max_num_streams(MAX_STREAMS);
         // Yamux wants at least its default window for each stream that may be open.
         config.set_max_connection_receive_window(None);
-        let (open, opening) = mpsc::channel(OPEN_BACKLOG);
+        let (orders, incoming) = mpsc::channel(ORDER_BACKLOG);
         let (inbound, accepted) = mpsc::channel(INBOUND_BACKLOG);
         let connection = Connection::new(io.compat(), config, mode);
-        let driver = Driver { connection, opening, waiting: None, inbound };
+        let driver = Driver { connection, orders: incoming, waiting: None, inbound };
         tokio::spawn(driver.run());
-        (Self { open }, accepted)
+        (Self { orders }, accepted)
     }
 
     pub(crate) async fn open(&self) -> Result<Stream, SessionEnded> {
         let (reply, stream) = oneshot::channel();
-        self.open.send(reply).await.map_err(|_| SessionEnded)?;
+        self.orders.send(Order::Open(reply)).await.map_err(|_| SessionEnded)?;
         stream.await.map_err(|_| SessionEnded)
     }
 
+    /// Ends the session for every handle; returns when all that was written has left, or could not within
+    /// [`CLOSE_WITHIN`], and the transport is no longer used.
+    pub(crate) async fn close(&self) {
+        // A driver that takes no orders has ended already.
+        let _ = self.orders.send(Order::Close).await;
+        self.ended().await;
+    }
+
     pub(crate) async fn ended(&self) {
-        self.open.closed().await;
+        self.orders.closed().await;
     }
 }
 
 struct Driver<T> {
     connection: Connection<Compat<T>>,
-    opening: mpsc::Receiver<Open>,
+    orders: mpsc::Receiver<Order>,
     waiting: Option<Open>,
     inbound: mpsc::Sender<Stream>,
 }
@@ -70,17 +88,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     async fn run(mut self) {
         if poll_fn(|cx| self.poll(cx)).await.is_ok() {
             // A failure to say goodbye changes nothing: the session is over either way.
-            let _ = poll_fn(|cx| self.connection.poll_close(cx)).await;
+            let goodbye = poll_fn(|cx| self.connection.poll_close(cx));
+            let _ = tokio::time::timeout(CLOSE_WITHIN, goodbye).await;
         }
     }
 
-    /// Ready once every handle is gone, or with the error that ended the session.
+    /// Ready once every handle is gone or one says so, or with the error that ended the session.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
         loop {
             if self.waiting.is_none() {
-                match self.opening.poll_recv(cx) {
-                    Poll::Ready(None) => return Poll::Ready(Ok(())),
-                    Poll::Ready(some) => self.waiting = some,
+                match self.orders.poll_recv(cx) {
+                    Poll::Ready(None | Some(Order::Close)) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Some(Order::Open(reply))) => self.waiting = Some(reply),
                     Poll::Pending => {}
                 }
             }

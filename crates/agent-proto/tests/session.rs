@@ -1,6 +1,7 @@
 //! Host and guest over an in-memory stream.
 
 #![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,4 +118,18 @@ async fn a_guest_that_talks_nonsense_only_ends_its_session() {
     channel.ended().await;
     assert!(channel.call(&Request::Thaw).await.is_err());
     assert_eq!(events.recv().await, None);
+}
+
+#[tokio::test]
+async fn a_closed_session_has_sent_its_last_answer() {
+    let (ours, theirs) = duplex(4096);
+    tokio::spawn(async move {
+        let (host, mut calls) = guest::accept(theirs).await.unwrap();
+        let call = calls.next().await.unwrap().request().await.unwrap().unwrap();
+        call.answer(&Response::Done).await.unwrap();
+        host.close().await;
+    });
+    let (channel, _events) = Channel::establish(ours, backwards()).await.unwrap();
+    assert_eq!(channel.call(&Request::Freeze).await.unwrap(), Response::Done);
+    channel.ended().await;
 }

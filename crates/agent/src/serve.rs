@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use crate::app::App;
 use crate::error::{Error, trying};
 use crate::port::Port;
-use crate::{boot, builder, dns, hook, life};
+use crate::{builder, dns, hook, life};
 
 /// Events kept while no host listens; more hold their writers back.
 const EVENT_BACKLOG: usize = 64;
@@ -21,16 +21,19 @@ struct Guest {
     events: mpsc::Sender<Event>,
 }
 
-/// Whether the session goes on after a request.
+/// What follows a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum After {
     Serve,
     EndSession,
+    PowerOff,
 }
 
-/// Serves hosts until the machine fails.
+/// Serves hosts until one has the machine powered off, or the machine fails.
 pub(crate) async fn serve() -> Result<(), Error> {
     let port = Port::open()?;
-    let (events, mut backlog) = mpsc::channel(EVENT_BACKLOG);
+    let (events, receiver) = mpsc::channel(EVENT_BACKLOG);
+    let mut untold = Untold { receiver, next: None };
     let guest = Arc::new(Guest { app: Mutex::new(None), events });
     let (sessions, current) = watch::channel(None);
     dns::serve(&current).await?;
@@ -38,12 +41,12 @@ pub(crate) async fn serve() -> Result<(), Error> {
         match accept(port.clone()).await {
             Ok((host, calls)) => {
                 sessions.send_replace(Some(host.clone()));
-                tokio::select! {
-                    () = answer_calls(calls, &guest) => {}
-                    () = tell_events(&host, &mut backlog) => {}
-                    () = host.ended() => {}
-                }
+                let after = serve_session(&host, calls, &guest, &mut untold).await;
                 sessions.send_replace(None);
+                host.close().await;
+                if after == After::PowerOff {
+                    return Ok(());
+                }
             }
             // The host is away: nothing to read until the port changes.
             Err(_) => port.changed().await.map_err(trying("waiting for a host"))?,
@@ -51,54 +54,81 @@ pub(crate) async fn serve() -> Result<(), Error> {
     }
 }
 
-async fn tell_events(host: &Host, backlog: &mut mpsc::Receiver<Event>) {
-    let Ok(mut sink) = host.events().await else { return };
-    while let Some(event) = backlog.recv().await {
-        if sink.send(&event).await.is_err() {
-            return;
-        }
+async fn serve_session(host: &Host, calls: Calls, guest: &Arc<Guest>, untold: &mut Untold) -> After {
+    tokio::select! {
+        after = answer_calls(calls, guest) => after,
+        () = tell_events(host, untold) => After::EndSession,
+        () = host.ended() => After::EndSession,
     }
 }
 
-async fn answer_calls(mut calls: Calls, guest: &Arc<Guest>) {
+/// Events that no host has been told yet.
+struct Untold {
+    receiver: mpsc::Receiver<Event>,
+    /// Taken from the queue, and kept until it has been sent.
+    next: Option<Event>,
+}
+
+async fn tell_events(host: &Host, untold: &mut Untold) {
+    let Ok(mut sink) = host.events().await else {
+        return;
+    };
+    loop {
+        if untold.next.is_none() {
+            untold.next = untold.receiver.recv().await;
+        }
+        let Some(event) = &untold.next else { return };
+        if sink.send(event).await.is_err() {
+            return;
+        }
+        untold.next = None;
+    }
+}
+
+async fn answer_calls(mut calls: Calls, guest: &Arc<Guest>) -> After {
     let (end, mut ended) = mpsc::channel(1);
     loop {
         tokio::select! {
             incoming = calls.next() => {
-                let Some(incoming) = incoming else { return };
+                let Some(incoming) = incoming else { return After::EndSession };
                 let (guest, end) = (Arc::clone(guest), end.clone());
                 tokio::spawn(async move {
-                    if matches!(answer(incoming, &guest).await, After::EndSession) {
+                    let after = answer(incoming, &guest).await;
+                    if after != After::Serve {
                         // A second wish to end the session changes nothing.
-                        let _ = end.try_send(());
+                        let _ = end.try_send(after);
                     }
                 });
             }
-            _ = ended.recv() => return,
+            Some(after) = ended.recv() => return after,
         }
     }
 }
 
 async fn answer(incoming: Incoming, guest: &Guest) -> After {
     // A call that is cut short has nobody to answer to.
-    let Ok(Some(call)) = incoming.request().await else { return After::Serve };
-    let after = match call.request {
-        Request::Freeze => After::EndSession,
-        _ => After::Serve,
+    let Ok(Some(call)) = incoming.request().await else {
+        return After::Serve;
     };
     if let Request::Relay { port } = call.request {
         relay(call, port).await;
-        return after;
+        return After::Serve;
     }
-    let shutdown = matches!(call.request, Request::Shutdown);
-    let response = carry_out(&call.request, guest).await.unwrap_or_else(|error| failed(&error));
-    let refused = matches!(response, Response::Failed { .. });
+    let (response, after) = match carry_out(&call.request, guest).await {
+        Ok(response) => (response, what_follows(&call.request)),
+        Err(error) => (Response::Failed { message: error.to_string() }, After::Serve),
+    };
     // Where the answer cannot be written the session is over, and the host asks again in the next.
     let _ = call.answer(&response).await;
-    if shutdown {
-        boot::power_off();
+    after
+}
+
+fn what_follows(request: &Request) -> After {
+    match request {
+        Request::Freeze => After::EndSession,
+        Request::Shutdown => After::PowerOff,
+        _ => After::Serve,
     }
-    if refused { After::Serve } else { after }
 }
 
 async fn carry_out(request: &Request, guest: &Guest) -> Result<Response, Error> {
@@ -127,10 +157,6 @@ async fn carry_out(request: &Request, guest: &Guest) -> Result<Response, Error> 
         Request::Shutdown | Request::Relay { .. } => {}
     }
     Ok(Response::Done)
-}
-
-fn failed(error: &Error) -> Response {
-    Response::Failed { message: error.to_string() }
 }
 
 async fn relay(call: Call, port: u16) {
