@@ -53,6 +53,14 @@ pub enum BuildState {
     Deleting,
 }
 
+impl BuildState {
+    /// Whether nothing will be built any more.
+    #[must_use]
+    pub fn has_ended(self) -> bool {
+        !matches!(self, Self::Pending | Self::InProgress)
+    }
+}
+
 /// Whether a version may be launched from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]

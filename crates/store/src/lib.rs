@@ -3,6 +3,7 @@
 //! A write returns only once it is on the disk, so whoever shows its result to a client shows nothing that
 //! a crash could take back (invariant 2). The rules live with the callers: they run inside the transaction.
 
+pub mod builds;
 mod records;
 mod tx;
 

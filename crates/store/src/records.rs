@@ -88,15 +88,16 @@ pub struct VersionRecord {
     pub egress_network_connectors: Vec<String>,
 }
 
-/// The three sizes of a build's snapshot, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// The three sizes of a build's snapshot, in bytes; those are absent that a failed build did not come to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SnapshotSizes {
     /// What the memory file takes on the disk.
-    pub memory: u64,
+    pub memory: Option<u64>,
     /// The read-only layer with the container's files.
-    pub code_install: u64,
+    pub code_install: Option<u64>,
     /// What was written to the scratch disk before the snapshot.
-    pub disk: u64,
+    pub disk: Option<u64>,
 }
 
 /// One build of one version.
@@ -114,7 +115,7 @@ pub struct BuildRecord {
     pub state_reason: Option<String>,
     /// When it was asked for.
     pub created_at: u64,
-    /// Sizes of the snapshot, once there is one.
+    /// Sizes of what it made, once there is something.
     pub snapshot: Option<SnapshotSizes>,
 }
 
