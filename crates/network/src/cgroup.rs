@@ -7,6 +7,10 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
 use crate::config::InstanceTag;
 
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
@@ -118,6 +122,14 @@ impl Cgroups {
         Ok(Cgroup { dirs: self.parents().into_iter().map(|dir| dir.join(name)).collect() })
     }
 
+    /// Kills every process of a MicroVM's group, and returns once they have ended. Blocks.
+    pub fn kill(&self, name: &str) -> Result<(), CgroupError> {
+        for dir in &self.group(name)?.dirs {
+            kill_all(dir).map_err(failed("kill the processes of", dir))?;
+        }
+        Ok(())
+    }
+
     /// Removes a MicroVM's group, if it is there; its processes must have ended.
     pub fn remove(&self, name: &str) -> Result<(), CgroupError> {
         self.group(name)?.dirs.iter().try_for_each(|dir| remove_dir(dir))
@@ -196,6 +208,37 @@ fn delegate(dir: &Path) -> Result<(), CgroupError> {
     let file = dir.join("cgroup.subtree_control");
     let wanted = CONTROLLERS.map(|controller| format!("+{controller}")).join(" ");
     std::fs::write(&file, wanted).map_err(failed("give MicroVMs' groups the controllers by writing", &file))
+}
+
+/// A process that forks meanwhile has its child killed on the next look.
+fn kill_all(dir: &Path) -> io::Result<()> {
+    loop {
+        let list = match std::fs::read_to_string(dir.join("cgroup.procs")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            list => list?,
+        };
+        let pids: Vec<Pid> = list.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect();
+        if pids.is_empty() {
+            return Ok(());
+        }
+        for pid in pids {
+            kill_and_wait(pid)?;
+        }
+    }
+}
+
+/// By descriptor, so that no other process is ever hit; one that has ended already is what was wanted.
+fn kill_and_wait(pid: Pid) -> io::Result<()> {
+    let process = match pidfd_open(pid, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return Ok(()),
+        process => process?,
+    };
+    match pidfd_send_signal(&process, Signal::KILL) {
+        Err(Errno::SRCH) => return Ok(()),
+        sent => sent?,
+    }
+    poll(&mut [PollFd::new(&process, PollFlags::IN)], None)?;
+    Ok(())
 }
 
 fn remove_dir(dir: &Path) -> Result<(), CgroupError> {
