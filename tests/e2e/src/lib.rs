@@ -1,1 +1,23 @@
-//! End-to-end tests.
+//! The harness of the end-to-end tests and of the benchmark: a server of its own on a throw-away data directory, used
+//! as a user would, by the AWS CLI and by curl.
+//!
+//! Everything here panics where it fails, with what the program it ran had to say: to a test that is a failure.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking too")]
+
+pub mod artifact;
+pub mod census;
+pub mod command;
+pub mod http;
+pub mod image;
+pub mod microvm;
+pub mod server;
+pub mod wait;
+
+pub use artifact::Artifact;
+pub use http::Answer;
+pub use image::{Hooks, Image, ImageRequest};
+pub use microvm::Microvm;
+pub use serde_json::{Value as Json, json};
+pub use server::Server;
+pub use wait::until;

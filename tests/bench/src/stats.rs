@@ -1,0 +1,79 @@
+//! Samples, and what is told of them.
+
+use std::time::Duration;
+
+/// Durations measured for one figure.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Samples(Vec<Duration>);
+
+impl Samples {
+    pub(crate) fn push(&mut self, sample: Duration) {
+        let at = self.0.partition_point(|earlier| *earlier <= sample);
+        self.0.insert(at, sample);
+    }
+
+    pub(crate) fn min(&self) -> Option<Duration> {
+        self.0.first().copied()
+    }
+
+    /// The mean of the middle two where their number is even.
+    pub(crate) fn median(&self) -> Option<Duration> {
+        let middle = self.0.len() / 2;
+        if self.0.len().is_multiple_of(2) {
+            let lower = middle.checked_sub(1)?;
+            Some((self.0[lower] + self.0[middle]) / 2)
+        } else {
+            Some(self.0[middle])
+        }
+    }
+
+    /// The smallest sample that nine tenths of them do not exceed.
+    pub(crate) fn p90(&self) -> Option<Duration> {
+        let rank = (self.0.len() * 9).div_ceil(10);
+        rank.checked_sub(1).map(|at| self.0[at])
+    }
+}
+
+impl FromIterator<Duration> for Samples {
+    fn from_iter<T: IntoIterator<Item = Duration>>(samples: T) -> Self {
+        let mut all = Self(samples.into_iter().collect());
+        all.0.sort_unstable();
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn millis(values: impl IntoIterator<Item = u64>) -> Samples {
+        values.into_iter().map(Duration::from_millis).collect()
+    }
+
+    #[test]
+    fn an_odd_and_an_even_number_of_samples_have_their_median() {
+        assert_eq!(millis([9, 1, 5]).median(), Some(Duration::from_millis(5)));
+        assert_eq!(millis([8, 2, 4, 6]).median(), Some(Duration::from_millis(5)));
+        assert_eq!(millis([]).median(), None);
+    }
+
+    #[test]
+    fn nine_tenths_do_not_exceed_p90() {
+        assert_eq!(millis(1..=10).p90(), Some(Duration::from_millis(9)));
+        assert_eq!(millis(1..=20).p90(), Some(Duration::from_millis(18)));
+        assert_eq!(millis([7]).p90(), Some(Duration::from_millis(7)));
+        assert_eq!(millis([]).p90(), None);
+    }
+
+    #[test]
+    fn a_pushed_sample_finds_its_place() {
+        let mut samples = Samples::default();
+        for value in [5, 1, 3] {
+            samples.push(Duration::from_millis(value));
+        }
+        assert_eq!(
+            (samples.min(), samples.median()),
+            (Some(Duration::from_millis(1)), Some(Duration::from_millis(3)))
+        );
+    }
+}

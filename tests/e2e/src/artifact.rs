@@ -1,0 +1,80 @@
+//! Code artifacts: the zip that an image is made from.
+
+use std::io::{Cursor, Write};
+use std::path::{Path, PathBuf};
+
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
+
+use crate::command;
+
+/// Files to be zipped.
+#[derive(Debug, Clone, Default)]
+pub struct Artifact(Vec<(String, Vec<u8>)>);
+
+impl Artifact {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The files of a folder of the workspace, such as `examples/hello`.
+    ///
+    /// # Panics
+    /// Where it cannot be read.
+    #[must_use]
+    pub fn of(folder: &str) -> Self {
+        let root = command::workspace().join(folder);
+        files_below(&root).into_iter().fold(Self::new(), |artifact, path| {
+            let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+            artifact.file(&name, std::fs::read(&path).unwrap())
+        })
+    }
+
+    /// With a file, in place of one of the same name.
+    #[must_use]
+    pub fn file(mut self, name: &str, content: impl Into<Vec<u8>>) -> Self {
+        self.0.retain(|(other, _)| other != name);
+        self.0.push((name.to_owned(), content.into()));
+        self
+    }
+
+    /// The zip.
+    #[must_use]
+    pub fn zip(&self) -> Vec<u8> {
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, content) in &self.0 {
+            zip.start_file(name, SimpleFileOptions::default().unix_permissions(0o644)).unwrap();
+            zip.write_all(content).unwrap();
+        }
+        zip.finish().unwrap().into_inner()
+    }
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.unwrap().path())
+        .flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] })
+        .collect();
+    paths.sort();
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_is_zipped_with_what_replaces_its_files() {
+        let zipped = Artifact::of("examples/hello").file("Dockerfile", "FROM scratch\n").zip();
+        let mut archive = zip::ZipArchive::new(Cursor::new(zipped)).unwrap();
+        let mut dockerfile = String::new();
+        archive.by_name("Dockerfile").unwrap().read_to_string(&mut dockerfile).unwrap();
+        assert_eq!(dockerfile, "FROM scratch\n");
+        assert!(archive.by_name("app.py").is_ok());
+    }
+}

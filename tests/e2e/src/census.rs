@@ -1,0 +1,125 @@
+//! What a server has on its host, and must not leave behind.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use network::InstanceTag;
+
+use crate::command;
+
+/// The name of every VMM's process.
+pub const VMM: &str = "rekindle-vm";
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Everything of one server that exists, apart from its data.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Census {
+    /// Process ids of VMMs.
+    pub vmms: Vec<i32>,
+    /// Network namespaces.
+    pub namespaces: Vec<String>,
+    /// nftables tables.
+    pub tables: Vec<String>,
+    /// cgroup directories.
+    pub cgroups: Vec<PathBuf>,
+    /// What is left of MicroVMs in the data directory.
+    pub files: Vec<PathBuf>,
+}
+
+impl Census {
+    /// Counts what belongs to the server with this data directory.
+    #[must_use]
+    pub fn of(data_dir: &Path) -> Self {
+        let tag = InstanceTag::of_data_dir(data_dir);
+        Self {
+            vmms: vmms_of(data_dir),
+            namespaces: names(Path::new("/run/netns"), &format!("rk{tag}-")),
+            tables: tables(&format!("rekindle_{tag}")),
+            cgroups: cgroups(&format!("rekindle-{tag}")),
+            files: entries(&data_dir.join("microvms")),
+        }
+    }
+
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for Census {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { vmms, namespaces, tables, cgroups, files } = self;
+        write!(
+            f,
+            "VMMs {vmms:?}, namespaces {namespaces:?}, tables {tables:?}, cgroups {cgroups:?}, files {files:?}"
+        )
+    }
+}
+
+/// VMMs that belong to a data directory: they hold files of it open.
+#[must_use]
+pub fn vmms_of(data_dir: &Path) -> Vec<i32> {
+    let process = |path: PathBuf| {
+        let pid = path.file_name()?.to_str()?.parse().ok()?;
+        let comm = fs::read_to_string(path.join("comm")).ok()?;
+        (comm.trim_end() == VMM && holds_open(&path, data_dir)).then_some(pid)
+    };
+    let mut pids: Vec<i32> = entries(Path::new("/proc")).into_iter().filter_map(process).collect();
+    pids.sort_unstable();
+    pids
+}
+
+fn holds_open(process: &Path, data_dir: &Path) -> bool {
+    let inside = |link: PathBuf| fs::read_link(link).is_ok_and(|target| target.starts_with(data_dir));
+    entries(&process.join("fd")).into_iter().any(inside)
+}
+
+fn tables(name: &str) -> Vec<String> {
+    let listing = command::must(Command::new("nft").args(["list", "tables"]));
+    listing.lines().filter(|line| line.ends_with(name)).map(str::to_owned).collect()
+}
+
+/// In the unified hierarchy as in the older ones, which are a level deeper.
+fn cgroups(name: &str) -> Vec<PathBuf> {
+    let root = Path::new(CGROUPS);
+    let parents = std::iter::once(root.to_owned()).chain(entries(root));
+    parents.map(|parent| parent.join(name)).filter(|path| path.is_dir()).collect()
+}
+
+fn names(dir: &Path, prefix: &str) -> Vec<String> {
+    let name = |path: PathBuf| path.file_name()?.to_str().map(str::to_owned);
+    entries(dir).into_iter().filter_map(name).filter(|name| name.starts_with(prefix)).collect()
+}
+
+/// Of a directory that may be gone, or go while it is read.
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    let read = fs::read_dir(dir).into_iter().flatten();
+    read.filter_map(|entry| Some(entry.ok()?.path())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_directory_that_nobody_serves_has_nothing_but_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(vmms_of(dir.path()).is_empty());
+        let left = dir.path().join("microvms/microvm-x");
+        fs::create_dir_all(&left).unwrap();
+        assert_eq!(entries(&dir.path().join("microvms")), [left]);
+    }
+
+    #[test]
+    fn a_process_is_told_by_what_it_holds_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap();
+        let own = Path::new("/proc/self");
+        assert!(!holds_open(own, &path));
+        let _open = fs::File::create(path.join("x")).unwrap();
+        assert!(holds_open(own, &path));
+    }
+}

@@ -1,0 +1,211 @@
+//! Images made for a test.
+
+use std::time::Duration;
+
+use crate::{Artifact, Json, Server, json, until};
+
+/// For a build to succeed or fail, on a machine without hardware virtualization that builds two at once.
+pub const BUILD: Duration = Duration::from_secs(900);
+/// Where the tests' applications serve their hooks.
+pub const HOOKS_PORT: u16 = 9000;
+
+/// Which hooks an image has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hooks {
+    /// All six, with ample time.
+    All,
+    /// `ready` alone, which must succeed within these seconds.
+    Ready(u32),
+    /// `ready` with ample time, and `validate` within these seconds.
+    ReadyAndValidate(u32),
+    /// None.
+    Disabled,
+}
+
+impl Hooks {
+    /// The request's member.
+    #[must_use]
+    pub fn to_json(self) -> Json {
+        const AMPLE: u32 = 300;
+        match self {
+            Self::All => json!({
+                "port": HOOKS_PORT,
+                "microvmHooks": {
+                    "run": "ENABLED", "runTimeoutInSeconds": 30,
+                    "resume": "ENABLED", "resumeTimeoutInSeconds": 30,
+                    "suspend": "ENABLED", "suspendTimeoutInSeconds": 30,
+                    "terminate": "ENABLED", "terminateTimeoutInSeconds": 30,
+                },
+                "microvmImageHooks": {
+                    "ready": "ENABLED", "readyTimeoutInSeconds": AMPLE,
+                    "validate": "ENABLED", "validateTimeoutInSeconds": AMPLE,
+                },
+            }),
+            Self::Ready(seconds) => json!({
+                "port": HOOKS_PORT,
+                "microvmImageHooks": { "ready": "ENABLED", "readyTimeoutInSeconds": seconds },
+            }),
+            Self::ReadyAndValidate(seconds) => json!({
+                "port": HOOKS_PORT,
+                "microvmImageHooks": {
+                    "ready": "ENABLED", "readyTimeoutInSeconds": AMPLE,
+                    "validate": "ENABLED", "validateTimeoutInSeconds": seconds,
+                },
+            }),
+            Self::Disabled => json!({}),
+        }
+    }
+}
+
+/// An image to be made.
+#[derive(Debug, Clone)]
+pub struct ImageRequest<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// The zip's S3 URI.
+    pub uri: String,
+    /// Hooks.
+    pub hooks: Hooks,
+    /// Environment.
+    pub variables: Json,
+}
+
+impl<'a> ImageRequest<'a> {
+    /// From an artifact, which is uploaded; with every hook.
+    ///
+    /// # Panics
+    /// Where the upload fails.
+    pub fn of(server: &Server, name: &'a str, artifact: &Artifact) -> Self {
+        let uri = server.upload(&format!("{name}.zip"), &artifact.zip());
+        Self { name, uri, hooks: Hooks::All, variables: json!({}) }
+    }
+
+    /// With other hooks.
+    #[must_use]
+    pub fn hooks(self, hooks: Hooks) -> Self {
+        Self { hooks, ..self }
+    }
+
+    /// With environment variables.
+    #[must_use]
+    pub fn variables(self, variables: Json) -> Self {
+        Self { variables, ..self }
+    }
+
+    /// Asks for it.
+    ///
+    /// # Panics
+    /// Where it is refused.
+    #[must_use]
+    pub fn create(&self, server: &Server) -> Image {
+        let mut arguments: Vec<String> =
+            ["lambda-microvms", "create-microvm-image", "--name", self.name].map(str::to_owned).to_vec();
+        arguments.extend(self.configuration(server));
+        let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let created = server.aws(&words);
+        assert_eq!(created["state"], "CREATING", "{created}");
+        Image { arn: created["imageArn"].as_str().unwrap().to_owned() }
+    }
+
+    /// The arguments that create and update share.
+    #[must_use]
+    pub fn configuration(&self, server: &Server) -> Vec<String> {
+        [
+            ("--base-image-arn", server.base_image()),
+            ("--build-role-arn", server.build_role()),
+            ("--code-artifact", json!({ "uri": self.uri }).to_string()),
+            ("--hooks", self.hooks.to_json().to_string()),
+            ("--environment-variables", self.variables.to_string()),
+            ("--resources", json!([{ "minimumMemoryInMiB": 512 }]).to_string()),
+        ]
+        .into_iter()
+        .flat_map(|(name, value)| [name.to_owned(), value])
+        .collect()
+    }
+}
+
+/// An image that was asked for.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// ARN.
+    pub arn: String,
+}
+
+impl Image {
+    /// Its record.
+    ///
+    /// # Panics
+    /// Where there is none.
+    #[must_use]
+    pub fn get(&self, server: &Server) -> Json {
+        server.aws(&["lambda-microvms", "get-microvm-image", "--image-identifier", &self.arn])
+    }
+
+    /// Waits until nothing is under way; its record.
+    ///
+    /// # Panics
+    /// Where that takes too long.
+    #[must_use]
+    pub fn settled(&self, server: &Server) -> Json {
+        until(&format!("{} to settle", self.arn), BUILD, || {
+            let image = self.get(server);
+            let busy = image["state"].as_str().is_none_or(|state| state.ends_with("ING"));
+            (!busy).then_some(image)
+        })
+    }
+
+    /// Waits until it is built.
+    ///
+    /// # Panics
+    /// Where the build fails, with its reason and the end of its log.
+    #[must_use]
+    pub fn built(self, server: &Server) -> Self {
+        let image = self.settled(server);
+        if image["state"] != "CREATED" {
+            panic!("{}: {}", image["state"], self.build(server, "1.0"));
+        }
+        self
+    }
+
+    /// Waits until its build fails; the build.
+    ///
+    /// # Panics
+    /// Where it does not.
+    #[must_use]
+    pub fn failed(&self, server: &Server) -> Json {
+        let image = self.settled(server);
+        assert_eq!(image["state"], "CREATE_FAILED", "{image}");
+        assert_eq!(image["latestFailedImageVersion"], "1.0", "{image}");
+        let build = self.build(server, "1.0");
+        assert_eq!(build["buildState"], "FAILED", "{build}");
+        build
+    }
+
+    /// The first build of a version.
+    ///
+    /// # Panics
+    /// Where there is none.
+    #[must_use]
+    pub fn build(&self, server: &Server, version: &str) -> Json {
+        let which = ["--image-identifier", &self.arn, "--image-version", version];
+        let list = server.aws(&[&["lambda-microvms", "list-microvm-image-builds"][..], &which].concat());
+        let id =
+            list["items"][0]["buildId"].as_str().unwrap_or_else(|| panic!("no build: {list}")).to_owned();
+        server.aws(&[&["lambda-microvms", "get-microvm-image-build", "--build-id", &id][..], &which].concat())
+    }
+
+    /// Deletes it and waits until it is gone.
+    ///
+    /// # Panics
+    /// Where that takes too long.
+    pub fn delete(&self, server: &Server) {
+        let which = ["--image-identifier", &self.arn];
+        let deleted = server.aws(&[&["lambda-microvms", "delete-microvm-image"][..], &which].concat());
+        assert_eq!(deleted["state"], "DELETING", "{deleted}");
+        until(&format!("{} to be gone", self.arn), Duration::from_secs(60), || {
+            let all = server.aws(&["lambda-microvms", "list-microvm-images"]);
+            let items = all["items"].as_array().cloned().unwrap_or_default();
+            items.iter().all(|item| item["imageArn"] != self.arn.as_str()).then_some(())
+        });
+    }
+}
