@@ -1,0 +1,105 @@
+//! Where a server keeps what its guests are made of.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use engine::qemu::overlay::{self, OverlayError};
+use ids::{BuildId, ImageArn, ImageVersion, MicrovmId};
+use platform::SCRATCH_GIB;
+
+/// Why a server's directories could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DirsError {
+    /// One of them.
+    #[error("creating {dir}: {source}; check the disk's space and the permissions above it", dir = dir.display())]
+    Create {
+        /// Which.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An empty disk.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
+}
+
+/// The directories of one server.
+#[derive(Debug, Clone)]
+pub struct Dirs {
+    data: PathBuf,
+    run: PathBuf,
+}
+
+impl Dirs {
+    /// Durable things go below `data`. Sockets and pid files go below `/run`, which a reboot empties like the VMMs
+    /// themselves, and whose names stay short enough for a socket's address.
+    #[must_use]
+    pub fn new(data: &Path, instance: &network::InstanceTag) -> Self {
+        Self { data: data.to_owned(), run: PathBuf::from(format!("/run/rekindle-{instance}")) }
+    }
+
+    /// One directory for each running guest.
+    #[must_use]
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// What snapshots depend on (see the `platform` crate).
+    #[must_use]
+    pub fn platforms(&self) -> PathBuf {
+        self.data.join("platforms")
+    }
+
+    /// An empty disk of so many bytes, to be laid over another.
+    #[must_use]
+    pub fn overlay(&self, bytes: u64) -> PathBuf {
+        self.data.join("overlays").join(format!("{bytes}.qcow2"))
+    }
+
+    /// Makes the directories, and an empty overlay for every size of scratch disk.
+    ///
+    /// # Errors
+    /// Where the data directory or `/run` cannot be written, or `qemu-img` fails.
+    pub async fn prepare(&self) -> Result<(), DirsError> {
+        let below =
+            ["platforms", "overlays", "images", "microvms", "builds"].map(|name| self.data.join(name));
+        for dir in below.iter().chain([&self.run]) {
+            fs::create_dir_all(dir).map_err(|source| DirsError::Create { dir: dir.clone(), source })?;
+        }
+        for bytes in SCRATCH_GIB.map(|gib| gib << 30) {
+            let path = self.overlay(bytes);
+            if !path.exists() {
+                let new = path.with_extension("new");
+                overlay::make_template(&new, bytes).await?;
+                fs::rename(&new, &path).map_err(|source| DirsError::Create { dir: path, source })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The image's published versions.
+    #[must_use]
+    pub fn image(&self, image: &ImageArn) -> PathBuf {
+        let place = format!("{}-{}", image.account, image.region);
+        self.data.join("images").join(place).join(image.name.as_str())
+    }
+
+    /// One published version.
+    #[must_use]
+    pub fn version(&self, image: &ImageArn, version: ImageVersion) -> PathBuf {
+        self.image(image).join(version.to_string())
+    }
+
+    /// A MicroVM's private disk and, while it sleeps, its memory.
+    #[must_use]
+    pub fn microvm(&self, id: MicrovmId) -> PathBuf {
+        self.data.join("microvms").join(id.to_string())
+    }
+
+    /// What a build needs while it is under way.
+    #[must_use]
+    pub fn build(&self, id: BuildId) -> PathBuf {
+        self.data.join("builds").join(id.to_string())
+    }
+}

@@ -1,0 +1,206 @@
+//! One running guest.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use agent_proto::host::Channel;
+use agent_proto::{ENTROPY_BYTES, Event, HookCall, HookOutcome, NewLife, Request, Response};
+use engine::{CommandError, Machine, SaveError};
+use network::Slot;
+use tokio::sync::mpsc;
+
+use crate::GuestError;
+use crate::host::{Host, end};
+
+/// For the agent to do what takes no application's time: freezing, a new life, thawing.
+const STEP_SECONDS: u64 = 30;
+/// How much longer than its own limit a hook's answer is waited for.
+const HOOK_GRACE: Duration = Duration::from_secs(10);
+
+/// A guest that runs, with the session to its agent. Dropped without [`Guest::end`] it goes on running.
+pub struct Guest {
+    host: Arc<Host>,
+    name: String,
+    slot: Slot,
+    machine: Box<dyn Machine>,
+    channel: Channel,
+    events: Option<mpsc::Receiver<Event>>,
+}
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guest")
+            .field("name", &self.name)
+            .field("pid", &self.machine.pid())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Guest {
+    /// Seconds from the VMM's start to the agent's first word.
+    pub(crate) const BOOT_TIME: u64 = 180;
+    /// The same from a snapshot.
+    pub(crate) const RESTORE_TIME: u64 = 60;
+
+    /// Greets the agent of a machine that runs. The machine is ended where that fails.
+    pub(crate) async fn establish(
+        host: Arc<Host>,
+        name: &str,
+        slot: Slot,
+        machine: Box<dyn Machine>,
+        seconds: u64,
+    ) -> Result<Self, GuestError> {
+        match greet(&host, &*machine, seconds).await {
+            Ok((channel, events)) => {
+                Ok(Self { host, name: name.to_owned(), slot, machine, channel, events: Some(events) })
+            }
+            Err(error) => {
+                end(&*machine).await;
+                host.release(name, Some(slot));
+                Err(error)
+            }
+        }
+    }
+
+    /// The session with the agent.
+    #[must_use]
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// Process id of the VMM.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.machine.pid()
+    }
+
+    /// What the guest tells unasked, for whoever takes it first.
+    pub fn take_events(&mut self) -> Option<mpsc::Receiver<Event>> {
+        self.events.take()
+    }
+
+    /// Has the agent do something within `limit`; an answer that says it failed is an error.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn call(
+        &self,
+        doing: &'static str,
+        request: &Request,
+        limit: Duration,
+    ) -> Result<Response, GuestError> {
+        match tokio::time::timeout(limit, self.channel.call(request)).await {
+            Ok(Ok(Response::Failed { message })) => Err(GuestError::Failed(message)),
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(timed_out(&*self.machine, doing, limit.as_secs()).await),
+        }
+    }
+
+    /// Calls a hook of the application once.
+    ///
+    /// # Errors
+    /// [`GuestError`] where the agent does not answer; what the application does is in the outcome.
+    pub async fn hook(&self, call: HookCall) -> Result<HookOutcome, GuestError> {
+        let limit = Duration::from_millis(call.timeout_ms) + HOOK_GRACE;
+        match self.call("calling a hook", &Request::Hook(call), limit).await? {
+            Response::Hook(outcome) => Ok(outcome),
+            _ => Err(agent_proto::host::CallError::WrongAnswer.into()),
+        }
+    }
+
+    /// Stops every process of the application; afterwards the agent waits for a new session.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn freeze(&self) -> Result<(), GuestError> {
+        self.step("freezing the application", &Request::Freeze).await
+    }
+
+    /// Gives a restored guest a clock, entropy and connections of its own, then lets its application run (invariant 5).
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn begin_life(&self) -> Result<(), GuestError> {
+        let mut entropy = vec![0; ENTROPY_BYTES];
+        getrandom::fill(&mut entropy).map_err(GuestError::Random)?;
+        let new = NewLife { wall_clock: now_nanos(), entropy };
+        self.step("beginning a new life", &Request::BeginLife(new)).await
+    }
+
+    /// Lets the application run.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn thaw(&self) -> Result<(), GuestError> {
+        self.step("thawing the application", &Request::Thaw).await
+    }
+
+    /// Of a guest that was booted: makes its memory file and `device_state` durable. It no longer runs afterwards.
+    ///
+    /// # Errors
+    /// [`SaveError`].
+    pub async fn save_full(&self, device_state: &Path) -> Result<(), SaveError> {
+        self.machine.save_full(device_state).await
+    }
+
+    /// Of a guest that was restored: stops it and makes what differs from its snapshot durable.
+    ///
+    /// # Errors
+    /// [`SaveError`].
+    pub async fn save_diff(&self, device_state: &Path, diff: &Path) -> Result<(), SaveError> {
+        self.machine.pause().await?;
+        self.machine.save_diff(device_state, diff).await.map(drop)
+    }
+
+    /// What the guest's kernel last printed.
+    ///
+    /// # Errors
+    /// [`CommandError`] where the VMM does not answer.
+    pub async fn console(&self) -> Result<String, CommandError> {
+        self.machine.console().await
+    }
+
+    /// Returns when the VMM is gone or the agent can no longer be reached, with the reason.
+    pub async fn lost(&self) -> &'static str {
+        tokio::select! {
+            _ = self.machine.wait_exit() => "The MicroVM's virtual machine ended unexpectedly.",
+            () = self.channel.ended() => "The MicroVM's virtual machine no longer answers.",
+        }
+    }
+
+    /// Ends it at once and releases everything it had.
+    pub async fn end(self) {
+        end(&*self.machine).await;
+        self.host.release(&self.name, Some(self.slot));
+    }
+
+    async fn step(&self, doing: &'static str, request: &Request) -> Result<(), GuestError> {
+        self.call(doing, request, Duration::from_secs(STEP_SECONDS)).await.map(drop)
+    }
+}
+
+async fn greet(
+    host: &Host,
+    machine: &dyn Machine,
+    seconds: u64,
+) -> Result<(Channel, mpsc::Receiver<Event>), GuestError> {
+    let stream = machine.channel().await.map_err(agent_proto::HandshakeError::from)?;
+    let session = Channel::establish(stream, host.resolver());
+    match tokio::time::timeout(Duration::from_secs(seconds), session).await {
+        Ok(session) => Ok(session?),
+        Err(_) => Err(timed_out(machine, "waiting for its agent", seconds).await),
+    }
+}
+
+async fn timed_out(machine: &dyn Machine, doing: &'static str, seconds: u64) -> GuestError {
+    const CONSOLE_TAIL: usize = 1000;
+    let console = machine.console().await.unwrap_or_default();
+    let tail = console.char_indices().rev().nth(CONSOLE_TAIL).map_or(0, |(at, _)| at);
+    GuestError::Timeout { doing, seconds, console: console[tail..].trim().to_owned() }
+}
+
+fn now_nanos() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,273 @@
+//! Starting guests, finding them again, and clearing away what is left of them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use agent_proto::host::Resolver;
+use engine::{Disk, Engine, Jail, Machine, MachineSpec, Restore};
+use network::cgroup::{Cgroups, Limits};
+use network::{Pool, Slot, dns};
+use serde::{Deserialize, Serialize};
+
+use crate::{Guest, GuestError};
+
+/// Memory of a VMM beyond its guest's: translated code, device buffers, page cache of what it reads.
+const VMM_MEMORY: u64 = 1 << 30;
+/// Threads of a VMM: vCPUs, its own, and those that wait for disks.
+const VMM_THREADS: u64 = 256;
+/// CPU of a VMM beyond its guest's vCPUs, in thousandths.
+const VMM_CPU_MILLIS: u64 = 1000;
+/// What is known of a guest besides what the engine notes.
+const RECORD: &str = "guest.json";
+
+/// What a guest consists of. To be restored it must have the shape that was saved.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// bzImage.
+    pub kernel: PathBuf,
+    /// With the agent in it.
+    pub initramfs: PathBuf,
+    /// In the order in which they were when it was saved.
+    pub disks: Vec<Disk>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    slot: String,
+}
+
+/// What every guest needs of this machine.
+pub struct Host {
+    engine: Arc<dyn Engine>,
+    pool: Pool,
+    cgroups: Cgroups,
+    resolver: Resolver,
+    run: PathBuf,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("run", &self.run).finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// A host whose guests' directories are below `run` and whose guests resolve names with `upstreams`.
+    #[must_use]
+    pub fn new(
+        engine: Arc<dyn Engine>,
+        pool: Pool,
+        cgroups: Cgroups,
+        upstreams: Vec<SocketAddr>,
+        run: &Path,
+    ) -> Arc<Self> {
+        Arc::new(Self { engine, pool, cgroups, resolver: resolver(upstreams), run: run.to_owned() })
+    }
+
+    /// Boots a guest whose memory is the new file `memory`. Nothing else may run under its name.
+    ///
+    /// # Errors
+    /// [`GuestError`]; nothing of the guest remains then.
+    pub async fn boot(
+        self: &Arc<Self>,
+        name: &str,
+        shape: Shape,
+        memory: PathBuf,
+    ) -> Result<Guest, GuestError> {
+        let slot = self.pool.acquire().await?;
+        let started = match self.prepare(name, shape, &slot) {
+            Ok(spec) => self.engine.boot(spec, memory).await.map_err(GuestError::from),
+            Err(error) => Err(error),
+        };
+        self.greet(name, slot, started, Guest::BOOT_TIME).await
+    }
+
+    /// Starts a guest from a snapshot; it runs when this returns, but the application in it is frozen.
+    ///
+    /// # Errors
+    /// [`GuestError`]; nothing of the guest remains then.
+    pub async fn restore(
+        self: &Arc<Self>,
+        name: &str,
+        shape: Shape,
+        from: Restore,
+    ) -> Result<Guest, GuestError> {
+        let slot = self.pool.acquire().await?;
+        let started = match self.prepare(name, shape, &slot) {
+            Ok(spec) => self.engine.restore(spec, from).await.map_err(GuestError::from),
+            Err(error) => Err(error),
+        };
+        self.greet(name, slot, started, Guest::RESTORE_TIME).await
+    }
+
+    /// Takes charge again of a guest that an earlier server started. `None` where it no longer runs.
+    ///
+    /// # Errors
+    /// [`GuestError`]; the guest is left as it is then.
+    pub async fn adopt(self: &Arc<Self>, name: &str) -> Result<Option<Guest>, GuestError> {
+        let Some(record) = self.record(name)? else { return Ok(None) };
+        let Some(machine) = self.engine.adopt(&self.dir(name)).await? else { return Ok(None) };
+        let slot = self.pool.adopt(&record.slot)?;
+        // A server that stopped in the middle of a save left the vCPUs stopped.
+        machine.cont().await?;
+        Guest::establish(Arc::clone(self), name, slot, machine, Guest::RESTORE_TIME).await.map(Some)
+    }
+
+    /// Ends whatever runs under this name, and releases everything it had.
+    pub async fn discard(&self, name: &str) {
+        let slot = self.record(name).ok().flatten().and_then(|record| self.pool.adopt(&record.slot).ok());
+        let (cgroups, group) = (self.cgroups.clone(), name.to_owned());
+        let killed = tokio::task::spawn_blocking(move || cgroups.kill(&group)).await;
+        if let Ok(Err(error)) = killed {
+            tracing::error!(name, %error, "cannot end a left-over VMM");
+        }
+        self.release(name, slot);
+    }
+
+    /// Discards every guest but those named in `keep`, and the slots and cgroups that belong to none of them.
+    ///
+    /// # Errors
+    /// [`GuestError`] where what is there cannot be listed.
+    pub async fn reap(&self, keep: &BTreeSet<String>) -> Result<(), GuestError> {
+        for name in self.names()?.difference(keep) {
+            tracing::info!(name, "discarding a left-over guest");
+            self.discard(name).await;
+        }
+        let records = keep.iter().filter_map(|name| self.record(name).ok().flatten());
+        let slots = records.map(|record| record.slot).collect();
+        if let Err(error) = self.pool.reap(slots).await {
+            tracing::warn!(%error, "cannot remove left-over network slots; the next start tries again");
+        }
+        self.cgroups.reap(keep)?;
+        Ok(())
+    }
+
+    /// The guest's VMM ended, or never started: everything else goes too.
+    pub(crate) fn release(&self, name: &str, slot: Option<Slot>) {
+        if let Some(slot) = slot {
+            self.pool.release(slot);
+        }
+        if let Err(error) = self.cgroups.remove(name) {
+            tracing::warn!(name, %error, "cannot remove a guest's cgroup; the next start tries again");
+        }
+        let dir = self.dir(name);
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(dir = %dir.display(), %error, "cannot remove a guest's directory");
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn resolver(&self) -> Resolver {
+        Arc::clone(&self.resolver)
+    }
+
+    async fn greet(
+        self: &Arc<Self>,
+        name: &str,
+        slot: Slot,
+        started: Result<Box<dyn Machine>, GuestError>,
+        seconds: u64,
+    ) -> Result<Guest, GuestError> {
+        match started {
+            Ok(machine) => Guest::establish(Arc::clone(self), name, slot, machine, seconds).await,
+            Err(error) => {
+                self.release(name, Some(slot));
+                Err(error)
+            }
+        }
+    }
+
+    fn prepare(&self, name: &str, shape: Shape, slot: &Slot) -> Result<MachineSpec, GuestError> {
+        let dir = self.dir(name);
+        fs::create_dir_all(&dir).map_err(GuestError::file("creating", &dir))?;
+        let record = dir.join(RECORD);
+        serde_json::to_vec(&Record { slot: slot.name.clone() })
+            .map_err(io::Error::from)
+            .and_then(|json| fs::write(&record, json))
+            .map_err(GuestError::file("writing", &record))?;
+        let limits = Limits {
+            memory_bytes: (u64::from(shape.memory_mib) << 20) + VMM_MEMORY,
+            pids: u64::from(shape.vcpus) + VMM_THREADS,
+            cpu_millis: Some(u64::from(shape.vcpus) * 1000 + VMM_CPU_MILLIS),
+        };
+        let cgroup = self.cgroups.create(name, &limits)?;
+        Ok(MachineSpec {
+            name: name.to_owned(),
+            run_dir: dir,
+            memory_mib: shape.memory_mib,
+            vcpus: shape.vcpus,
+            kernel: shape.kernel,
+            initramfs: shape.initramfs,
+            cmdline: String::new(),
+            disks: shape.disks,
+            tap: Some(slot.tap.clone()),
+            jail: Jail {
+                netns: Some(slot.netns.clone()),
+                cgroups: cgroup.dirs,
+                uid: slot.uid,
+                gid: slot.uid,
+            },
+        })
+    }
+
+    fn dir(&self, name: &str) -> PathBuf {
+        self.run.join(name)
+    }
+
+    fn record(&self, name: &str) -> Result<Option<Record>, GuestError> {
+        let path = self.dir(name).join(RECORD);
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(|error| GuestError::file("reading", &path)(error.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(GuestError::file("reading", &path)(error)),
+        }
+    }
+
+    fn names(&self) -> Result<BTreeSet<String>, GuestError> {
+        let list = match fs::read_dir(&self.run) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            list => list.map_err(GuestError::file("listing", &self.run))?,
+        };
+        let names = list.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.collect())
+    }
+}
+
+/// Kills a machine and waits until it is gone.
+pub(crate) async fn end(machine: &dyn Machine) {
+    let ended = match machine.kill() {
+        Ok(()) => machine.wait_exit().await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = ended {
+        tracing::error!(pid = machine.pid(), %error, "cannot end a VMM");
+    }
+}
+
+fn resolver(upstreams: Vec<SocketAddr>) -> Resolver {
+    let upstreams: Arc<[SocketAddr]> = upstreams.into();
+    Arc::new(move |query| {
+        let upstreams = Arc::clone(&upstreams);
+        Box::pin(async move {
+            match dns::forward(&query, &upstreams).await {
+                Ok(answer) => Some(answer),
+                Err(error) => {
+                    tracing::debug!(%error, "a guest's name was not resolved");
+                    dns::server_failure(&query)
+                }
+            }
+        })
+    })
+}
