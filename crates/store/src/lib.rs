@@ -15,8 +15,8 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
 pub use records::{
-    BuildRecord, CodeArtifact, HookSettings, ImageRecord, MicrovmRecord, SnapshotSizes, TokenRecord,
-    VersionRecord,
+    Architecture, BuildRecord, CodeArtifact, HookSettings, ImageRecord, LogSettings, MicrovmRecord,
+    SnapshotSizes, TokenRecord, VersionRecord,
 };
 pub use tx::Tx;
 

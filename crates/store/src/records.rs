@@ -31,6 +31,29 @@ pub struct CodeArtifact {
     pub uri: String,
 }
 
+/// Where output goes, as the client asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogSettings {
+    /// Nowhere.
+    Disabled,
+    /// To a log group and stream; what is absent has a default.
+    CloudWatch {
+        /// The group's name.
+        group: Option<String>,
+        /// The stream's name.
+        stream: Option<String>,
+    },
+}
+
+/// An instruction set, as the client asked for it. What a build is made for is the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Architecture {
+    /// 64-bit Arm.
+    Arm64,
+    /// 64-bit x86.
+    X86_64,
+}
+
 /// Which hooks the application answers, and how long each may take, in seconds (SPEC §4.1). None: disabled.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -86,6 +109,20 @@ pub struct VersionRecord {
     pub all_capabilities: bool,
     /// ARNs of the egress connectors.
     pub egress_network_connectors: Vec<String>,
+    /// Where the build's output goes. None: the default place.
+    #[serde(default)]
+    pub logging: Option<LogSettings>,
+    /// Instruction sets asked for. Empty: the host's.
+    #[serde(default)]
+    pub cpu_architectures: Vec<Architecture>,
+}
+
+impl VersionRecord {
+    /// Whether it may be launched from: SUCCESSFUL and ACTIVE.
+    #[must_use]
+    pub fn is_runnable(&self) -> bool {
+        self.state == BuildState::Successful && self.status == VersionStatus::Active
+    }
 }
 
 /// The three sizes of a build's snapshot, in bytes; those are absent that a failed build did not come to.
@@ -138,8 +175,14 @@ pub struct MicrovmRecord {
     pub run_hook_payload: Option<String>,
     /// ARNs of the ingress connectors.
     pub ingress_network_connectors: Vec<String>,
+    /// Whether those let requests to its endpoint in: without, the proxy refuses every one, and only hooks are called.
+    #[serde(default)]
+    pub http_ingress: bool,
     /// ARNs of the egress connectors.
     pub egress_network_connectors: Vec<String>,
+    /// Where the application's output goes. None: the default place, if there is a role to write it.
+    #[serde(default)]
+    pub logging: Option<LogSettings>,
     /// Where its life stands.
     pub life: Microvm,
 }
@@ -149,8 +192,11 @@ pub struct MicrovmRecord {
 pub struct TokenRecord {
     /// Hash of the parameters: the same token with others is a conflict.
     pub fingerprint: String,
-    /// Id or ARN of what was made.
+    /// Id or ARN of what was made, or changed.
     pub result: String,
+    /// The version that was made, where it was one of an image.
+    #[serde(default)]
+    pub version: Option<ImageVersion>,
     /// When.
     pub created_at: u64,
 }

@@ -37,7 +37,9 @@ fn microvm() -> MicrovmRecord {
         execution_role_arn: None,
         run_hook_payload: Some("{}".into()),
         ingress_network_connectors: vec![],
+        http_ingress: true,
         egress_network_connectors: vec![],
+        logging: None,
         life: Microvm::new(Policy { maximum_duration_seconds: 60, idle: None }, 5),
     }
 }
@@ -118,6 +120,8 @@ fn version(name: &str) -> VersionRecord {
         minimum_memory_mib: 2048,
         all_capabilities: false,
         egress_network_connectors: vec![],
+        logging: None,
+        cpu_architectures: vec![],
     }
 }
 
@@ -184,4 +188,86 @@ async fn a_build_that_fails_says_why_and_what_it_made() {
     assert_eq!(states(&store, id), ended);
     let build = store.read(|tx| tx.build(id)).unwrap().unwrap();
     assert_eq!((build.state_reason.as_deref(), build.snapshot), (Some("no Dockerfile"), Some(made)));
+}
+
+#[tokio::test]
+async fn the_latest_versions_are_found_by_how_they_ended() {
+    let (_dir, store) = open();
+    let mut versions = Vec::new();
+    let mut number = ImageVersion::FIRST;
+    for (state, status) in [
+        (BuildState::Successful, VersionStatus::Active),
+        (BuildState::Failed, VersionStatus::Inactive),
+        (BuildState::Successful, VersionStatus::Inactive),
+        (BuildState::InProgress, VersionStatus::Inactive),
+    ] {
+        versions.push(VersionRecord { version: number, state, status, ..version("a") });
+        number = number.next();
+    }
+    store.write(move |tx| versions.iter().try_for_each(|version| tx.put_version(version))).await.unwrap();
+    let of = |record: Option<VersionRecord>| record.map(|record| record.version.major());
+    let latest = |tx: &Tx<'_>| {
+        let image = arn("a");
+        Ok::<_, StoreError>((tx.latest_runnable_version(&image)?, tx.latest_failed_version(&image)?))
+    };
+    let (runnable, failed) = store.read(latest).unwrap();
+    assert_eq!((of(runnable), of(failed)), (Some(1), Some(2)));
+    let older = store.read(|tx| tx.versions_before(&arn("a"), Some(number), 2)).unwrap();
+    assert_eq!(older.iter().map(|record| record.version.major()).collect::<Vec<_>>(), [4, 3]);
+    assert_eq!(store.read(|tx| tx.count_versions(&arn("a"))).unwrap(), 4);
+}
+
+#[tokio::test]
+async fn what_ended_long_ago_is_forgotten_but_nothing_alive() {
+    let (_dir, store) = open();
+    let (mut gone, alive) = (microvm(), microvm());
+    gone.life.apply(&Event::TerminateRequested, 6).unwrap();
+    gone.life.apply(&Event::Released, 7).unwrap();
+    let written = [gone.clone(), alive.clone()];
+    store.write(move |tx| written.iter().try_for_each(|vm| tx.put_microvm(vm))).await.unwrap();
+    let left = async |moment| {
+        store.write(move |tx| tx.forget_microvms_terminated_before(moment, 10)).await.unwrap();
+        store.read(|tx| tx.microvms(&alive.account, "", 10)).unwrap().len()
+    };
+    assert_eq!(left(7).await, 2);
+    assert_eq!(left(8).await, 1);
+    assert!(store.read(|tx| tx.microvm(alive.id)).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_deleted_image_takes_the_tokens_that_led_to_it_along() {
+    let (_dir, store) = open();
+    let account = arn("a").account;
+    let token = TokenRecord {
+        fingerprint: "f".into(),
+        result: arn("a").to_string(),
+        version: Some(ImageVersion::FIRST),
+        created_at: 1,
+    };
+    let (owner, record) = (account.clone(), token.clone());
+    store
+        .write(move |tx| {
+            tx.put_image(&image("a"))?;
+            tx.put_token(&owner, "CreateMicrovmImage", "t", &record)
+        })
+        .await
+        .unwrap();
+    let found = || store.read(|tx| tx.token(&account, "CreateMicrovmImage", "t")).unwrap();
+    assert_eq!(found(), Some(token));
+    store.write(|tx| tx.delete_image(&arn("a"))).await.unwrap();
+    assert_eq!(found(), None);
+}
+
+/// The listing's statement, as SQLite would run it.
+#[tokio::test]
+async fn pages_of_microvms_are_found_in_an_index_however_deep() {
+    let (dir, _store) = open();
+    let connection = rusqlite::Connection::open(dir.path().join("db")).unwrap();
+    for filter in ["account = 'x'", "image = 'x'", "image = 'x' AND version = 1"] {
+        let sql = format!(
+            "EXPLAIN QUERY PLAN SELECT doc FROM microvms WHERE {filter} AND id > 'y' ORDER BY id LIMIT 5"
+        );
+        let plan: String = connection.query_row(&sql, [], |row| row.get(3)).unwrap();
+        assert!(plan.starts_with("SEARCH") && plan.contains("id>?"), "{filter}: {plan}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Reads and writes inside one transaction.
 
 use ids::{AccountId, BuildId, EndpointId, ImageArn, ImageVersion, MicrovmId};
-use lifecycle::microvm::State;
+use lifecycle::image::{BuildState, ImageState};
 use rusqlite::{Connection, OptionalExtension, Params, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -44,12 +44,33 @@ impl<'a> Tx<'a> {
     /// [`StoreError`].
     pub fn put_image(&self, image: &ImageRecord) -> Result<()> {
         self.run(
-            "INSERT OR REPLACE INTO images (arn, account, doc) VALUES (?1, ?2, ?3)",
-            params![image.arn.to_string(), image.arn.account.to_string(), doc("image", image)?],
+            "INSERT OR REPLACE INTO images (arn, account, deleting, doc) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                image.arn.to_string(),
+                image.arn.account.to_string(),
+                image.state == ImageState::Deleting,
+                doc("image", image)?
+            ],
         )
     }
 
-    /// Removes an image with its versions and builds.
+    /// How many images `account` has.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn count_images(&self, account: &AccountId) -> Result<usize> {
+        self.count("SELECT count(*) FROM images WHERE account = ?1", [account.to_string()])
+    }
+
+    /// Every image that is being deleted, for the look around after a restart.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn deleting_images(&self) -> Result<Vec<ImageRecord>> {
+        self.many("image", "SELECT doc FROM images WHERE deleting = 1 ORDER BY arn", [])
+    }
+
+    /// Removes an image with its versions, its builds and the tokens that led to it: its name is free again.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -57,6 +78,7 @@ impl<'a> Tx<'a> {
         let arn = arn.to_string();
         self.run("DELETE FROM builds WHERE image = ?1", [&arn])?;
         self.run("DELETE FROM versions WHERE image = ?1", [&arn])?;
+        self.run("DELETE FROM tokens WHERE result = ?1", [&arn])?;
         self.run("DELETE FROM images WHERE arn = ?1", [&arn])
     }
 
@@ -78,14 +100,65 @@ impl<'a> Tx<'a> {
         self.many("version", SQL, [image.to_string()])
     }
 
+    /// Up to `limit` versions of an image that are older than `before`, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn versions_before(
+        &self,
+        image: &ImageArn,
+        before: Option<ImageVersion>,
+        limit: usize,
+    ) -> Result<Vec<VersionRecord>> {
+        const SQL: &str =
+            "SELECT doc FROM versions WHERE image = ?1 AND version < ?2 ORDER BY version DESC LIMIT ?3";
+        // No version has a number beyond 32 bits.
+        let before = before.map_or(i64::MAX, |version| version.major().into());
+        self.many("version", SQL, params![image.to_string(), before, limit])
+    }
+
+    /// How many versions an image has.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn count_versions(&self, image: &ImageArn) -> Result<usize> {
+        self.count("SELECT count(*) FROM versions WHERE image = ?1", [image.to_string()])
+    }
+
+    /// The newest version of an image that is SUCCESSFUL and ACTIVE.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn latest_runnable_version(&self, image: &ImageArn) -> Result<Option<VersionRecord>> {
+        const SQL: &str =
+            "SELECT doc FROM versions WHERE image = ?1 AND runnable = 1 ORDER BY version DESC LIMIT 1";
+        self.one("version", SQL, [image.to_string()])
+    }
+
+    /// The newest version of an image that FAILED.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn latest_failed_version(&self, image: &ImageArn) -> Result<Option<VersionRecord>> {
+        const SQL: &str =
+            "SELECT doc FROM versions WHERE image = ?1 AND failed = 1 ORDER BY version DESC LIMIT 1";
+        self.one("version", SQL, [image.to_string()])
+    }
+
     /// Writes a version.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn put_version(&self, version: &VersionRecord) -> Result<()> {
         self.run(
-            "INSERT OR REPLACE INTO versions (image, version, doc) VALUES (?1, ?2, ?3)",
-            params![version.image.to_string(), version.version.major(), doc("version", version)?],
+            "INSERT OR REPLACE INTO versions (image, version, runnable, failed, doc) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![
+                version.image.to_string(),
+                version.version.major(),
+                version.is_runnable(),
+                version.state == BuildState::Failed,
+                doc("version", version)?
+            ],
         )
     }
 
@@ -114,17 +187,37 @@ impl<'a> Tx<'a> {
         self.many("build", "SELECT doc FROM builds ORDER BY id", [])
     }
 
+    /// Every build that has not ended, for the look around after a restart.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn unfinished_builds(&self) -> Result<Vec<BuildRecord>> {
+        self.many("build", "SELECT doc FROM builds WHERE ended = 0 ORDER BY account, id", [])
+    }
+
+    /// How many builds of `account` have not ended.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn count_unfinished_builds(&self, account: &AccountId) -> Result<usize> {
+        const SQL: &str = "SELECT count(*) FROM builds WHERE account = ?1 AND ended = 0";
+        self.count(SQL, [account.to_string()])
+    }
+
     /// Writes a build.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn put_build(&self, build: &BuildRecord) -> Result<()> {
         self.run(
-            "INSERT OR REPLACE INTO builds (id, image, version, doc) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT OR REPLACE INTO builds (id, account, image, version, ended, doc) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![
                 build.id.to_string(),
+                build.image.account.to_string(),
                 build.image.to_string(),
                 build.version.major(),
+                build.state.has_ended(),
                 doc("build", build)?
             ],
         )
@@ -166,10 +259,15 @@ impl<'a> Tx<'a> {
         after: &str,
         limit: usize,
     ) -> Result<Vec<MicrovmRecord>> {
-        const SQL: &str = "SELECT doc FROM microvms \
-            WHERE image = ?1 AND (?2 IS NULL OR version = ?2) AND id > ?3 ORDER BY id LIMIT ?4";
-        let version = version.map(ImageVersion::major);
-        self.many("MicroVM", SQL, params![image.to_string(), version, after, limit])
+        // Two statements, as each finds its page in an index of its own.
+        const OF_IMAGE: &str = "SELECT doc FROM microvms WHERE image = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+        const OF_VERSION: &str = "SELECT doc FROM microvms \
+            WHERE image = ?1 AND version = ?4 AND id > ?2 ORDER BY id LIMIT ?3";
+        let image = image.to_string();
+        match version {
+            None => self.many("MicroVM", OF_IMAGE, params![image, after, limit]),
+            Some(version) => self.many("MicroVM", OF_VERSION, params![image, after, limit, version.major()]),
+        }
     }
 
     /// How many MicroVMs of an image are not terminated.
@@ -177,8 +275,17 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// [`StoreError`].
     pub fn live_microvms_of(&self, image: &ImageArn) -> Result<usize> {
-        const SQL: &str = "SELECT count(*) FROM microvms WHERE image = ?1 AND live = 1";
-        Ok(self.connection.query_row(SQL, [image.to_string()], |row| row.get(0))?)
+        const SQL: &str = "SELECT count(*) FROM microvms WHERE image = ?1 AND terminated_at IS NULL";
+        self.count(SQL, [image.to_string()])
+    }
+
+    /// How many MicroVMs of `account` are not terminated.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn count_live_microvms(&self, account: &AccountId) -> Result<usize> {
+        const SQL: &str = "SELECT count(*) FROM microvms WHERE account = ?1 AND terminated_at IS NULL";
+        self.count(SQL, [account.to_string()])
     }
 
     /// Every MicroVM that is not terminated, for the look around after a restart.
@@ -186,7 +293,7 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// [`StoreError`].
     pub fn live_microvms(&self) -> Result<Vec<MicrovmRecord>> {
-        self.many("MicroVM", "SELECT doc FROM microvms WHERE live = 1 ORDER BY id", [])
+        self.many("MicroVM", "SELECT doc FROM microvms WHERE terminated_at IS NULL ORDER BY account, id", [])
     }
 
     /// Writes a MicroVM.
@@ -195,7 +302,7 @@ impl<'a> Tx<'a> {
     /// [`StoreError`].
     pub fn put_microvm(&self, microvm: &MicrovmRecord) -> Result<()> {
         self.run(
-            "INSERT OR REPLACE INTO microvms (id, endpoint, account, image, version, live, doc) \
+            "INSERT OR REPLACE INTO microvms (id, endpoint, account, image, version, terminated_at, doc) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
                 microvm.id.to_string(),
@@ -203,10 +310,20 @@ impl<'a> Tx<'a> {
                 microvm.account.to_string(),
                 microvm.image.to_string(),
                 microvm.version.major(),
-                microvm.life.state != State::Terminated,
+                microvm.life.terminated_at,
                 doc("MicroVM", microvm)?
             ],
         )
+    }
+
+    /// Forgets up to `limit` MicroVMs that were terminated before `moment`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn forget_microvms_terminated_before(&self, moment: u64, limit: usize) -> Result<()> {
+        const SQL: &str = "DELETE FROM microvms WHERE id IN \
+            (SELECT id FROM microvms WHERE terminated_at < ?1 ORDER BY terminated_at LIMIT ?2)";
+        self.run(SQL, params![moment, limit])
     }
 
     /// What `token` was first used for in `scope`, an operation or the resource that it was used on.
@@ -230,8 +347,16 @@ impl<'a> Tx<'a> {
         record: &TokenRecord,
     ) -> Result<()> {
         self.run(
-            "INSERT OR REPLACE INTO tokens (account, scope, token, created_at, doc) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![account.to_string(), scope, token, record.created_at, doc("token", record)?],
+            "INSERT OR REPLACE INTO tokens (account, scope, token, result, created_at, doc) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                account.to_string(),
+                scope,
+                token,
+                record.result,
+                record.created_at,
+                doc("token", record)?
+            ],
         )
     }
 
@@ -241,6 +366,10 @@ impl<'a> Tx<'a> {
     /// [`StoreError`].
     pub fn forget_tokens_before(&self, moment: u64) -> Result<()> {
         self.run("DELETE FROM tokens WHERE created_at < ?1", [moment])
+    }
+
+    fn count(&self, sql: &str, by: impl Params) -> Result<usize> {
+        Ok(self.connection.prepare_cached(sql)?.query_row(by, |row| row.get(0))?)
     }
 
     fn one<T: DeserializeOwned>(&self, kind: &'static str, sql: &str, by: impl Params) -> Result<Option<T>> {
