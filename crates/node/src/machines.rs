@@ -1,4 +1,7 @@
 //! What an owner drives: the real VM with its network, channel and files.
+//!
+//! Every call can be repeated after a crash in the middle of it, and an error's text goes to the client as
+//! `stateReason`.
 
 use std::sync::Arc;
 
@@ -15,10 +18,15 @@ pub trait Instance: Send + Sync + 'static {
     /// Returns when it ends by itself: [`Event::ContainerExited`], or [`Event::Failed`] where the VMM is lost.
     /// Safe to drop and to call again.
     async fn ended(&mut self) -> Event;
+
+    /// Calls `/suspend`, saves durably and ends the VMM.
+    async fn suspend(self: Box<Self>, microvm: &MicrovmRecord) -> Result<(), String>;
+
+    /// Ends it, after `/terminate` where `call_hook` says so, and releases everything it had.
+    async fn terminate(self: Box<Self>, microvm: &MicrovmRecord, call_hook: bool);
 }
 
-/// Makes, saves and ends instances. Every call can be repeated after a crash in the middle of it, and an error's
-/// text goes to the client as `stateReason`.
+/// Makes instances.
 #[async_trait]
 pub trait Machines: Send + Sync + 'static {
     /// Clones the image's snapshot and calls `/run`.
@@ -27,16 +35,12 @@ pub trait Machines: Send + Sync + 'static {
     /// Takes up again what runs since before a restart.
     async fn adopt(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String>;
 
-    /// Calls `/suspend`, saves durably and ends the process. Finds the instance by itself where there is none given.
-    async fn suspend(
-        &self,
-        microvm: &MicrovmRecord,
-        instance: Option<Box<dyn Instance>>,
-    ) -> Result<(), String>;
-
-    /// Restores what [`suspend`](Self::suspend) saved and calls `/resume`.
+    /// Restores what [`Instance::suspend`] saved and calls `/resume`.
     async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String>;
 
-    /// Ends it, after `/terminate` where `call_hook` says so, and releases everything it had.
-    async fn terminate(&self, microvm: &MicrovmRecord, instance: Option<Box<dyn Instance>>, call_hook: bool);
+    /// Brings a suspension to its end that a restart interrupted, wherever it was.
+    async fn finish_suspend(&self, microvm: &MicrovmRecord) -> Result<(), String>;
+
+    /// Releases everything of a MicroVM that has no instance here.
+    async fn discard(&self, microvm: &MicrovmRecord);
 }

@@ -91,13 +91,15 @@ impl Node {
     }
 
     fn own(&self, record: MicrovmRecord, adopt: bool) {
-        let (id, endpoint) = (record.id, record.endpoint);
+        let (id, endpoint, http_ingress) = (record.id, record.endpoint, record.http_ingress);
         let (commands, wishes) = mpsc::channel(COMMAND_QUEUE);
         let (owner, view) = Owner::new(record, self.store.clone(), Arc::clone(&self.machines), wishes);
         {
             let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
             table.owners.insert(id, Entry { commands, view });
-            table.endpoints.insert(endpoint, id);
+            if http_ingress {
+                table.endpoints.insert(endpoint, id);
+            }
         }
         let table = Arc::clone(&self.table);
         tokio::spawn(async move {
@@ -117,7 +119,14 @@ impl Node {
 #[async_trait]
 impl proxy::Backend for Node {
     fn resolve(&self, endpoint: EndpointId) -> Option<MicrovmId> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner).endpoints.get(&endpoint).copied()
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = table.endpoints.get(&endpoint) {
+            return Some(*id);
+        }
+        drop(table);
+        // Those that ended: whoever holds a token for one is to learn that it is gone (SPEC §5.4).
+        let record = self.store.read::<_, StoreError>(|tx| tx.microvm_at(endpoint)).ok().flatten()?;
+        record.http_ingress.then_some(record.id)
     }
 
     async fn wake(&self, microvm: MicrovmId) -> Result<Arc<Life>, WakeError> {

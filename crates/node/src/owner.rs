@@ -194,12 +194,17 @@ async fn perform(
         Action::Launch => started(machines.launch(&record).await, Event::Launched),
         Action::Resume => started(machines.resume(&record).await, Event::Resumed),
         Action::Suspend => {
-            let event =
-                machines.suspend(&record, instance).await.map_or_else(Event::Failed, |()| Event::Saved);
-            Outcome { event, instance: None }
+            let saved = match instance {
+                Some(instance) => instance.suspend(&record).await,
+                None => machines.finish_suspend(&record).await,
+            };
+            Outcome { event: saved.map_or_else(Event::Failed, |()| Event::Saved), instance: None }
         }
         Action::Terminate { call_hook } => {
-            machines.terminate(&record, instance, call_hook).await;
+            match instance {
+                Some(instance) => instance.terminate(&record, call_hook).await,
+                None => machines.discard(&record).await,
+            }
             Outcome { event: Event::Released, instance: None }
         }
     }

@@ -10,7 +10,7 @@ use crate::machines::Instance;
 
 #[derive(Default)]
 struct Counting {
-    calls: Mutex<Vec<&'static str>>,
+    calls: Calls,
     refuse_launch: bool,
 }
 
@@ -23,49 +23,56 @@ impl Connector for Nowhere {
     }
 }
 
-struct Still(Arc<Life>);
+type Calls = Arc<Mutex<Vec<&'static str>>>;
+
+struct Still {
+    life: Arc<Life>,
+    calls: Calls,
+}
 
 #[async_trait]
 impl Instance for Still {
     fn life(&self) -> Arc<Life> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.life)
     }
     async fn ended(&mut self) -> Event {
         std::future::pending().await
     }
+    async fn suspend(self: Box<Self>, _: &MicrovmRecord) -> Result<(), String> {
+        self.calls.lock().unwrap().push("suspend");
+        Ok(())
+    }
+    async fn terminate(self: Box<Self>, _: &MicrovmRecord, call_hook: bool) {
+        self.calls.lock().unwrap().push(if call_hook { "terminate with hook" } else { "terminate" });
+    }
 }
 
 impl Counting {
-    fn note(&self, call: &'static str) {
+    fn started(&self, call: &'static str, microvm: &MicrovmRecord) -> Box<dyn Instance> {
         self.calls.lock().unwrap().push(call);
-    }
-
-    fn instance(microvm: &MicrovmRecord) -> Box<dyn Instance> {
-        let activity = Arc::new(Activity::new());
-        Box::new(Still(Arc::new(Life::new(microvm.life.life, Arc::new(Nowhere), activity))))
+        let life = Life::new(microvm.life.life, Arc::new(Nowhere), Arc::new(Activity::new()));
+        Box::new(Still { life: Arc::new(life), calls: Arc::clone(&self.calls) })
     }
 }
 
 #[async_trait]
 impl Machines for Counting {
     async fn launch(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
-        self.note("launch");
-        if self.refuse_launch { Err("no".into()) } else { Ok(Self::instance(microvm)) }
+        let instance = self.started("launch", microvm);
+        if self.refuse_launch { Err("no".into()) } else { Ok(instance) }
     }
     async fn adopt(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
-        self.note("adopt");
-        Ok(Self::instance(microvm))
-    }
-    async fn suspend(&self, _: &MicrovmRecord, _: Option<Box<dyn Instance>>) -> Result<(), String> {
-        self.note("suspend");
-        Ok(())
+        Ok(self.started("adopt", microvm))
     }
     async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
-        self.note("resume");
-        Ok(Self::instance(microvm))
+        Ok(self.started("resume", microvm))
     }
-    async fn terminate(&self, _: &MicrovmRecord, _: Option<Box<dyn Instance>>, call_hook: bool) {
-        self.note(if call_hook { "terminate with hook" } else { "terminate" });
+    async fn finish_suspend(&self, _: &MicrovmRecord) -> Result<(), String> {
+        self.calls.lock().unwrap().push("finish suspend");
+        Ok(())
+    }
+    async fn discard(&self, _: &MicrovmRecord) {
+        self.calls.lock().unwrap().push("discard");
     }
 }
 
@@ -86,6 +93,10 @@ fn bed(machines: Counting) -> Bed {
 
 impl Bed {
     async fn launch(&self) -> MicrovmRecord {
+        self.launch_with(true).await
+    }
+
+    async fn launch_with(&self, http_ingress: bool) -> MicrovmRecord {
         let image: ids::ImageArn = "arn:aws:lambda:us-east-1:123456789012:microvm-image:a".parse().unwrap();
         let idle = IdlePolicy {
             max_idle_duration_seconds: 60,
@@ -103,6 +114,8 @@ impl Bed {
             run_hook_payload: None,
             ingress_network_connectors: vec![],
             egress_network_connectors: vec![],
+            http_ingress,
+            logging: None,
             life: Microvm::new(policy, crate::now_ms()),
         };
         let written = record.clone();
@@ -148,7 +161,19 @@ async fn the_end_is_durable_and_the_endpoint_gone() {
     bed.node.ask(vm.id, Event::TerminateRequested).await.unwrap();
     bed.reach(vm.id, State::Terminated).await;
     assert!(matches!(bed.node.wake(vm.id).await, Err(WakeError::Gone)));
+    assert_eq!(
+        bed.node.resolve(vm.endpoint),
+        Some(vm.id),
+        "so that a bearer of its token learns that it is gone"
+    );
     assert_eq!(bed.calls(), ["launch", "terminate with hook"]);
+}
+
+#[tokio::test]
+async fn without_ingress_no_endpoint_leads_to_it() {
+    let bed = bed(Counting::default());
+    let vm = bed.launch_with(false).await;
+    assert_eq!(bed.node.resolve(vm.endpoint), None);
 }
 
 #[tokio::test]
