@@ -51,10 +51,16 @@ impl ManagedConnector {
             .ok_or_else(|| Error::validation(format!("Unrecognized managed network connector ARN: {arn}")))
     }
 
-    /// Whether it lets requests in, rather than out.
+    /// Whether it is about what comes in, rather than what goes out.
     #[must_use]
     pub fn is_ingress(self) -> bool {
         self != Self::InternetEgress
+    }
+
+    /// Whether it lets requests to the application in.
+    #[must_use]
+    pub fn admits_http(self) -> bool {
+        matches!(self, Self::AllIngress | Self::HttpIngress)
     }
 }
 

@@ -193,12 +193,43 @@ impl Error {
         Self::validation(format!("A MicroVM image with the name '{name}' already exists in this account"))
     }
 
-    /// No base image has this ARN and version.
+    /// No base image has this ARN and, where one was asked for, version.
     #[must_use]
-    pub fn no_base_image(arn: &str, version: &str) -> Self {
-        Self::validation(format!(
-            "No managed MicroVM Image with arn {arn} and version {version} is available"
-        ))
+    pub fn no_base_image(arn: &str, version: Option<&str>) -> Self {
+        let version = version.map(|version| format!(" and version {version}")).unwrap_or_default();
+        Self::validation(format!("No managed MicroVM Image with arn {arn}{version} is available"))
+    }
+
+    /// The image has no such version.
+    #[must_use]
+    pub fn unknown_version(image: &str, version: &str) -> Self {
+        let message = format!("Version {version} of MicroVM image {image} not found");
+        Self::not_found("MicrovmImageVersion", version, message)
+    }
+
+    /// The version has no such build.
+    #[must_use]
+    pub fn unknown_build(image: &str, version: &str, build: &str) -> Self {
+        let message = format!("Build {build} of version {version} of MicroVM image {image} not found");
+        Self::not_found("MicrovmImageBuild", build, message)
+    }
+
+    /// The resource is another account's.
+    #[must_use]
+    pub fn access_denied(account: &str, operation: &str, resource: &str) -> Self {
+        let message = format!(
+            "User: arn:aws:iam::{account}:root is not authorized to perform: lambda:{operation} on resource: \
+             {resource} because no identity-based policy allows the lambda:{operation} action"
+        );
+        Self::new(ErrorKind::AccessDenied, message)
+    }
+
+    /// A key of the client's was named, which would have to encrypt what we store.
+    #[must_use]
+    pub fn no_kms() -> Self {
+        Self::validation(
+            "kmsKeyIdentifier is not supported here: leave it out, and encrypt the server's data directory instead",
+        )
     }
 
     /// A payload was given for an image without a run hook.

@@ -119,6 +119,9 @@ pub struct ImageConfig {
     /// The application's environment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub environment_variables: Option<BTreeMap<String, Sensitive>>,
+    /// Key to encrypt with; refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kms_key_identifier: Option<String>,
 }
 
 impl ImageConfig {

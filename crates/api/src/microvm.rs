@@ -70,6 +70,9 @@ pub struct RunMicrovmRequest {
     /// Body of the run hook.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_hook_payload: Option<Sensitive>,
+    /// Key to encrypt with; refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kms_key_identifier: Option<String>,
     /// It ends after that long, awake or asleep.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub maximum_duration_in_seconds: Option<i64>,
@@ -265,6 +268,7 @@ impl Request for RunMicrovmRequest {
         constraints.client_token(self.client_token.as_deref());
         constraints.finish()?;
         self.image_arn()?;
+        validate::no_kms(self.kms_key_identifier.as_deref())?;
         validate::connectors(self.ingress_network_connectors.as_deref(), ManagedConnector::is_ingress)?;
         validate::connectors(self.egress_network_connectors.as_deref(), |connector| !connector.is_ingress())
     }

@@ -268,10 +268,7 @@ pub fn image_arn(text: &str) -> Result<ImageArn, Error> {
 
 /// The version that a text names: whatever is no version does not exist.
 pub fn image_version(image: &str, text: &str) -> Result<ImageVersion, Error> {
-    text.parse().map_err(|_| {
-        let message = format!("Version {text} of MicroVM image {image} not found");
-        Error::not_found("MicrovmImageVersion", text, message)
-    })
+    text.parse().map_err(|_| Error::unknown_version(image, text))
 }
 
 /// Whether every connector is known and of the right direction.
@@ -296,6 +293,7 @@ pub fn token_life(minutes: i64) -> Result<(), Error> {
 
 /// What a version is made from, beyond the model.
 pub fn image_config(config: &ImageConfig) -> Result<(), Error> {
+    no_kms(config.kms_key_identifier.as_deref())?;
     config.code_artifact.location()?;
     config.size()?;
     if let Some(hooks) = &config.hooks {
@@ -308,6 +306,11 @@ pub fn image_config(config: &ImageConfig) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Whether no key is named: silence would let a client believe that its snapshots are encrypted with it.
+pub fn no_kms(key: Option<&str>) -> Result<(), Error> {
+    key.map_or(Ok(()), |_| Err(Error::no_kms()))
 }
 
 fn ready_hook(hooks: &Hooks) -> Result<(), Error> {

@@ -66,6 +66,9 @@ fn broken_images_get_the_messages_of_aws() {
         message(image(|body| body["environmentVariables"] = json!({"AWS_REGION": ""}))),
         "Environment variable key 'AWS_REGION' is reserved"
     );
+    assert!(
+        message(image(|body| body["kmsKeyIdentifier"] = json!("alias/mine"))).starts_with("kmsKeyIdentifier")
+    );
     let hooks = json!({"microvmHooks": {"run": "ENABLED"}});
     assert!(
         message(image(|body| body["hooks"] = hooks))
