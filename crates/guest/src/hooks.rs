@@ -2,6 +2,9 @@
 
 use agent_proto::HookOutcome;
 
+/// Where hooks are called unless the image says otherwise.
+pub const DEFAULT_PORT: u16 = 9000;
+
 /// Whether a hook of the build is done, to be asked again, or has failed the build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {

@@ -1,11 +1,15 @@
 //! The tasks that own running MicroVMs, and their return after a restart (invariants 2 and 3).
 //!
-//! [`Node`] is the table of owners; [`owner`] the task behind each entry; [`Machines`] what the owners drive.
+//! [`Node`] is the table of owners; [`owner`] the task behind each entry; [`Machines`] what the owners drive,
+//! made of real VMs by [`GuestMachines`].
 
+mod guests;
+mod instance;
 mod machines;
 mod node;
 mod owner;
 
+pub use guests::GuestMachines;
 pub use machines::{Instance, Machines};
 pub use node::{Node, NodeError};
 

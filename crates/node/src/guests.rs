@@ -1,0 +1,224 @@
+//! Machines made of real guests: clones of an image's snapshot.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use guest::{Dirs, GuestError, Host, ImageLayer, LayerError, Suspension, SuspensionError};
+
+use logs::Logs;
+use store::{HookSettings, MicrovmRecord, Store, StoreError};
+use tokio::task::spawn_blocking;
+
+use crate::instance::{Hook, Parts, Running};
+use crate::machines::{Instance, Machines};
+
+/// A clone's private disk, in the MicroVM's directory.
+const OVERLAY: &str = "scratch.qcow2";
+
+/// Why a MicroVM could not be launched, saved or woken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InstanceError {
+    /// One of its hooks failed; the text is for the client.
+    #[error("{0}")]
+    Hook(String),
+    /// Its VMM is gone.
+    #[error("The MicroVM's virtual machine was lost while the server was down.")]
+    Lost,
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    #[error(transparent)]
+    Suspension(#[from] SuspensionError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the version it was cloned from has no record any more")]
+    NoVersion,
+    #[error("{doing} {path}: {source}", path = path.display())]
+    File { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("an internal step was cut short: {0}")]
+    Cut(#[from] tokio::task::JoinError),
+}
+
+impl InstanceError {
+    /// What the client sees. Host paths and the like are for the server's log alone.
+    pub(crate) fn reason(&self, doing: &'static str, microvm: &MicrovmRecord) -> String {
+        match self {
+            Self::Hook(_) | Self::Lost => self.to_string(),
+            _ => {
+                tracing::error!(microvm = %microvm.id, error = %self, "{doing} failed");
+                format!("Internal failure while {doing}. The server's log says more about {}.", microvm.id)
+            }
+        }
+    }
+}
+
+/// Clones guests from the images of this host.
+#[derive(Debug, Clone)]
+pub struct GuestMachines {
+    host: Arc<Host>,
+    store: Store,
+    dirs: Dirs,
+    logs: Logs,
+}
+
+impl GuestMachines {
+    /// Machines whose files are in `dirs` and whose applications' output goes to `logs`.
+    #[must_use]
+    pub fn new(host: Arc<Host>, store: Store, dirs: Dirs, logs: Logs) -> Self {
+        Self { host, store, dirs, logs }
+    }
+
+    async fn start(&self, microvm: &MicrovmRecord) -> Result<Running, InstanceError> {
+        let (layer, hooks) = self.layer(microvm).await?;
+        let dir = self.dirs.microvm(microvm.id);
+        let overlay = dir.join(OVERLAY);
+        // An earlier attempt, cut short by a restart, was never seen by a client.
+        self.release(microvm).await;
+        fs::create_dir_all(&dir).map_err(file_error("creating", &dir))?;
+        layer.make_overlay(&overlay)?;
+        let guest =
+            self.host.restore(&microvm.id.to_string(), layer.clone_with(overlay)?, layer.restore()).await?;
+        guest.begin_life().await?;
+        guest.thaw().await?;
+        let running = self.running(microvm, guest, hooks);
+        running.call(Hook::Run).await?;
+        Ok(running)
+    }
+
+    async fn wake(&self, microvm: &MicrovmRecord) -> Result<Running, InstanceError> {
+        let (layer, hooks) = self.layer(microvm).await?;
+        let dir = self.dirs.microvm(microvm.id);
+        let (name, suspension) = (microvm.id.to_string(), Suspension::of(&dir));
+        let guest = if suspension.exists() {
+            // What runs of an earlier attempt has not come as far as to let the application run.
+            self.host.discard(&name).await;
+            let from = suspension.restore(&layer)?;
+            let guest = self.host.restore(&name, layer.clone_with(dir.join(OVERLAY))?, from).await?;
+            let marked = spawn_blocking(move || suspension.mark_used());
+            let (begun, marked) = tokio::join!(guest.begin_life(), marked);
+            begun?;
+            marked??;
+            guest
+        } else {
+            let guest = self.host.adopt(&name).await?.ok_or(InstanceError::Lost)?;
+            guest.begin_life().await?;
+            guest
+        };
+        guest.thaw().await?;
+        let running = self.running(microvm, guest, hooks);
+        running.call(Hook::Resume).await?;
+        Ok(running.forgetting(Suspension::of(&dir)))
+    }
+
+    async fn find(&self, microvm: &MicrovmRecord) -> Result<Running, InstanceError> {
+        let hooks = self.hooks(microvm)?;
+        let guest = self.host.adopt(&microvm.id.to_string()).await?.ok_or(InstanceError::Lost)?;
+        Ok(self.running(microvm, guest, hooks))
+    }
+
+    async fn finish_save(&self, microvm: &MicrovmRecord) -> Result<(), InstanceError> {
+        if Suspension::of(&self.dirs.microvm(microvm.id)).exists() {
+            self.host.discard(&microvm.id.to_string()).await;
+            return Ok(());
+        }
+        let running = self.find(microvm).await?;
+        // It may have been frozen already, and a frozen application answers no hook.
+        running.thaw().await?;
+        running.save().await
+    }
+
+    fn running(&self, microvm: &MicrovmRecord, guest: guest::Guest, hooks: HookSettings) -> Running {
+        Running::new(Parts {
+            guest,
+            hooks,
+            generation: microvm.life.life,
+            log: self.logs.microvm(microvm.id),
+            dir: self.dirs.microvm(microvm.id),
+            run_body: run_body(microvm),
+        })
+    }
+
+    async fn layer(&self, microvm: &MicrovmRecord) -> Result<(ImageLayer, HookSettings), InstanceError> {
+        let hooks = self.hooks(microvm)?;
+        let dirs = self.dirs.clone();
+        let dir = dirs.version(&microvm.image, microvm.version);
+        let layer = spawn_blocking(move || ImageLayer::open(&dir, &dirs)).await??;
+        Ok((layer, hooks))
+    }
+
+    fn hooks(&self, microvm: &MicrovmRecord) -> Result<HookSettings, InstanceError> {
+        let version = self.store.read::<_, StoreError>(|tx| tx.version(&microvm.image, microvm.version))?;
+        version.map(|version| version.hooks).ok_or(InstanceError::NoVersion)
+    }
+
+    async fn release(&self, microvm: &MicrovmRecord) {
+        self.host.discard(&microvm.id.to_string()).await;
+        remove(self.dirs.microvm(microvm.id)).await;
+    }
+
+    /// What was half started must not stay.
+    async fn started(
+        &self,
+        doing: &'static str,
+        microvm: &MicrovmRecord,
+        result: Result<Running, InstanceError>,
+    ) -> Result<Box<dyn Instance>, String> {
+        match result {
+            Ok(running) => Ok(Box::new(running)),
+            Err(error) => {
+                self.host.discard(&microvm.id.to_string()).await;
+                Err(error.reason(doing, microvm))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Machines for GuestMachines {
+    async fn launch(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
+        self.started("launching the MicroVM", microvm, self.start(microvm).await).await
+    }
+
+    async fn adopt(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
+        self.started("taking up the MicroVM again", microvm, self.find(microvm).await).await
+    }
+
+    async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
+        self.started("resuming the MicroVM", microvm, self.wake(microvm).await).await
+    }
+
+    async fn finish_suspend(&self, microvm: &MicrovmRecord) -> Result<(), String> {
+        let finished = self.finish_save(microvm).await;
+        finished.map_err(|error| error.reason("suspending the MicroVM", microvm))
+    }
+
+    async fn discard(&self, microvm: &MicrovmRecord) {
+        self.release(microvm).await;
+    }
+}
+
+/// The body of `/run` (SPEC §4.1): the payload is text, whatever is in it.
+fn run_body(microvm: &MicrovmRecord) -> Vec<u8> {
+    let payload = microvm.run_hook_payload.as_deref().unwrap_or_default();
+    serde_json::json!({"microvmId": microvm.id, "runHookPayload": payload}).to_string().into_bytes()
+}
+
+/// Removes a MicroVM's directory.
+pub(crate) async fn remove(dir: PathBuf) {
+    let path = dir.clone();
+    match spawn_blocking(move || fs::remove_dir_all(path)).await {
+        Ok(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(dir = %dir.display(), %error, "cannot remove a MicroVM's directory");
+        }
+        _ => {}
+    }
+}
+
+fn file_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InstanceError {
+    let path = path.to_owned();
+    move |source| InstanceError::File { doing, path, source }
+}

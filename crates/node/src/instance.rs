@@ -1,0 +1,198 @@
+//! One MicroVM that runs, from the host's side.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use agent_proto::host::{CallError, Channel};
+use agent_proto::{Event as Told, HookCall};
+use async_trait::async_trait;
+use guest::{Guest, Suspension, hooks};
+use lifecycle::microvm::Event;
+use logs::LogFile;
+use proxy::{Activity, BoxedIo, Connector, Life};
+use store::{HookSettings, MicrovmRecord};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::guests::{InstanceError, remove};
+use crate::machines::Instance;
+
+/// The hooks of a MicroVM's life (SPEC §4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hook {
+    Run,
+    Resume,
+    Suspend,
+    Terminate,
+}
+
+impl Hook {
+    /// Last part of its path.
+    fn path(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Resume => "resume",
+            Self::Suspend => "suspend",
+            Self::Terminate => "terminate",
+        }
+    }
+
+    /// As messages write it.
+    fn title(self) -> &'static str {
+        match self {
+            Self::Run => "Run",
+            Self::Resume => "Resume",
+            Self::Suspend => "Suspend",
+            Self::Terminate => "Terminate",
+        }
+    }
+
+    /// Seconds that it may take; `None` where the image does not have it.
+    fn limit(self, settings: &HookSettings) -> Option<u32> {
+        match self {
+            Self::Run => settings.run,
+            Self::Resume => settings.resume,
+            Self::Suspend => settings.suspend,
+            Self::Terminate => settings.terminate,
+        }
+    }
+}
+
+/// What a running MicroVM is put together from.
+pub(crate) struct Parts {
+    pub(crate) guest: Guest,
+    pub(crate) hooks: HookSettings,
+    pub(crate) generation: u64,
+    pub(crate) log: LogFile,
+    pub(crate) dir: PathBuf,
+    pub(crate) run_body: Vec<u8>,
+}
+
+/// A MicroVM that runs.
+pub(crate) struct Running {
+    guest: Guest,
+    hooks: HookSettings,
+    dir: PathBuf,
+    run_body: Vec<u8>,
+    life: Arc<Life>,
+    /// The exit code of the application's first process, once it has ended.
+    exited: watch::Receiver<Option<i32>>,
+    /// Removes what an earlier sleep left; to be waited for before the next.
+    forgetting: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { mut guest, hooks, generation, log, dir, run_body } = parts;
+        let connector = Arc::new(ThroughAgent(guest.channel().clone()));
+        let life = Arc::new(Life::new(generation, connector, Arc::new(Activity::new())));
+        let (exit, exited) = watch::channel(None);
+        if let Some(events) = guest.take_events() {
+            tokio::spawn(listen(events, log, exit));
+        }
+        Self { guest, hooks, dir, run_body, life, exited, forgetting: None }
+    }
+
+    /// The same, with what the sleep before left being removed meanwhile.
+    pub(crate) fn forgetting(mut self, suspension: Suspension) -> Self {
+        self.forgetting = Some(spawn_blocking(move || {
+            if let Err(error) = suspension.forget() {
+                tracing::warn!(%error, "cannot remove a used suspension; the next one tries again");
+            }
+        }));
+        self
+    }
+
+    /// Calls a hook, if the image has it.
+    pub(crate) async fn call(&self, hook: Hook) -> Result<(), InstanceError> {
+        let Some(seconds) = hook.limit(&self.hooks) else { return Ok(()) };
+        let call = HookCall {
+            hook: hook.path().to_owned(),
+            port: self.hooks.port.unwrap_or(hooks::DEFAULT_PORT),
+            timeout_ms: u64::from(seconds) * 1000,
+            body: (hook == Hook::Run).then(|| self.run_body.clone()),
+        };
+        let outcome = self.guest.hook(call).await?;
+        match hooks::failure(hook.title(), &outcome, seconds) {
+            Some(reason) => Err(InstanceError::Hook(reason)),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) async fn thaw(&self) -> Result<(), InstanceError> {
+        Ok(self.guest.thaw().await?)
+    }
+
+    /// Calls `/suspend`, freezes, saves durably, ends the VMM.
+    pub(crate) async fn save(self) -> Result<(), InstanceError> {
+        // From here on requests wait for the next life.
+        self.life.activity.close();
+        self.call(Hook::Suspend).await?;
+        self.guest.freeze().await?;
+        if let Some(forgetting) = self.forgetting {
+            forgetting.await?;
+        }
+        Suspension::of(&self.dir).save(&self.guest).await?;
+        self.guest.end().await;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Instance for Running {
+    fn life(&self) -> Arc<Life> {
+        Arc::clone(&self.life)
+    }
+
+    async fn ended(&mut self) -> Event {
+        let lost = self.guest.lost();
+        tokio::select! {
+            biased;
+            Ok(code) = self.exited.wait_for(Option::is_some) => Event::ContainerExited(code.unwrap_or_default()),
+            why = lost => Event::Failed(why.to_owned()),
+        }
+    }
+
+    async fn suspend(self: Box<Self>, microvm: &MicrovmRecord) -> Result<(), String> {
+        self.save().await.map_err(|error| error.reason("suspending the MicroVM", microvm))
+    }
+
+    async fn terminate(self: Box<Self>, microvm: &MicrovmRecord, call_hook: bool) {
+        self.life.activity.close();
+        if call_hook && let Err(error) = self.call(Hook::Terminate).await {
+            // Nothing depends on it any more (SPEC §4.1).
+            tracing::debug!(microvm = %microvm.id, %error, "the terminate hook failed");
+        }
+        self.guest.end().await;
+        remove(self.dir).await;
+    }
+}
+
+/// Writes the application's output to its log and notes its end.
+async fn listen(mut events: mpsc::Receiver<Told>, log: LogFile, exit: watch::Sender<Option<i32>>) {
+    while let Some(event) = events.recv().await {
+        match event {
+            Told::Log { bytes, .. } => {
+                if let Err(error) = log.append(&bytes) {
+                    tracing::warn!(%error, "output of an application is lost");
+                }
+            }
+            Told::AppExited { code } => drop(exit.send_replace(Some(code))),
+        }
+    }
+}
+
+/// Connections to the application, through the agent in its VM.
+struct ThroughAgent(Channel);
+
+#[async_trait]
+impl Connector for ThroughAgent {
+    async fn connect(&self, port: u16) -> io::Result<BoxedIo> {
+        match self.0.relay(port).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(CallError::Refused(why)) => Err(io::Error::new(io::ErrorKind::ConnectionRefused, why)),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+}
