@@ -7,11 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use agent_proto::host::Channel;
 use agent_proto::{ENTROPY_BYTES, Event, HookCall, HookOutcome, NewLife, Request, Response};
 use engine::{CommandError, Machine, SaveError};
+use logs::LogFile;
 use network::Slot;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use crate::GuestError;
 use crate::host::{Host, end};
+use crate::{GuestError, output};
 
 /// For the agent to do what takes no application's time: freezing, a new life, thawing.
 const STEP_SECONDS: u64 = 30;
@@ -75,9 +76,13 @@ impl Guest {
         self.machine.pid()
     }
 
-    /// What the guest tells unasked, for whoever takes it first.
-    pub fn take_events(&mut self) -> Option<mpsc::Receiver<Event>> {
-        self.events.take()
+    /// Writes the application's output to `log` from now on. The receiver holds the exit code of the application's
+    /// first process, once that has ended. Only the first call gets anything.
+    pub fn listen(&mut self, log: LogFile) -> watch::Receiver<Option<i32>> {
+        match self.events.take() {
+            Some(events) => output::listen(events, log),
+            None => watch::channel(None).1,
+        }
     }
 
     /// Has the agent do something within `limit`; an answer that says it failed is an error.

@@ -10,6 +10,7 @@ mod guest;
 pub mod hooks;
 mod host;
 mod layer;
+mod output;
 mod suspension;
 
 pub use dirs::{Dirs, DirsError};

@@ -4,15 +4,15 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use agent_proto::HookCall;
 use agent_proto::host::{CallError, Channel};
-use agent_proto::{Event as Told, HookCall};
 use async_trait::async_trait;
 use guest::{Guest, Suspension, hooks};
 use lifecycle::microvm::Event;
 use logs::LogFile;
 use proxy::{Activity, BoxedIo, Connector, Life};
 use store::{HookSettings, MicrovmRecord};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::guests::{InstanceError, remove};
@@ -87,10 +87,7 @@ impl Running {
         let Parts { mut guest, hooks, generation, log, dir, run_body } = parts;
         let connector = Arc::new(ThroughAgent(guest.channel().clone()));
         let life = Arc::new(Life::new(generation, connector, Arc::new(Activity::new())));
-        let (exit, exited) = watch::channel(None);
-        if let Some(events) = guest.take_events() {
-            tokio::spawn(listen(events, log, exit));
-        }
+        let exited = guest.listen(log);
         Self { guest, hooks, dir, run_body, life, exited, forgetting: None }
     }
 
@@ -166,20 +163,6 @@ impl Instance for Running {
         }
         self.guest.end().await;
         remove(self.dir).await;
-    }
-}
-
-/// Writes the application's output to its log and notes its end.
-async fn listen(mut events: mpsc::Receiver<Told>, log: LogFile, exit: watch::Sender<Option<i32>>) {
-    while let Some(event) = events.recv().await {
-        match event {
-            Told::Log { bytes, .. } => {
-                if let Err(error) = log.append(&bytes) {
-                    tracing::warn!(%error, "output of an application is lost");
-                }
-            }
-            Told::AppExited { code } => drop(exit.send_replace(Some(code))),
-        }
     }
 }
 
