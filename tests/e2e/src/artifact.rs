@@ -25,11 +25,26 @@ impl Artifact {
     /// Where it cannot be read.
     #[must_use]
     pub fn of(folder: &str) -> Self {
+        Self::new().folder(folder)
+    }
+
+    /// With the files of another folder.
+    ///
+    /// # Panics
+    /// Where it cannot be read.
+    #[must_use]
+    pub fn folder(self, folder: &str) -> Self {
         let root = command::workspace().join(folder);
-        files_below(&root).into_iter().fold(Self::new(), |artifact, path| {
+        files_below(&root).into_iter().fold(self, |artifact, path| {
             let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
             artifact.file(&name, std::fs::read(&path).unwrap())
         })
+    }
+
+    /// The tests' own application.
+    #[must_use]
+    pub fn probe() -> Self {
+        Self::of("examples/hello").folder("tests/apps/probe")
     }
 
     /// With a file, in place of one of the same name.

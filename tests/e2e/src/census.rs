@@ -24,7 +24,7 @@ pub struct Census {
     pub tables: Vec<String>,
     /// cgroup directories.
     pub cgroups: Vec<PathBuf>,
-    /// What is left of MicroVMs in the data directory.
+    /// What is left of MicroVMs and builds in the data directory and below `/run`.
     pub files: Vec<PathBuf>,
 }
 
@@ -38,7 +38,10 @@ impl Census {
             namespaces: names(Path::new("/run/netns"), &format!("rk{tag}-")),
             tables: tables(&format!("rekindle_{tag}")),
             cgroups: cgroups(&format!("rekindle-{tag}")),
-            files: entries(&data_dir.join("microvms")),
+            files: [data_dir.join("microvms"), data_dir.join("builds"), run_dir(data_dir)]
+                .iter()
+                .flat_map(|dir| entries(dir))
+                .collect(),
         }
     }
 
@@ -59,7 +62,12 @@ impl fmt::Display for Census {
     }
 }
 
-/// VMMs that belong to a data directory: they hold files of it open.
+/// Where a server keeps sockets and pid files.
+fn run_dir(data_dir: &Path) -> PathBuf {
+    PathBuf::from(format!("/run/rekindle-{}", InstanceTag::of_data_dir(data_dir)))
+}
+
+/// VMMs of a data directory, or of one MicroVM's directory in it: they hold files of it open.
 #[must_use]
 pub fn vmms_of(data_dir: &Path) -> Vec<i32> {
     let process = |path: PathBuf| {

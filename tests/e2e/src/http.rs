@@ -41,7 +41,7 @@ impl Answer {
     ///
     /// # Panics
     /// Where it has another.
-    #[must_use]
+    #[allow(clippy::must_use_candidate, reason = "it asserts, with or without using the answer")]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{self:?}");
         self

@@ -11,6 +11,7 @@ pub mod command;
 pub mod http;
 pub mod image;
 pub mod microvm;
+pub mod neighbour;
 pub mod server;
 pub mod wait;
 
@@ -18,6 +19,7 @@ pub use artifact::Artifact;
 pub use http::Answer;
 pub use image::{Hooks, Image, ImageRequest};
 pub use microvm::Microvm;
+pub use neighbour::Neighbour;
 pub use serde_json::{Value as Json, json};
 pub use server::Server;
 pub use wait::until;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::census::Census;
+use crate::census::{self, Census};
 use crate::command::{self, Environment};
 use crate::http::{self, Answer};
 use crate::{Json, until};
@@ -75,15 +75,18 @@ impl Server {
         self.launch();
     }
 
+    /// Starts it again if a test left it killed.
+    pub fn revive(&mut self) {
+        if self.child.is_none() {
+            self.launch();
+        }
+    }
+
     /// Ends every MicroVM, then the server, in order.
     ///
     /// # Panics
     /// Where anything of it is left.
-    pub fn stop(mut self) {
-        self.finish();
-    }
-
-    fn finish(&mut self) {
+    pub fn stop(&mut self) {
         for id in self.living() {
             self.aws_text(&["lambda-microvms", "terminate-microvm", "--microvm-identifier", &id]);
         }
@@ -189,6 +192,12 @@ impl Server {
 
     fn log_path(&self) -> PathBuf {
         self.scratch("server.log")
+    }
+
+    /// The VMMs of one MicroVM: one while it runs.
+    #[must_use]
+    pub fn vmms(&self, id: &str) -> Vec<i32> {
+        census::vmms_of(&self.data_dir.join("microvms").join(id))
     }
 
     /// What it has on this host.
@@ -324,7 +333,7 @@ impl Drop for Server {
             eprintln!("the server's log ends:\n{}", self.log());
         } else {
             self.child = Some(child);
-            self.finish();
+            self.stop();
         }
     }
 }
@@ -362,7 +371,7 @@ fn free_ports() -> [u16; 2] {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         PORTS.start + (spread + step) % (PORTS.end - PORTS.start)
     };
-    let mut next = || {
+    let next = || {
         std::iter::repeat_with(free)
             .take(PORTS.len())
             .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())

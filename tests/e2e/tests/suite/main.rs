@@ -1,2 +1,81 @@
-//! The end-to-end suite.
-fn main() {}
+//! The end-to-end suite: the server, the AWS CLI and curl, as a user has them. Needs root and what `make setup` and
+//! `make build` make.
+//!
+//! Tests share one server and, where they can, one image, because a build takes a minute without hardware
+//! virtualization. Those that kill the server have it to themselves and come last. At the end the server is stopped
+//! and nothing of it may be left on the host.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod builds;
+mod crash;
+mod fixture;
+mod isolation;
+mod lifecycle;
+mod session;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// Makes trials of functions, which fail by panicking.
+macro_rules! trials {
+    ($($module:ident { $($test:ident),+ $(,)? })+) => {
+        vec![$($(
+            Trial::test(concat!(stringify!($module), "::", stringify!($test)), || {
+                $module::$test();
+                Ok(())
+            })
+        ),+),+]
+    };
+}
+
+fn main() -> ExitCode {
+    let conclusion = libtest_mimic::run(
+        &Arguments::from_args(),
+        trials! {
+            session { the_cli_session_of_the_manual, requests_over_every_protocol }
+            builds {
+                artifacts_that_cannot_be_built_say_why,
+                a_failed_step_fails_the_build_with_its_output,
+                ready_hooks_that_fail_fail_the_build,
+                an_application_that_ends_before_it_is_ready_fails_the_build,
+                validate_hooks_that_fail_fail_the_build,
+                a_ready_hook_may_answer_503_until_it_is_ready,
+                stages_arguments_heredocs_users_and_ignored_files,
+                steps_reach_the_network,
+            }
+            lifecycle {
+                a_failing_run_hook_terminates,
+                a_failing_suspend_hook_terminates,
+                an_idle_microvm_sleeps_and_a_request_wakes_it,
+                without_auto_resume_a_request_is_refused,
+                sleeping_too_long_terminates,
+                living_too_long_terminates,
+                the_end_of_the_application_terminates,
+                clones_differ_and_know_the_time,
+                suspend_and_resume_lose_nothing,
+            }
+            isolation {
+                every_vmm_is_confined_on_its_own,
+                a_guest_reaches_public_addresses_and_nothing_else,
+                the_container_has_only_dockers_rights,
+            }
+            crash {
+                a_running_microvm_goes_on,
+                a_suspended_microvm_resumes,
+                a_build_is_finished_or_failed,
+                killed_during_a_launch,
+                killed_during_a_suspend,
+                killed_during_a_terminate,
+            }
+        },
+    );
+    let failed = conclusion.has_failed();
+    if failed {
+        fixture::print_log();
+    }
+    // Even then: what a failed test left must not stay on the host.
+    fixture::stop();
+    if failed { ExitCode::from(101) } else { ExitCode::SUCCESS }
+}

@@ -1,0 +1,101 @@
+"""What the end-to-end tests look at a MicroVM with: examples/hello, whose `app.py` is beside this file in the artifact,
+with hooks that fail to order and with more to ask for.
+
+    GET  /file?path=P               a file, such as /proc/self/status
+    GET  /connect?host=H&port=P     whether a TCP connection is made within a second
+    GET  /stream?count=N            N lines, one every tenth of a second
+    GET  /headers                   the request's own headers
+    GET  /environment               the process's environment
+
+How a hook behaves is JSON such as {"status": 500, "delay": 2, "unavailable": 3}: the status to answer, the seconds to
+take, and how many calls to answer 503 at first. The build's hooks find it in the variables PROBE_READY and
+PROBE_VALIDATE, the others under their name in the run hook's payload. PROBE_EXIT ends the application at its start.
+"""
+
+import json
+import os
+import socket
+import sys
+import time
+from urllib.parse import parse_qs, urlsplit
+
+import app
+
+CONNECT_TIMEOUT = 1.0
+STREAM_PAUSE = 0.1
+
+
+class App(app.App):
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        match url.path:
+            case "/file":
+                self.file(query["path"])
+            case "/connect":
+                self.answer(200, connect(query["host"], int(query["port"])))
+            case "/stream":
+                self.stream(int(query["count"]))
+            case "/headers":
+                self.answer(200, {name.lower(): value for name, value in self.headers.items()})
+            case "/environment":
+                self.answer(200, dict(os.environ))
+            case _:
+                super().do_GET()
+
+    def file(self, path: str) -> None:
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                self.answer(200, {"text": file.read()})
+        except OSError as error:
+            self.answer(404, {"message": str(error)})
+
+    def stream(self, count: int) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for number in range(count):
+            time.sleep(STREAM_PAUSE)
+            line = f"line {number}\n".encode()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+        self.wfile.write(b"0\r\n\r\n")
+
+
+def connect(host: str, port: int) -> dict:
+    try:
+        socket.create_connection((host, port), CONNECT_TIMEOUT).close()
+    except OSError as error:
+        return {"reached": False, "error": str(error)}
+    return {"reached": True}
+
+
+class Hooks(app.Hooks):
+    def call(self, name: str, body: bytes) -> None:
+        behaviour = self.behaviour(name, body)
+        time.sleep(behaviour.get("delay", 0))
+        status = behaviour.get("status", 200)
+        if self.state.hooks[name] < behaviour.get("unavailable", 0):
+            status = 503
+        if status == 200:
+            super().call(name, body)
+        else:
+            self.state.hook_called(name, body)
+            self.answer(status, {"hook": name})
+
+    def behaviour(self, name: str, body: bytes) -> dict:
+        if name in ("ready", "validate"):
+            return json.loads(os.environ.get(f"PROBE_{name.upper()}", "{}"))
+        payload = json.loads(body).get("runHookPayload") if name == "run" else self.state.run_hook_payload
+        return json.loads(payload or "{}").get(name, {})
+
+
+def main() -> None:
+    if "PROBE_EXIT" in os.environ:
+        print("ending as PROBE_EXIT says", file=sys.stderr, flush=True)
+        sys.exit(int(os.environ["PROBE_EXIT"]))
+    app.App, app.Hooks = App, Hooks
+    app.main()
+
+
+if __name__ == "__main__":
+    main()

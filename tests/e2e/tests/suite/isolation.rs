@@ -1,0 +1,138 @@
+//! What a MicroVM cannot do, seen from outside and from inside.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
+
+use rekindle_e2e::{Json, Microvm, Neighbour, command, neighbour};
+
+use crate::fixture;
+
+/// Docker's default set (SPEC §3).
+const DOCKER_CAPABILITIES: &str = "00000000a80425fb";
+
+/// A process of the host.
+struct Process(i32);
+
+impl Process {
+    fn status(&self, field: &str) -> String {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap();
+        field_of(&status, field)
+    }
+
+    fn link(&self, name: &str) -> String {
+        fs::read_link(format!("/proc/{}/{name}", self.0)).unwrap().to_string_lossy().into_owned()
+    }
+
+    fn cgroup(&self) -> String {
+        fs::read_to_string(format!("/proc/{}/cgroup", self.0)).unwrap()
+    }
+}
+
+fn field_of(status: &str, field: &str) -> String {
+    let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    value.unwrap_or_else(|| panic!("no {field} in {status}")).trim().to_owned()
+}
+
+pub(crate) fn every_vmm_is_confined_on_its_own() {
+    let server = fixture::shared();
+    let image = fixture::probe(&server);
+    let microvms = [Microvm::run(&server, &image, &[]), Microvm::run(&server, &image, &[])];
+    let mut own = [const { BTreeSet::new() }; 3];
+    for microvm in &microvms {
+        let pids = server.vmms(&microvm.id);
+        assert_eq!(pids.len(), 1, "one MicroVM, one process");
+        let vmm = Process(pids[0]);
+        let uids: BTreeSet<String> = vmm.status("Uid").split_whitespace().map(str::to_owned).collect();
+        assert_eq!(uids.len(), 1, "real, effective, saved and file system user are one: {uids:?}");
+        assert!(!uids.contains("0"), "a VMM runs as root");
+        assert_eq!((vmm.status("Seccomp").as_str(), vmm.status("NoNewPrivs").as_str()), ("2", "1"));
+        assert_eq!(vmm.status("CapEff"), "0000000000000000");
+        assert_eq!(vmm.status("Groups"), "", "a VMM has groups of its own alone");
+        assert_ne!(vmm.link("ns/net"), Process(std::process::id().cast_signed()).link("ns/net"));
+        assert!(vmm.cgroup().contains("/rekindle-"), "{}", vmm.cgroup());
+        own[0].extend(uids);
+        own[1].insert(vmm.link("ns/net"));
+        own[2].insert(vmm.cgroup());
+    }
+    assert_eq!(own.each_ref().map(BTreeSet::len), [2, 2, 2], "what is shared: {own:?}");
+    microvms.iter().for_each(|microvm| drop(microvm.terminate()));
+}
+
+fn reaches(microvm: &Microvm<'_>, host: &str, port: u16) -> bool {
+    microvm.json(&format!("/connect?host={host}&port={port}"))["reached"] == true
+}
+
+pub(crate) fn a_guest_reaches_public_addresses_and_nothing_else() {
+    let server = fixture::shared();
+    let image = fixture::probe(&server);
+    let (guest, other) = (Microvm::run(&server, &image, &[]), Microvm::run(&server, &image, &[]));
+    let public = Neighbour::new("public", "198.51.101");
+    let private = Neighbour::new("private", "192.168.217");
+    // Listening everywhere on this host, its API's port aside: whatever a guest cannot connect to is there.
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+
+    assert!(reaches(&guest, &public.address, neighbour::PORT), "the internet");
+    assert!(reaches(&guest, "127.0.0.1", 9000), "its own hooks");
+    assert!(!reaches(&guest, &private.address, neighbour::PORT), "a private network");
+    for address in addresses(&[]) {
+        assert!(!reaches(&guest, &address, port), "the host at {address}");
+        assert!(!reaches(&guest, &address, server.endpoint_port()), "the endpoints at {address}");
+    }
+    // The guest's own loopback is not the host's.
+    assert!(!reaches(&guest, "127.0.0.1", port) && !reaches(&guest, "127.0.0.1", server.endpoint_port()));
+    let neighbours = namespace_of(&server.vmms(&other.id));
+    for address in addresses(&["-n", &neighbours]) {
+        assert!(!reaches(&guest, &address, 8080), "another guest at {address}");
+    }
+    assert!(!reaches(&guest, "169.254.169.254", 80), "a cloud's metadata");
+    [guest, other].iter().for_each(|microvm| drop(microvm.terminate()));
+}
+
+/// IPv4 addresses that `ip` shows, loopback aside.
+fn addresses(options: &[&str]) -> Vec<String> {
+    let listing = command::must(Command::new("ip").args(options).args(["-json", "-4", "address", "show"]));
+    let links: Json = serde_json::from_str(&listing).unwrap();
+    let links = links.as_array().unwrap().iter().flat_map(|link| link["addr_info"].as_array().unwrap());
+    let all: Vec<String> = links.filter_map(|info| info["local"].as_str()).map(str::to_owned).collect();
+    let all: Vec<String> = all.into_iter().filter(|address| !address.starts_with("127.")).collect();
+    assert!(!all.is_empty(), "no addresses: {listing}");
+    all
+}
+
+/// The name of the namespace that a process is in.
+fn namespace_of(pids: &[i32]) -> String {
+    let name = command::must(Command::new("ip").args(["netns", "identify", &pids[0].to_string()]));
+    assert!(!name.trim().is_empty(), "VMM {pids:?} is in no named namespace");
+    name.trim().to_owned()
+}
+
+pub(crate) fn the_container_has_only_dockers_rights() {
+    let server = fixture::shared();
+    let microvm = Microvm::run(&server, &fixture::probe(&server), &[]);
+    let file = |path: &str| microvm.request(&format!("/file?path={path}"), &[]);
+    let status = file("/proc/self/status").expect(200).json()["text"].as_str().unwrap().to_owned();
+    assert_eq!(field_of(&status, "Pid"), "1", "the application is the container's first process");
+    for set in ["CapEff", "CapBnd"] {
+        assert_eq!(field_of(&status, set), DOCKER_CAPABILITIES, "{set}");
+    }
+    assert_eq!(field_of(&status, "Seccomp"), "2");
+    assert_eq!(field_of(&status, "NoNewPrivs"), "1");
+    // Whatever was here would let the application speak for the agent.
+    file("/dev/vport0p1").expect(404);
+    let mounts = file("/proc/self/mounts").expect(200).json()["text"].as_str().unwrap().to_owned();
+    let read_only = |point: &str| {
+        let options = mounts.lines().find_map(|line| line.split_once(&format!(" {point} ")));
+        options.is_some_and(|(_, rest)| rest.split([' ', ',']).any(|option| option == "ro"))
+    };
+    assert!(read_only("/proc/sys"), "{mounts}");
+    let variables = microvm.json("/environment");
+    assert_eq!(variables["AWS_REGION"], server.variable("AWS_REGION"), "{variables}");
+    assert_eq!(variables["AWS_LAMBDA_MICROVM_IMAGE_VERSION"], "1.0", "{variables}");
+    let secret = |name: &&String| name.contains("SECRET") || name.contains("ACCESS_KEY");
+    assert_eq!(variables.as_object().unwrap().keys().find(secret), None);
+    microvm.terminate();
+}

@@ -1,0 +1,161 @@
+//! The states of MicroVMs, and what survives between them.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rekindle_e2e::{Json, Microvm, json};
+
+use crate::fixture;
+
+/// The least that an idle policy may say.
+const MAX_IDLE: Duration = Duration::from_secs(60);
+/// A timer's granularity, and the time to save.
+const SLACK: Duration = Duration::from_secs(20);
+/// Of a guest's clock, request included.
+const CLOCK_ERROR: f64 = 0.05;
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
+fn idle_policy(suspended_seconds: u32, auto_resume: bool) -> String {
+    json!({
+        "maxIdleDurationSeconds": MAX_IDLE.as_secs(),
+        "suspendedDurationSeconds": suspended_seconds,
+        "autoResumeEnabled": auto_resume,
+    })
+    .to_string()
+}
+
+pub(crate) fn a_failing_run_hook_terminates() {
+    let server = fixture::shared();
+    let payload = json!({ "run": { "status": 500 } }).to_string();
+    let microvm = Microvm::launch(&server, &fixture::probe(&server), &["--run-hook-payload", &payload]);
+    let ended = microvm.wait("TERMINATED");
+    let reason = "Run lifecycle hook returned HTTP status 500. \
+                  Please check your hook endpoint and application logs for more details.";
+    assert_eq!(ended["stateReason"], reason, "{ended}");
+    microvm.request("/", &[]).expect(502);
+}
+
+pub(crate) fn a_failing_suspend_hook_terminates() {
+    let server = fixture::shared();
+    let payload = json!({ "suspend": { "status": 500 } }).to_string();
+    let microvm = Microvm::run(&server, &fixture::probe(&server), &["--run-hook-payload", &payload]);
+    microvm.call("suspend-microvm");
+    let ended = microvm.wait("TERMINATED");
+    let reason = "Suspend lifecycle hook returned HTTP status 500. \
+                  Please check your hook endpoint and application logs for more details.";
+    assert_eq!(ended["stateReason"], reason, "{ended}");
+}
+
+pub(crate) fn an_idle_microvm_sleeps_and_a_request_wakes_it() {
+    let server = fixture::shared();
+    let policy = idle_policy(600, true);
+    let microvm = Microvm::run(&server, &fixture::probe(&server), &["--idle-policy", &policy]);
+    microvm.post("/counter");
+    let began = Instant::now();
+    // Asking the API for its state is no traffic; were it, this would never come.
+    microvm.wait_within("SUSPENDED", MAX_IDLE + SLACK);
+    assert!(began.elapsed() + Duration::from_secs(1) >= MAX_IDLE, "asleep after {:?}", began.elapsed());
+    assert!(server.vmms(&microvm.id).is_empty(), "a sleeping MicroVM has no process");
+    assert_eq!(microvm.post("/counter"), json!({ "memory": 2, "file": 2 }));
+    assert_eq!(microvm.state(), "RUNNING");
+    microvm.terminate();
+}
+
+pub(crate) fn without_auto_resume_a_request_is_refused() {
+    let server = fixture::shared();
+    let policy = idle_policy(600, false);
+    let microvm = Microvm::run(&server, &fixture::probe(&server), &["--idle-policy", &policy]);
+    microvm.suspend();
+    let refused = microvm.request("/", &[]).expect(502);
+    assert_eq!(refused.body, "", "{refused:?}");
+    assert_eq!(microvm.state(), "SUSPENDED");
+    microvm.resume();
+    microvm.json("/");
+    microvm.terminate();
+}
+
+pub(crate) fn sleeping_too_long_terminates() {
+    let server = fixture::shared();
+    let policy = idle_policy(5, true);
+    let microvm = Microvm::run(&server, &fixture::probe(&server), &["--idle-policy", &policy]);
+    microvm.suspend();
+    let ended = microvm.wait_within("TERMINATED", Duration::from_secs(5) + SLACK);
+    assert_eq!(ended["stateReason"], "MicroVM exceeded maximum suspended duration.", "{ended}");
+}
+
+pub(crate) fn living_too_long_terminates() {
+    let server = fixture::shared();
+    let microvm = Microvm::run(&server, &fixture::probe(&server), &["--maximum-duration-in-seconds", "20"]);
+    // Asleep or awake makes no difference.
+    microvm.suspend();
+    let ended = microvm.wait_within("TERMINATED", Duration::from_secs(20) + SLACK);
+    assert_eq!(ended["stateReason"], "MicroVM exceeded maximum lifetime.", "{ended}");
+}
+
+pub(crate) fn the_end_of_the_application_terminates() {
+    let server = fixture::shared();
+    let microvm = Microvm::run(&server, &fixture::probe(&server), &[]);
+    assert_eq!(microvm.json("/exit?code=7"), json!({ "exiting": 7 }));
+    let ended = microvm.wait("TERMINATED");
+    assert_eq!(ended["stateReason"], "Container Stopped with Exit Code: 7", "{ended}");
+}
+
+pub(crate) fn clones_differ_and_know_the_time() {
+    let server = fixture::shared();
+    let image = fixture::probe(&server);
+    let clones = [Microvm::run(&server, &image, &[]), Microvm::run(&server, &image, &[])];
+    let mut seen = BTreeSet::new();
+    for clone in &clones {
+        let random = clone.json("/random");
+        seen.extend(["hex", "uuid"].map(|kind| random[kind].as_str().unwrap().to_owned()));
+        seen.insert(
+            clone.json("/file?path=/proc/sys/kernel/random/uuid")["text"].as_str().unwrap().to_owned(),
+        );
+        assert_clock(clone);
+    }
+    assert_eq!(seen.len(), 6, "clones agree on what should be random: {seen:?}");
+    let [one, two] = &clones;
+    one.post("/counter");
+    assert_eq!(two.json("/counter"), json!({ "memory": 0, "file": 0 }), "a clone sees what another wrote");
+    one.suspend();
+    // Asleep for longer than the error allowed, so that a clock that stood still shows.
+    let asleep = Instant::now();
+    let before = one.get()["startedAt"].clone();
+    rekindle_e2e::until("a second to pass", MAX_IDLE, || (asleep.elapsed().as_secs() >= 1).then_some(()));
+    one.resume();
+    assert_clock(one);
+    assert_eq!(one.get()["startedAt"], before);
+    clones.iter().for_each(|clone| drop(clone.terminate()));
+}
+
+/// The guest's clock is between the times before and after the request, give or take the error.
+fn assert_clock(microvm: &Microvm<'_>) {
+    let before = now();
+    let told = microvm.json("/time")["wall"].as_f64().unwrap();
+    let after = now();
+    let early = before - told;
+    let late = told - after;
+    assert!(early <= CLOCK_ERROR && late <= CLOCK_ERROR, "the clock is {early} s behind or {late} s ahead");
+}
+
+pub(crate) fn suspend_and_resume_lose_nothing() {
+    const CYCLES: u64 = 20;
+    let server = fixture::shared();
+    let microvm =
+        Microvm::run(&server, &fixture::probe(&server), &["--idle-policy", &idle_policy(600, true)]);
+    for cycle in 1..=CYCLES {
+        let counted: Json = microvm.post("/counter");
+        assert_eq!(counted, json!({ "memory": cycle, "file": cycle }));
+        microvm.suspend();
+        // By turns: asked to, and woken by the next cycle's request.
+        if cycle % 2 == 0 {
+            microvm.resume();
+        }
+    }
+    let summary = microvm.json("/");
+    assert_eq!((&summary["hooks"]["suspend"], &summary["hooks"]["resume"]), (&json!(CYCLES), &json!(CYCLES)));
+    microvm.terminate();
+}
