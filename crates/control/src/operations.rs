@@ -1,0 +1,172 @@
+//! The operations themselves: what [`Service`] promises, over the records, the node and the builds.
+//!
+//! Every change is one transaction: the name's uniqueness, the client token and the records stand or fall together.
+//! Only what is on the disk is acted upon and answered, so that a crash in between loses nothing: the node and the
+//! builds take up at the next start what the records say.
+//!
+//! Where SPEC leaves a choice: another account's ARN is an AccessDeniedException and another region's is not found;
+//! deleting what is gone is a ResourceNotFoundException; and a `cpuConfigurations` that is not the host's is taken
+//! and echoed, as clients written for AWS say ARM_64 or nothing. The build is for the host's processor and says so.
+
+mod base_images;
+mod config;
+mod failure;
+mod idempotency;
+mod images;
+mod microvms;
+mod pages;
+mod render;
+mod retention;
+mod tokens;
+mod versions;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use api::*;
+use async_trait::async_trait;
+use ids::{AccountId, BuildId, ImageArn};
+use store::Store;
+
+use crate::Service;
+use failure::Failure;
+use pages::Listing;
+
+/// What the operations need to know of the installation.
+#[derive(Clone)]
+pub struct Settings {
+    /// The region that this installation is.
+    pub region: String,
+    /// Names of the endpoints.
+    pub hosts: proxy::EndpointHosts,
+    /// Where the endpoints listen; shown as `:port` where it is not 443.
+    pub endpoint_port: u16,
+    /// Seals endpoint tokens.
+    pub tokens: auth::token::TokenKey,
+    /// Signs the tokens of listings' pages.
+    pub page_secret: [u8; 32],
+    /// When this installation's managed base image was made, in milliseconds since the epoch.
+    pub base_image_created_at: u64,
+    /// How much an account may have.
+    pub quotas: Quotas,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("region", &self.region).finish_non_exhaustive()
+    }
+}
+
+/// How much an account may have (SPEC §9); its excess is a ServiceQuotaExceededException.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quotas {
+    /// Images.
+    pub images: usize,
+    /// Versions of one image.
+    pub versions_per_image: usize,
+    /// Builds that have not ended.
+    pub concurrent_builds: usize,
+    /// MicroVMs that are not terminated.
+    pub microvms: usize,
+}
+
+impl Default for Quotas {
+    /// AWS's own, but for the versions: AWS allows 50 and deletes them one by one, which is not to be had here.
+    /// AWS limits the MicroVMs' memory instead of their number; here the host does that.
+    fn default() -> Self {
+        Self { images: 100, versions_per_image: 1000, concurrent_builds: 10, microvms: 1000 }
+    }
+}
+
+/// Whoever carries out builds and removes images' files.
+pub trait Builds: Send + Sync + 'static {
+    /// A build whose PENDING record is on the disk. Returns at once.
+    fn start(&self, build: BuildId);
+
+    /// An image whose DELETING record is on the disk: its files go, then its records. Returns at once.
+    fn remove(&self, image: ImageArn);
+}
+
+/// The implementation of [`Service`].
+pub struct Operations {
+    settings: Settings,
+    store: Store,
+    node: node::Node,
+    builds: Arc<dyn Builds>,
+}
+
+impl std::fmt::Debug for Operations {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Operations").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Operations {
+    /// Operations on what `store` holds, carried out by `node` and `builds`.
+    pub fn new(settings: Settings, store: Store, node: node::Node, builds: Arc<dyn Builds>) -> Self {
+        Self { settings, store, node, builds }
+    }
+
+    /// The page that a listing's request asks for; see [`Listing::open`].
+    fn listing(
+        &self,
+        scope: &[&str],
+        max_results: Option<i64>,
+        token: Option<&str>,
+    ) -> Result<Listing, Error> {
+        Listing::open(&self.settings.page_secret, scope, max_results, token)
+    }
+}
+
+/// Whether an image is the caller's.
+fn check_owner(account: &AccountId, image: &ImageArn, operation: &str) -> Result<(), Error> {
+    if image.account == *account {
+        return Ok(());
+    }
+    Err(Error::access_denied(&account.to_string(), operation, &image.to_string()))
+}
+
+/// Runs `work` to its end even where the client hangs up: a record without the work that follows from it would
+/// wait for the next start of the server.
+async fn uninterrupted<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::internal(format!("Carrying out the request: {error}; report this")).into()),
+    }
+}
+
+macro_rules! service {
+    ($($function:ident($request:ty) => $carried_out:ident;)+) => {
+        #[async_trait]
+        impl Service for Operations {
+            $(async fn $function(
+                &self,
+                account: AccountId,
+                request: $request,
+            ) -> Result<<$request as Request>::Response, Error> {
+                Ok(self.$carried_out(account, request).await?)
+            })+
+        }
+    };
+}
+service! {
+    create_microvm_image(CreateMicrovmImageRequest) => create_image;
+    update_microvm_image(UpdateMicrovmImageRequest) => update_image;
+    get_microvm_image(GetMicrovmImageRequest) => get_image;
+    list_microvm_images(ListMicrovmImagesRequest) => list_images;
+    delete_microvm_image(DeleteMicrovmImageRequest) => delete_image;
+    get_microvm_image_version(GetMicrovmImageVersionRequest) => get_version;
+    list_microvm_image_versions(ListMicrovmImageVersionsRequest) => list_versions;
+    get_microvm_image_build(GetMicrovmImageBuildRequest) => get_build;
+    list_microvm_image_builds(ListMicrovmImageBuildsRequest) => list_builds;
+    list_managed_microvm_images(ListManagedMicrovmImagesRequest) => list_managed_images;
+    run_microvm(RunMicrovmRequest) => run;
+    get_microvm(GetMicrovmRequest) => get;
+    list_microvms(ListMicrovmsRequest) => list;
+    suspend_microvm(SuspendMicrovmRequest) => suspend;
+    resume_microvm(ResumeMicrovmRequest) => resume;
+    terminate_microvm(TerminateMicrovmRequest) => terminate;
+    create_microvm_auth_token(CreateMicrovmAuthTokenRequest) => create_auth_token;
+}

@@ -1,0 +1,232 @@
+//! MicroVMs: launching, showing, suspending, resuming and ending them.
+
+use api::*;
+use ids::{AccountId, EndpointId, ImageArn, ImageVersion, MicrovmId};
+use lifecycle::microvm::{self as rules, Event, Refused, State};
+use node::{NodeError, now_ms};
+use store::{MicrovmRecord, Tx, VersionRecord};
+
+use super::failure::Failure;
+use super::idempotency::Claim;
+use super::images::known_image;
+use super::{Operations, check_owner, config, render, retention, uninterrupted};
+
+/// The port that an endpoint's name does not have to tell.
+const HTTPS_PORT: u16 = 443;
+/// AWS's code of the quota on what runs (SPEC §9).
+const MICROVMS_QUOTA: &str = "L-CD1C0CC4";
+
+impl Operations {
+    pub(super) async fn run(
+        &self,
+        account: AccountId,
+        request: RunMicrovmRequest,
+    ) -> Result<Microvm, Failure> {
+        let claim = Claim::of(&account, &request)?;
+        let arn = request.image_arn()?;
+        check_owner(&account, &arn, RunMicrovmRequest::OPERATION)?;
+        let wanted = request.version()?;
+        let http = ManagedConnector::HttpIngress.arn(&self.settings.region);
+        let region = &self.settings.region;
+        let ingress = config::connectors(region, request.ingress_network_connectors.clone(), vec![http])?;
+        let egress = config::connectors(region, request.egress_network_connectors.clone(), vec![])?;
+        let (quota, now) = (self.settings.quotas.microvms, now_ms());
+        let (store, node) = (self.store.clone(), self.node.clone());
+        let launch = move |tx: &Tx<'_>| -> Result<(MicrovmRecord, bool), Failure> {
+            retention::tidy(tx, now)?;
+            if let Some(earlier) = made_before(tx, &claim, now)? {
+                return Ok((earlier, false));
+            }
+            let version = runnable(tx, &arn, wanted)?;
+            if request.run_hook_payload.is_some() && version.hooks.run.is_none() {
+                return Err(Error::run_hook_needed().into());
+            }
+            if tx.count_live_microvms(&account)? >= quota {
+                let message =
+                    format!("The account has the maximum number of MicroVMs, {quota}; terminate one first");
+                return Err(Error::quota(MICROVMS_QUOTA, message).into());
+            }
+            let record = record(account, version, request, (ingress, egress), now);
+            tx.put_microvm(&record)?;
+            claim.remember(tx, record.id.to_string(), None, now)?;
+            Ok((record, true))
+        };
+        let record = uninterrupted(async move {
+            let (record, new) = store.write(launch).await?;
+            if new {
+                node.launch(record.clone());
+            }
+            Ok(record)
+        })
+        .await?;
+        Ok(self.shown(record))
+    }
+
+    pub(super) async fn get(
+        &self,
+        account: AccountId,
+        request: GetMicrovmRequest,
+    ) -> Result<Microvm, Failure> {
+        Ok(self.shown(self.known_microvm(&account, request.microvm_id()?)?))
+    }
+
+    pub(super) async fn list(
+        &self,
+        account: AccountId,
+        request: ListMicrovmsRequest,
+    ) -> Result<Page<MicrovmItem>, Failure> {
+        let (image, version) = (request.image_arn()?, request.version()?);
+        let text = |shown: Option<String>| shown.unwrap_or_default();
+        let scope = [
+            ListMicrovmsRequest::OPERATION,
+            &account.to_string(),
+            &text(image.as_ref().map(ToString::to_string)),
+            &text(version.as_ref().map(ToString::to_string)),
+        ];
+        let listing = self.listing(&scope, request.max_results, request.next_token.as_deref())?;
+        let after = listing.after().unwrap_or_default();
+        self.store.read(|tx| {
+            let found = match (&image, version) {
+                (Some(image), version) => {
+                    check_owner(&account, image, ListMicrovmsRequest::OPERATION)?;
+                    known_image(tx, image)?;
+                    tx.microvms_of(image, version, after, listing.wanted())?
+                }
+                (None, None) => tx.microvms(&account, after, listing.wanted())?,
+                (None, Some(_)) => {
+                    let message = "imageVersion selects within an image: give its imageIdentifier too";
+                    return Err(Error::validation(message).into());
+                }
+            };
+            let (page, next_token) = listing.page(found, |microvm| microvm.id.to_string());
+            Ok(Page { items: page.into_iter().map(render::microvm_item).collect(), next_token })
+        })
+    }
+
+    pub(super) async fn suspend(
+        &self,
+        account: AccountId,
+        request: SuspendMicrovmRequest,
+    ) -> Result<Unit, Failure> {
+        self.ask(&account, request.microvm_id()?, Event::SuspendRequested).await
+    }
+
+    pub(super) async fn resume(
+        &self,
+        account: AccountId,
+        request: ResumeMicrovmRequest,
+    ) -> Result<Unit, Failure> {
+        self.ask(&account, request.microvm_id()?, Event::ResumeRequested).await
+    }
+
+    pub(super) async fn terminate(
+        &self,
+        account: AccountId,
+        request: TerminateMicrovmRequest,
+    ) -> Result<Unit, Failure> {
+        self.ask(&account, request.microvm_id()?, Event::TerminateRequested).await
+    }
+
+    /// The account's MicroVM; another's is as unknown as none.
+    pub(super) fn known_microvm(&self, account: &AccountId, id: MicrovmId) -> Result<MicrovmRecord, Failure> {
+        let found = self.store.read::<_, Failure>(|tx| Ok(tx.microvm(id)?))?;
+        let owned = found.filter(|record| record.account == *account);
+        owned.ok_or_else(|| Error::unknown_microvm(&id.to_string()).into())
+    }
+
+    async fn ask(&self, account: &AccountId, id: MicrovmId, event: Event) -> Result<Unit, Failure> {
+        self.known_microvm(account, id)?;
+        match self.node.ask(id, event.clone()).await {
+            Ok(()) => Ok(Unit {}),
+            Err(NodeError::Refused(error)) => Err(refused(id, &error).into()),
+            Err(NodeError::Store(error)) => Err(error.into()),
+            Err(NodeError::Unknown(_)) => {
+                // Nobody owns it: it has ended meanwhile, or its owner is only about to begin.
+                let mut life = self.known_microvm(account, id)?.life;
+                if life.state != State::Terminated {
+                    return Err(refused(id, &Refused { state: life.state }).into());
+                }
+                life.apply(&event, now_ms()).map_err(|error| refused(id, &error))?;
+                Ok(Unit {})
+            }
+        }
+    }
+
+    fn shown(&self, record: MicrovmRecord) -> Microvm {
+        let host = self.settings.hosts.host(record.endpoint);
+        let endpoint = match self.settings.endpoint_port {
+            HTTPS_PORT => host,
+            port => format!("{host}:{port}"),
+        };
+        render::microvm(record, endpoint)
+    }
+}
+
+/// A state that does not allow what was asked.
+pub(super) fn refused(id: MicrovmId, error: &Refused) -> Error {
+    Error::conflict("Microvm", id.to_string(), error.to_string())
+}
+
+/// What the claim's token launched before, as it is now.
+fn made_before(tx: &Tx<'_>, claim: &Claim, now: u64) -> Result<Option<MicrovmRecord>, Failure> {
+    let earlier = claim.earlier(tx, now)?;
+    let id: Option<MicrovmId> = earlier.and_then(|earlier| earlier.result.parse().ok());
+    Ok(id.map_or(Ok(None), |id| tx.microvm(id))?)
+}
+
+/// The version to launch: SUCCESSFUL, ACTIVE, and the newest such where none is named.
+fn runnable(tx: &Tx<'_>, arn: &ImageArn, wanted: Option<ImageVersion>) -> Result<VersionRecord, Failure> {
+    let image = tx.image(arn)?.filter(|image| image.state.can_run());
+    let found = match (image, wanted) {
+        (None, _) => None,
+        (Some(_), None) => tx.latest_runnable_version(arn)?,
+        (Some(_), Some(number)) => tx.version(arn, number)?.filter(VersionRecord::is_runnable),
+    };
+    found.ok_or_else(|| {
+        let wanted = wanted.map(|number| number.to_string());
+        Error::no_active_version(&arn.to_string(), wanted.as_deref()).into()
+    })
+}
+
+fn record(
+    account: AccountId,
+    version: VersionRecord,
+    request: RunMicrovmRequest,
+    (ingress, egress): (Vec<String>, Vec<String>),
+    now: u64,
+) -> MicrovmRecord {
+    let admits_http = |arn: &String| ManagedConnector::from_arn(arn).is_ok_and(ManagedConnector::admits_http);
+    MicrovmRecord {
+        id: MicrovmId::random(),
+        endpoint: EndpointId::random(),
+        account,
+        image: version.image,
+        version: version.version,
+        execution_role_arn: request.execution_role_arn,
+        run_hook_payload: request.run_hook_payload.map(|payload| payload.0),
+        http_ingress: ingress.iter().any(admits_http),
+        ingress_network_connectors: ingress,
+        egress_network_connectors: if egress.is_empty() { version.egress_network_connectors } else { egress },
+        logging: request.logging.map(config::logging),
+        life: rules::Microvm::new(
+            policy(request.maximum_duration_in_seconds, request.idle_policy.as_ref()),
+            now,
+        ),
+    }
+}
+
+fn policy(maximum_duration: Option<i64>, idle: Option<&IdlePolicy>) -> rules::Policy {
+    rules::Policy {
+        maximum_duration_seconds: seconds(maximum_duration.unwrap_or(MAX_DURATION_SECONDS)),
+        idle: idle.map(|idle| rules::IdlePolicy {
+            max_idle_duration_seconds: seconds(idle.max_idle_duration_seconds),
+            suspended_duration_seconds: seconds(idle.suspended_duration_seconds),
+            auto_resume_enabled: idle.auto_resume_enabled,
+        }),
+    }
+}
+
+/// Validated to be no less than nothing; what is beyond 136 years is forever.
+fn seconds(value: i64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,232 @@
+//! From records to what clients see (SPEC §2.7).
+
+use api::*;
+use ids::ImageVersion;
+use lifecycle::image as built;
+use lifecycle::microvm::State;
+use store::{BuildRecord, HookSettings, ImageRecord, LogSettings, MicrovmRecord, VersionRecord};
+
+/// What this host's builds are for. AWS builds for two generations; a host has one.
+#[cfg(target_arch = "aarch64")]
+pub(crate) const HOST: (Architecture, Chipset, &str) = (Architecture::Arm64, Chipset::Graviton, "3");
+/// What this host's builds are for. The generation is a constant: nothing is built for one but not another.
+#[cfg(not(target_arch = "aarch64"))]
+pub(crate) const HOST: (Architecture, Chipset, &str) = (Architecture::X86_64, Chipset::Intel, "4");
+
+/// The newest versions of an image, by how they ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Latest {
+    pub(crate) active: Option<ImageVersion>,
+    pub(crate) failed: Option<ImageVersion>,
+}
+
+pub(crate) fn time(millis: u64) -> Timestamp {
+    Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
+}
+
+pub(crate) fn image_summary(record: &ImageRecord, latest: Latest) -> ImageSummary {
+    ImageSummary {
+        image_arn: record.arn.clone(),
+        name: record.arn.name.clone(),
+        state: image_state(record.state),
+        latest_active_image_version: latest.active,
+        latest_failed_image_version: latest.failed,
+        created_at: time(record.created_at),
+    }
+}
+
+pub(crate) fn image(record: &ImageRecord, latest: Latest) -> Image {
+    Image {
+        summary: image_summary(record, latest),
+        tags: Some(record.tags.clone()).filter(|tags| !tags.is_empty()),
+        updated_at: Some(time(record.updated_at)),
+    }
+}
+
+pub(crate) fn version(record: VersionRecord) -> ImageVersionDetail {
+    ImageVersionDetail {
+        image_arn: record.image.clone(),
+        image_version: record.version,
+        state: version_state(record.state),
+        status: match record.status {
+            built::VersionStatus::Active => VersionStatus::Active,
+            built::VersionStatus::Inactive => VersionStatus::Inactive,
+        },
+        created_at: time(record.created_at),
+        updated_at: Some(time(record.updated_at)),
+        // Clients find it on the build alone, as with AWS.
+        state_reason: None,
+        tags: None,
+        config: config(record),
+    }
+}
+
+pub(crate) fn config(record: VersionRecord) -> ImageConfig {
+    let variables = record.environment_variables;
+    ImageConfig {
+        base_image_arn: record.base_image_arn,
+        base_image_version: Some(record.base_image_version),
+        build_role_arn: record.build_role_arn,
+        description: record.description,
+        code_artifact: CodeArtifact { uri: Some(record.code_artifact.uri) },
+        logging: record.logging.map(logging),
+        egress_network_connectors: Some(record.egress_network_connectors),
+        cpu_configurations: Some(cpus(&record.cpu_architectures)),
+        resources: Some(vec![Resources { minimum_memory_in_mib: record.minimum_memory_mib.into() }]),
+        additional_os_capabilities: record.all_capabilities.then(|| vec![Capability::All]),
+        hooks: Some(hooks(&record.hooks)),
+        environment_variables: (!variables.is_empty())
+            .then(|| variables.into_iter().map(|(key, value)| (key, Sensitive(value))).collect()),
+        kms_key_identifier: None,
+    }
+}
+
+pub(crate) fn build_summary(record: BuildRecord) -> BuildSummary {
+    let (architecture, chipset, generation) = HOST;
+    BuildSummary {
+        image_arn: record.image,
+        image_version: record.version,
+        build_id: record.id,
+        build_state: build_state(record.state),
+        architecture,
+        chipset,
+        chipset_generation: generation.to_owned(),
+        state_reason: record.state_reason,
+        created_at: time(record.created_at),
+    }
+}
+
+pub(crate) fn build(record: BuildRecord) -> Build {
+    let snapshot_build = record.snapshot.map(|sizes| SnapshotBuild {
+        memory_snapshot_size_in_bytes: sizes.memory,
+        code_install_size_in_bytes: sizes.code_install,
+        disk_snapshot_size_in_bytes: sizes.disk,
+    });
+    Build { summary: build_summary(record), snapshot_build }
+}
+
+/// A MicroVM whose endpoint is reached at `endpoint`. Its payload, logging and size are never shown.
+pub(crate) fn microvm(record: MicrovmRecord, endpoint: String) -> Microvm {
+    let policy = record.life.policy;
+    Microvm {
+        microvm_id: record.id,
+        state: microvm_state(record.life.state),
+        endpoint,
+        image_arn: record.image,
+        image_version: record.version,
+        execution_role_arn: record.execution_role_arn,
+        idle_policy: policy.idle.map(|idle| IdlePolicy {
+            max_idle_duration_seconds: idle.max_idle_duration_seconds.into(),
+            suspended_duration_seconds: idle.suspended_duration_seconds.into(),
+            auto_resume_enabled: idle.auto_resume_enabled,
+        }),
+        maximum_duration_in_seconds: policy.maximum_duration_seconds.into(),
+        started_at: time(record.life.started_at),
+        terminated_at: record.life.terminated_at.map(time),
+        state_reason: record.life.reason,
+        ingress_network_connectors: Some(record.ingress_network_connectors),
+        egress_network_connectors: Some(record.egress_network_connectors),
+    }
+}
+
+pub(crate) fn microvm_item(record: MicrovmRecord) -> MicrovmItem {
+    MicrovmItem {
+        microvm_id: record.id,
+        state: microvm_state(record.life.state),
+        image_arn: record.image,
+        image_version: record.version,
+        started_at: time(record.life.started_at),
+    }
+}
+
+pub(crate) fn image_state(state: built::ImageState) -> ImageState {
+    match state {
+        built::ImageState::Creating => ImageState::Creating,
+        built::ImageState::Created => ImageState::Created,
+        built::ImageState::CreateFailed => ImageState::CreateFailed,
+        built::ImageState::Updating => ImageState::Updating,
+        built::ImageState::Updated => ImageState::Updated,
+        built::ImageState::UpdateFailed => ImageState::UpdateFailed,
+        built::ImageState::Deleting => ImageState::Deleting,
+    }
+}
+
+fn version_state(state: built::BuildState) -> VersionState {
+    match state {
+        built::BuildState::Pending => VersionState::Pending,
+        built::BuildState::InProgress => VersionState::InProgress,
+        built::BuildState::Successful => VersionState::Successful,
+        built::BuildState::Failed => VersionState::Failed,
+        built::BuildState::Deleting => VersionState::Deleting,
+    }
+}
+
+fn build_state(state: built::BuildState) -> BuildState {
+    match state {
+        built::BuildState::Pending => BuildState::Pending,
+        built::BuildState::InProgress => BuildState::InProgress,
+        // A build is removed with its version, and has no state of its own for that.
+        built::BuildState::Successful | built::BuildState::Deleting => BuildState::Successful,
+        built::BuildState::Failed => BuildState::Failed,
+    }
+}
+
+fn microvm_state(state: State) -> MicrovmState {
+    match state {
+        State::Pending => MicrovmState::Pending,
+        State::Running => MicrovmState::Running,
+        State::Suspending => MicrovmState::Suspending,
+        State::Suspended => MicrovmState::Suspended,
+        State::Terminating => MicrovmState::Terminating,
+        State::Terminated => MicrovmState::Terminated,
+    }
+}
+
+fn logging(settings: LogSettings) -> Logging {
+    match settings {
+        LogSettings::Disabled => Logging::Disabled(Unit {}),
+        LogSettings::CloudWatch { group, stream } => {
+            Logging::CloudWatch(CloudWatchLogging { log_group: group, log_stream: stream })
+        }
+    }
+}
+
+fn cpus(asked: &[store::Architecture]) -> Vec<CpuConfiguration> {
+    let of = |architecture| CpuConfiguration { architecture };
+    if asked.is_empty() {
+        return vec![of(HOST.0)];
+    }
+    let shown = |cpu: &store::Architecture| match cpu {
+        store::Architecture::Arm64 => Architecture::Arm64,
+        store::Architecture::X86_64 => Architecture::X86_64,
+    };
+    asked.iter().map(|cpu| of(shown(cpu))).collect()
+}
+
+fn hooks(settings: &HookSettings) -> Hooks {
+    let state =
+        |hook: Option<u32>| Some(if hook.is_some() { HookState::Enabled } else { HookState::Disabled });
+    let timeout = |hook: Option<u32>| hook.map(i64::from);
+    Hooks {
+        port: settings.port.map(i64::from),
+        microvm_hooks: Some(MicrovmHooks {
+            run: state(settings.run),
+            run_timeout_in_seconds: timeout(settings.run),
+            resume: state(settings.resume),
+            resume_timeout_in_seconds: timeout(settings.resume),
+            suspend: state(settings.suspend),
+            suspend_timeout_in_seconds: timeout(settings.suspend),
+            terminate: state(settings.terminate),
+            terminate_timeout_in_seconds: timeout(settings.terminate),
+        }),
+        microvm_image_hooks: Some(MicrovmImageHooks {
+            ready: state(settings.ready),
+            ready_timeout_in_seconds: timeout(settings.ready),
+            validate: state(settings.validate),
+            validate_timeout_in_seconds: timeout(settings.validate),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+//! Endpoint tokens (SPEC §5.2).
+
+use std::ops::RangeInclusive;
+
+use api::*;
+use auth::token::{MAX_TOKEN_CHARS, Ports, Scope};
+use ids::AccountId;
+use lifecycle::microvm::{Refused, State};
+use node::now_ms;
+
+use super::Operations;
+use super::failure::Failure;
+use super::microvms::refused;
+
+impl Operations {
+    /// A token may be had before it is of use: for a MicroVM that starts or sleeps, for a port that nobody
+    /// listens on. Only for one that has ended it never will be.
+    pub(super) async fn create_auth_token(
+        &self,
+        account: AccountId,
+        request: CreateMicrovmAuthTokenRequest,
+    ) -> Result<AuthTokenResponse, Failure> {
+        let record = self.known_microvm(&account, request.microvm_id()?)?;
+        let state = record.life.state;
+        if matches!(state, State::Terminating | State::Terminated) {
+            return Err(refused(record.id, &Refused { state }).into());
+        }
+        let life = u64::try_from(request.expiration_in_minutes).unwrap_or_default() * 60;
+        let scope = Scope {
+            microvm: record.id,
+            ports: ports(&request.allowed_ports),
+            expires_at: now_ms() / 1000 + life,
+        };
+        let token = self.settings.tokens.seal(&scope);
+        if token.len() > MAX_TOKEN_CHARS {
+            let message = "allowedPorts names more ranges than a token can hold; join them, or use allPorts";
+            return Err(Error::validation(message).into());
+        }
+        Ok(AuthTokenResponse::new(token))
+    }
+}
+
+fn ports(allowed: &[PortSpecification]) -> Ports {
+    if allowed.iter().any(|ports| matches!(ports, PortSpecification::AllPorts(_))) {
+        return Ports::All;
+    }
+    Ports::Ranges(allowed.iter().filter_map(range).collect())
+}
+
+/// None where a bound is no port, which validation has refused already.
+fn range(allowed: &PortSpecification) -> Option<RangeInclusive<u16>> {
+    let (from, to) = match allowed {
+        PortSpecification::Port(port) => (*port, *port),
+        PortSpecification::Range(range) => (range.start_port, range.end_port),
+        PortSpecification::AllPorts(_) => return Some(1..=u16::MAX),
+    };
+    Some(u16::try_from(from).ok()?..=u16::try_from(to).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_opens_what_was_asked_for_and_no_more() {
+        let some = ports(&[
+            PortSpecification::Port(80),
+            PortSpecification::Range(PortRange { start_port: 8000, end_port: 8080 }),
+        ]);
+        assert!(some.allows(80) && some.allows(8000) && some.allows(8080));
+        assert!(!some.allows(81) && !some.allows(8081));
+        let all = [PortSpecification::Port(80), PortSpecification::AllPorts(Unit {})];
+        assert_eq!(ports(&all), Ports::All);
+    }
+}
