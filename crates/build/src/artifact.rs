@@ -40,6 +40,14 @@ pub enum ArtifactError {
     },
 }
 
+/// Checks an artifact's own length.
+///
+/// # Errors
+/// [`ArtifactError::TooLarge`].
+pub fn check_size(bytes: u64) -> Result<(), ArtifactError> {
+    within("bytes", bytes, MAX_ARTIFACT_BYTES)
+}
+
 /// Checks an artifact's index: a zip within the limits, every name inside, a `Dockerfile` at the root.
 ///
 /// # Errors

@@ -1,3 +1,20 @@
 //! From an artifact to a published snapshot (SPEC §3).
+//!
+//! ```text
+//! artifact ──▶ build VM: Dockerfile → code disk ──▶ snapshot VM: application, /ready → memory, device, scratch
+//!                                                                │
+//!                        published layer ◀── test VM: /validate ◀┘
+//! ```
+//!
+//! [`Builder`] owns the tasks; [`pipeline`] is one build; [`container`], [`capture`] and [`trial`] are its three VMs.
 
 pub mod artifact;
+mod builder;
+mod capture;
+mod container;
+mod error;
+mod hooks;
+mod pipeline;
+mod trial;
+
+pub use builder::{Builder, Settings, Workshop};

@@ -1,0 +1,175 @@
+//! The tasks that own builds: one each, so many at once, taken up again after a restart.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use guest::{Dirs, Host};
+use ids::{BuildId, ImageArn};
+use logs::Logs;
+use objects::ObjectStore;
+use platform::{Assets, Platform};
+use store::{SnapshotSizes, Store, StoreError, builds};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use crate::error::BuildError;
+use crate::pipeline;
+
+/// Between two tries to write down how a build ended, which must not be lost to a full disk.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How builds are carried out.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Builds at once; more wait as PENDING.
+    pub at_once: usize,
+    /// vCPUs of a build VM.
+    pub vcpus: u32,
+    /// Memory of a build VM, in MiB.
+    pub memory_mib: u32,
+    /// Names that `FROM` may say, and the catalogue's image that answers for each.
+    pub aliases: BTreeMap<String, String>,
+}
+
+/// What builds are made with.
+#[derive(Debug)]
+pub struct Workshop {
+    /// Starts the VMs.
+    pub host: Arc<Host>,
+    /// The records.
+    pub store: Store,
+    /// The artifacts.
+    pub objects: ObjectStore,
+    /// The build logs.
+    pub logs: Logs,
+    /// Where things go.
+    pub dirs: Dirs,
+    /// The build tools and base images.
+    pub assets: Assets,
+    /// Kernel, agent and empty disks of new snapshots.
+    pub platform: Platform,
+    /// How many, how large.
+    pub settings: Settings,
+}
+
+/// Carries builds out and removes images. Clones share the same workshop.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    workshop: Arc<Workshop>,
+    slots: Arc<Semaphore>,
+}
+
+impl Builder {
+    /// A builder that has not begun anything yet.
+    #[must_use]
+    pub fn new(workshop: Workshop) -> Self {
+        let slots = Arc::new(Semaphore::new(workshop.settings.at_once));
+        Self { workshop: Arc::new(workshop), slots }
+    }
+
+    /// Takes up what a restart interrupted: builds begin anew, images go on being removed.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the records cannot be read.
+    pub fn recover(&self) -> Result<(), StoreError> {
+        let (unfinished, leaving) = self
+            .workshop
+            .store
+            .read::<_, StoreError>(|tx| Ok((tx.unfinished_builds()?, tx.deleting_images()?)))?;
+        unfinished.into_iter().for_each(|build| self.start(build.id));
+        leaving.into_iter().for_each(|image| self.remove(image.arn));
+        Ok(())
+    }
+
+    /// Carries out a build whose PENDING record is on the disk. Returns at once.
+    pub fn start(&self, id: BuildId) {
+        let (workshop, slots) = (Arc::clone(&self.workshop), Arc::clone(&self.slots));
+        tokio::spawn(async move {
+            // The semaphore is never closed.
+            let _slot = slots.acquire_owned().await;
+            workshop.carry_out(id).await;
+        });
+    }
+
+    /// Removes an image whose DELETING record is on the disk: its files, then its records. Returns at once.
+    pub fn remove(&self, image: ImageArn) {
+        let workshop = Arc::clone(&self.workshop);
+        tokio::spawn(async move {
+            while let Err(error) = workshop.remove(&image).await {
+                tracing::error!(%image, %error, "cannot remove an image, trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+        });
+    }
+}
+
+impl Workshop {
+    async fn carry_out(&self, id: BuildId) {
+        let begun = self.store.write::<_, StoreError>(move |tx| builds::begin(tx, id, now_ms())).await;
+        let (build, version) = match begun {
+            Ok(Some(begun)) => begun,
+            Ok(None) => return,
+            Err(error) => {
+                return tracing::error!(build = %id, %error, "cannot begin a build; a restart tries again");
+            }
+        };
+        tracing::info!(build = %id, image = %build.image, version = %build.version, "build begins");
+        let mut made = None;
+        let outcome = pipeline::run(self, &build, &version, &mut made).await;
+        match &outcome {
+            Ok(_) => tracing::info!(build = %id, "build successful"),
+            Err(error) => tracing::warn!(build = %id, %error, "build failed"),
+        }
+        clear(self.dirs.build(id)).await;
+        self.finish(id, outcome, made).await;
+    }
+
+    async fn finish(
+        &self,
+        id: BuildId,
+        outcome: Result<SnapshotSizes, BuildError>,
+        made: Option<SnapshotSizes>,
+    ) {
+        let outcome = outcome.map_err(|error| error.reason());
+        loop {
+            let outcome = outcome.clone();
+            let write = move |tx: &store::Tx<'_>| builds::finish(tx, id, outcome, made, now_ms());
+            match self.store.write::<_, StoreError>(write).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(build = %id, %error, "cannot record a build's end, trying again");
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn remove(&self, image: &ImageArn) -> Result<(), BuildError> {
+        let dir = self.dirs.image(image);
+        let path = dir.clone();
+        match spawn_blocking(move || fs::remove_dir_all(path)).await? {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(BuildError::file("removing", &dir)(error));
+            }
+            _ => {}
+        }
+        let image = image.clone();
+        Ok(self.store.write::<_, StoreError>(move |tx| tx.delete_image(&image)).await?)
+    }
+}
+
+async fn clear(dir: PathBuf) {
+    let path = dir.clone();
+    if let Ok(Err(error)) = spawn_blocking(move || fs::remove_dir_all(path)).await {
+        tracing::warn!(dir = %dir.display(), %error, "cannot remove a build's directory");
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

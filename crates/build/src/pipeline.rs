@@ -1,0 +1,98 @@
+//! One build, from its record to its published layer.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use api::SizeClass;
+use guest::{CODE, ImageLayer, Layout};
+use snapshot::publish::Staging;
+use store::{BuildRecord, SnapshotSizes, VersionRecord};
+use tokio::task::spawn_blocking;
+
+use crate::builder::Workshop;
+use crate::container::{self, Source};
+use crate::error::BuildError;
+use crate::{capture, trial};
+
+/// Bytes of a block as file systems count them.
+const BLOCK: u64 = 512;
+
+/// Carries the build out. `made` is told what there is so far, for a build that fails later.
+pub(crate) async fn run(
+    workshop: &Workshop,
+    build: &BuildRecord,
+    version: &VersionRecord,
+    made: &mut Option<SnapshotSizes>,
+) -> Result<SnapshotSizes, BuildError> {
+    let published = workshop.dirs.version(&build.image, build.version);
+    if published.is_dir() {
+        // A restart came between publishing and recording.
+        return sizes(&reopen(workshop, &published).await?);
+    }
+    let dir = workshop.dirs.build(build.id);
+    empty(&dir)?;
+    let staging = Staging::new(&published)?;
+    let container = compile(workshop, build, version, &dir).await?;
+    *made = Some(SnapshotSizes { code_install: Some(container.code_bytes), ..SnapshotSizes::default() });
+    fs::rename(&container.code, staging.path().join(CODE))
+        .map_err(BuildError::file("moving", &container.code))?;
+
+    let layer = lay_out(workshop, staging.path(), version)?;
+    let log = || workshop.logs.build(build.id);
+    let name = |step: &str| format!("{step}-{}", build.id);
+    capture::capture(workshop, &name("snapshot"), &layer, version, container.config, log()).await?;
+    trial::run(workshop, &name("trial"), &dir, &layer, version, log()).await?;
+    let sizes = sizes(&layer)?;
+    spawn_blocking(move || staging.publish()).await??;
+    Ok(sizes)
+}
+
+async fn compile(
+    workshop: &Workshop,
+    build: &BuildRecord,
+    version: &VersionRecord,
+    dir: &Path,
+) -> Result<container::Container, BuildError> {
+    let uri = api::CodeArtifact { uri: Some(version.code_artifact.uri.clone()) };
+    // The client was told so when it asked for the build.
+    let (bucket, key) = uri.location().map_err(|error| BuildError::Container(error.message))?;
+    let log = workshop.logs.build(build.id);
+    container::build(workshop, &format!("build-{}", build.id), dir, &Source { bucket, key }, log).await
+}
+
+fn lay_out(workshop: &Workshop, dir: &Path, version: &VersionRecord) -> Result<ImageLayer, BuildError> {
+    let size = SizeClass::for_memory(version.minimum_memory_mib.into()).unwrap_or(api::size::DEFAULT);
+    let layout = Layout::new(&workshop.platform, size.peak_memory_mib, size.vcpus, size.disk_bytes);
+    Ok(ImageLayer::create(dir, &workshop.dirs, layout, workshop.platform.clone())?)
+}
+
+async fn reopen(workshop: &Workshop, dir: &Path) -> Result<ImageLayer, BuildError> {
+    let (dir, dirs) = (dir.to_owned(), workshop.dirs.clone());
+    Ok(spawn_blocking(move || ImageLayer::open(&dir, &dirs)).await??)
+}
+
+/// What the snapshot takes on the disk (SPEC §2.7).
+fn sizes(layer: &ImageLayer) -> Result<SnapshotSizes, BuildError> {
+    let on_disk = |path: &Path| {
+        let metadata = fs::metadata(path).map_err(BuildError::file("measuring", path))?;
+        Ok::<_, BuildError>(metadata.blocks() * BLOCK)
+    };
+    let code = layer.code();
+    let code_install = fs::metadata(&code).map_err(BuildError::file("measuring", &code))?.len();
+    Ok(SnapshotSizes {
+        memory: Some(on_disk(&layer.memory())?),
+        code_install: Some(code_install),
+        disk: Some(on_disk(&layer.scratch())?),
+    })
+}
+
+/// What an attempt before a restart left is of no use.
+fn empty(dir: &Path) -> Result<(), BuildError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(BuildError::file("emptying", dir)(error))
+        }
+        _ => fs::create_dir_all(dir).map_err(BuildError::file("creating", dir)),
+    }
+}

@@ -1,0 +1,42 @@
+//! The test VM: a clone of the new snapshot must come up and pass `/validate`. Nothing that it does is kept.
+
+use std::path::Path;
+
+use guest::{Guest, ImageLayer};
+use logs::LogFile;
+use store::VersionRecord;
+
+use crate::builder::Workshop;
+use crate::error::BuildError;
+use crate::hooks::{self, BuildHook};
+
+/// Starts a clone of `layer`, with its private disk in `dir`, and has the application validate itself.
+pub(crate) async fn run(
+    workshop: &Workshop,
+    name: &str,
+    dir: &Path,
+    layer: &ImageLayer,
+    version: &VersionRecord,
+    log: LogFile,
+) -> Result<(), BuildError> {
+    let overlay = dir.join("trial-scratch.qcow2");
+    layer.make_overlay(&overlay)?;
+    let mut guest = workshop.host.restore(name, layer.clone_with(overlay)?, layer.restore()).await?;
+    let valid = validate(&mut guest, version, log).await;
+    guest.end().await;
+    valid
+}
+
+async fn validate(guest: &mut Guest, version: &VersionRecord, log: LogFile) -> Result<(), BuildError> {
+    let mut exited = guest.listen(log);
+    guest.begin_life().await?;
+    guest.thaw().await?;
+    let Some(seconds) = version.hooks.validate else { return Ok(()) };
+    let port = version.hooks.port.unwrap_or(guest::hooks::DEFAULT_PORT);
+    let hook = BuildHook { path: "validate", title: "Validate", port, seconds };
+    tokio::select! {
+        biased;
+        failure = hooks::exit(&mut exited) => Err(failure),
+        valid = hooks::until_ready(guest, &hook) => valid,
+    }
+}
