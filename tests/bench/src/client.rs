@@ -61,7 +61,8 @@ impl Connection {
         Self::over(tcp(address).await?, &address.to_string()).await
     }
 
-    async fn over<T>(io: T, host: &str) -> Result<Self, Failure>
+    /// Over a stream that is connected already.
+    pub(crate) async fn over<T>(io: T, host: &str) -> Result<Self, Failure>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {

@@ -1,0 +1,184 @@
+//! The bare engine: the same snapshot restored by hand, to its application's first answer. What remains above it is
+//! what the server adds: records, hooks, TLS, tokens, forwarding.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use agent_proto::host::{Channel, Resolver};
+use agent_proto::{ENTROPY_BYTES, NewLife, Request, Response};
+use e2e::Server;
+use e2e::command::rekindle;
+use engine::qemu::{Qemu, detect};
+use engine::{Engine, Jail, Machine, MachineSpec, Restore};
+use guest::{Dirs, ImageLayer};
+use network::{InstanceTag, NetworkConfig, Pool, Slot, remove_instance};
+
+use crate::Failure;
+use crate::client::Connection;
+use crate::stats::Samples;
+
+const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+const PORT: u16 = 8080;
+/// Set apart for benchmarks (RFC 2544), so that no server's slots have it.
+const SLOTS: &str = "198.19.0.0/24";
+const FIRST_UID: u32 = 190_000;
+/// For an agent to answer; one that does not would hold the benchmark up for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The engine's own share of what a client waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) launch: Samples,
+    pub(crate) suspend: Samples,
+    pub(crate) wake: Samples,
+    pub(crate) terminate: Samples,
+}
+
+/// Measures with the published version 1.0 of an image of the server, which may stay up.
+pub(crate) async fn measure(server: &Server, image: &str, samples: usize) -> Result<Figures, Failure> {
+    let dir = tempfile::tempdir()?;
+    let tag = InstanceTag::of_data_dir(dir.path());
+    let pool = Pool::open(NetworkConfig {
+        slot_cidr: SLOTS.parse()?,
+        ready: 1,
+        ..NetworkConfig::new(tag.clone(), FIRST_UID)
+    })?;
+    let measured = async {
+        let bare = Bare::new(server, image, dir.path()).await?;
+        let mut figures = Figures::default();
+        // As in the figures that these are held against, the first does not count.
+        for number in 0..=samples {
+            let slot = pool.acquire().await?;
+            let mut throw_away = Figures::default();
+            let into = if number == 0 { &mut throw_away } else { &mut figures };
+            let cycled = bare.cycle(number, &slot, into).await;
+            pool.release(slot);
+            cycled?;
+        }
+        Ok(figures)
+    };
+    let measured = measured.await;
+    pool.close().await;
+    remove_instance(&tag)?;
+    measured
+}
+
+struct Bare {
+    engine: Qemu,
+    layer: ImageLayer,
+    dir: PathBuf,
+}
+
+impl Bare {
+    async fn new(server: &Server, image: &str, dir: &Path) -> Result<Self, Failure> {
+        let program = PathBuf::from(QEMU);
+        let accelerator = detect(&program).await;
+        let jailer = vec![rekindle().into(), "jail".into()];
+        let dirs = Dirs::new(server.data_dir(), &InstanceTag::of_data_dir(server.data_dir()));
+        let version = dirs.version(&image.parse()?, "1.0".parse()?);
+        let layer = ImageLayer::open(&version, &dirs)?;
+        Ok(Self { engine: Qemu { program, jailer, accelerator }, layer, dir: dir.to_owned() })
+    }
+
+    /// One clone's launch, suspension, waking and end.
+    async fn cycle(&self, number: usize, slot: &Slot, figures: &mut Figures) -> Result<(), Failure> {
+        let name = format!("bare-{number}");
+        let file = |what: &str| self.dir.join(format!("{name}.{what}"));
+        self.layer.make_overlay(&file("qcow2"))?;
+        let suspended =
+            Restore { device_state: file("device"), diff: Some(file("diff")), ..self.layer.restore() };
+        let spec = self.spec(&name, slot, file("qcow2"))?;
+        let began = Instant::now();
+        let life = Life::begin(&self.engine, spec.clone(), self.layer.restore()).await?;
+        figures.launch.push(began.elapsed());
+        let began = Instant::now();
+        life.suspend(&suspended).await?;
+        figures.suspend.push(began.elapsed());
+        let began = Instant::now();
+        let life = Life::begin(&self.engine, spec, suspended).await?;
+        figures.wake.push(began.elapsed());
+        let began = Instant::now();
+        life.end().await?;
+        figures.terminate.push(began.elapsed());
+        Ok(())
+    }
+
+    fn spec(&self, name: &str, slot: &Slot, overlay: PathBuf) -> Result<MachineSpec, Failure> {
+        let shape = self.layer.clone_with(overlay)?;
+        Ok(MachineSpec {
+            name: name.to_owned(),
+            run_dir: self.dir.join(name),
+            memory_mib: shape.memory_mib,
+            vcpus: shape.vcpus,
+            kernel: shape.kernel,
+            initramfs: shape.initramfs,
+            cmdline: String::new(),
+            disks: shape.disks,
+            tap: Some(slot.tap.clone()),
+            jail: Jail { netns: Some(slot.netns.clone()), cgroups: vec![], uid: slot.uid, gid: slot.uid },
+        })
+    }
+}
+
+/// A machine whose application has answered.
+struct Life {
+    machine: Box<dyn Machine>,
+    channel: Channel,
+}
+
+impl Life {
+    async fn begin(engine: &Qemu, spec: MachineSpec, from: Restore) -> Result<Self, Failure> {
+        let machine = engine.restore(spec, from).await?;
+        match tokio::time::timeout(PATIENCE, first_answer(&*machine)).await {
+            Ok(Ok(channel)) => Ok(Self { machine, channel }),
+            failed => {
+                let console = machine.console().await.unwrap_or_default();
+                end(&*machine).await?;
+                Err(format!(
+                    "the bare engine's guest does not answer: {:?}\n{console}",
+                    failed.map(|r| r.err())
+                )
+                .into())
+            }
+        }
+    }
+
+    async fn suspend(self, to: &Restore) -> Result<(), Failure> {
+        done(&self.channel.call(&Request::Freeze).await?)?;
+        self.machine.pause().await?;
+        let diff = to.diff.as_deref().ok_or("a suspension needs a file for its diff")?;
+        self.machine.save_diff(&to.device_state, diff).await?;
+        end(&*self.machine).await
+    }
+
+    async fn end(self) -> Result<(), Failure> {
+        end(&*self.machine).await
+    }
+}
+
+async fn end(machine: &dyn Machine) -> Result<(), Failure> {
+    machine.kill()?;
+    Ok(machine.wait_exit().await?)
+}
+
+async fn first_answer(machine: &dyn Machine) -> Result<Channel, Failure> {
+    let (channel, _) = Channel::establish(machine.channel().await?, no_names()).await?;
+    let wall_clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+    // The bytes need not be random where nothing depends on them.
+    let life = NewLife { wall_clock: u64::try_from(wall_clock)?, entropy: vec![1; ENTROPY_BYTES] };
+    done(&channel.call(&Request::BeginLife(life)).await?)?;
+    done(&channel.call(&Request::Thaw).await?)?;
+    let stream = channel.relay(PORT).await?;
+    Connection::over(stream, "localhost").await?.get("/", None).await?;
+    Ok(channel)
+}
+
+fn done(answer: &Response) -> Result<(), Failure> {
+    if *answer == Response::Done { Ok(()) } else { Err(format!("the guest answered {answer:?}").into()) }
+}
+
+/// The application of the benchmark resolves none.
+fn no_names() -> Resolver {
+    Arc::new(|_| Box::pin(std::future::ready(None)))
+}
