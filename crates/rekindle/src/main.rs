@@ -1,1 +1,75 @@
-fn main() {}
+//! The one program: the server, and what an operator needs around it.
+
+mod agent;
+mod cli;
+mod config;
+mod data_dir;
+mod doctor;
+mod env;
+mod files;
+mod listen;
+mod logs;
+mod quote;
+mod range;
+mod serve;
+mod server_file;
+mod services;
+mod terminal;
+mod trust;
+
+use std::error::Error;
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::runtime::Runtime;
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, Command};
+
+/// What the server starts itself again as, to confine a VMM; not for people.
+const JAIL: &str = "jail";
+
+fn main() -> ExitCode {
+    // Before anything else: the jail confines a process of one thread.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == JAIL) {
+        return fail(&engine::jail::exec(arguments));
+    }
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => fail(error.as_ref()),
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
+    match command {
+        Command::Serve(args) => {
+            log_to_stderr();
+            runtime()?.block_on(serve::run(&args))?;
+        }
+        Command::Env(args) => env::run(&args)?,
+        Command::Logs(args) => logs::run(&args)?,
+        Command::Doctor(args) => {
+            if !runtime()?.block_on(doctor::run(&args)) {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> Result<Runtime, String> {
+    Runtime::new().map_err(|error| format!("cannot start threads: {error}; raise the limit on processes"))
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let ansi = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(io::stderr).init();
+}
+
+fn fail(error: &dyn Error) -> ExitCode {
+    eprintln!("rekindle: {error}");
+    ExitCode::FAILURE
+}

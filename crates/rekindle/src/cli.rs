@@ -1,0 +1,119 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Where a server keeps its data when nothing else is said.
+pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/rekindle/data";
+/// Where the control API listens when nothing else is said.
+const DEFAULT_LISTEN: &str = "127.0.0.1:4580";
+
+/// Self-hosted AWS Lambda MicroVMs.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server in the foreground, until SIGTERM or SIGINT
+    ///
+    /// MicroVMs go on when the server ends, and the next start on the same data directory takes them up again.
+    Serve(Serve),
+    /// Print `export NAME=value` lines that point the AWS CLI, SDKs and curl at a server
+    Env(Env),
+    /// Say what this machine has, what is missing, and how to mend it
+    Doctor(Doctor),
+    /// Print what a build or the application in a MicroVM printed
+    Logs(Logs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataDir {
+    /// Directory of the server's data
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA_DIR)]
+    pub(crate) data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Addresses {
+    /// Where the AWS API listens; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = DEFAULT_LISTEN)]
+    pub(crate) listen: SocketAddr,
+    /// Where the MicroVMs' endpoints listen; port 0 takes a free one [default: 127.0.0.1:443, or 8443 if that is taken]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) endpoint_listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    #[command(flatten)]
+    pub(crate) addresses: Addresses,
+    /// Settings, in TOML; crates/rekindle/config.toml lists them all
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Let an image of the local catalogue answer for another name in FROM; may be repeated
+    #[arg(long = "alias", value_name = "NAME=LOCAL", value_parser = alias)]
+    pub(crate) aliases: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Env {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// Wait until the server answers, a minute at most
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    #[command(flatten)]
+    pub(crate) addresses: Addresses,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// Id of a build, or of a MicroVM
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// Go on with what is added, until interrupted
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+}
+
+fn alias(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, local)) if !name.is_empty() && !local.is_empty() => Ok((name.into(), local.into())),
+        _ => Err("give NAME=LOCAL, such as public.ecr.aws/lambda/microvms:al2023-minimal=rekindle/debian:13"
+            .into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_alias_has_two_names() {
+        assert_eq!(alias("a/b:c=d:1"), Ok(("a/b:c".into(), "d:1".into())));
+        for bad in ["", "a", "=a", "a="] {
+            assert!(alias(bad).is_err(), "{bad}");
+        }
+    }
+}

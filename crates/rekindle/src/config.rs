@@ -1,0 +1,189 @@
+//! The settings of a server. `config.toml` beside this crate's sources says what each is for.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use ids::AccountId;
+use network::Cidr;
+use serde::{Deserialize, Deserializer};
+
+/// vCPUs that a VM can have.
+const VCPUS: std::ops::RangeInclusive<u32> = 1..=16;
+/// MiB of memory that a build VM can have: below, the builder itself does not fit.
+const BUILD_MEMORY_MIB: std::ops::RangeInclusive<u32> = 512..=32_768;
+const MAX_DOMAIN_CHARS: usize = 128;
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the settings in {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    /// It is not what it should be.
+    #[error("cannot use the settings in {path}: {source}crates/rekindle/config.toml lists them all")]
+    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    /// A value is out of its range.
+    #[error("cannot use {name} = {value:?}: give {wanted}")]
+    Value { name: &'static str, value: String, wanted: &'static str },
+}
+
+/// What can be set, and what it is when it is not.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) region: String,
+    pub(crate) domain: String,
+    pub(crate) account: Option<AccountId>,
+    #[serde(deserialize_with = "cidr")]
+    pub(crate) slot_cidr: Option<Cidr>,
+    pub(crate) max_slots: u32,
+    pub(crate) ready_slots: usize,
+    pub(crate) first_uid: Option<u32>,
+    pub(crate) build_vcpus: u32,
+    pub(crate) build_memory_mib: u32,
+    pub(crate) aliases: BTreeMap<String, String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            region: "us-east-1".into(),
+            domain: "localhost".into(),
+            account: None,
+            slot_cidr: None,
+            max_slots: 1024,
+            ready_slots: 4,
+            first_uid: None,
+            build_vcpus: 2,
+            build_memory_mib: 2048,
+            aliases: BTreeMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// The settings of the file, if there is one, and of the command line.
+    pub(crate) fn load(file: Option<&Path>, aliases: &[(String, String)]) -> Result<Self, ConfigError> {
+        let mut config = file.map_or_else(|| Ok(Self::default()), Self::read)?;
+        config.aliases.extend(aliases.iter().cloned());
+        config.check()?;
+        Ok(config)
+    }
+
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        require(ids::is_region(&self.region), "region", &self.region, "a name such as us-east-1")?;
+        require(is_domain(&self.domain), "domain", &self.domain, "a domain name in lower case")?;
+        require(self.max_slots > 0, "max_slots", &self.max_slots, "1 or more")?;
+        let ready = u32::try_from(self.ready_slots).is_ok_and(|ready| ready <= self.max_slots);
+        require(ready, "ready_slots", &self.ready_slots, "at most as many as max_slots")?;
+        let uids = self.first_uid.is_none_or(|uid| uid > 0 && uid.checked_add(self.max_slots).is_some());
+        require(
+            uids,
+            "first_uid",
+            &self.first_uid.unwrap_or(0),
+            "a user id above 0, with max_slots more above it",
+        )?;
+        require(VCPUS.contains(&self.build_vcpus), "build_vcpus", &self.build_vcpus, "1 to 16")?;
+        let memory = BUILD_MEMORY_MIB.contains(&self.build_memory_mib);
+        require(memory, "build_memory_mib", &self.build_memory_mib, "512 to 32768")
+    }
+}
+
+fn require(
+    fine: bool,
+    name: &'static str,
+    value: &dyn ToString,
+    wanted: &'static str,
+) -> Result<(), ConfigError> {
+    if fine { Ok(()) } else { Err(ConfigError::Value { name, value: value.to_string(), wanted }) }
+}
+
+fn is_domain(text: &str) -> bool {
+    let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(letter)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= MAX_DOMAIN_CHARS && text.split('.').all(label)
+}
+
+fn cidr<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cidr>, D::Error> {
+    let text = String::deserialize(from)?;
+    Cidr::from_str(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENTED: &str = include_str!("../config.toml");
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        fs::write(&file, text).unwrap();
+        Config::load(Some(&file), &[])
+    }
+
+    #[test]
+    fn the_documented_values_are_the_defaults() {
+        assert_eq!(parse(DOCUMENTED).unwrap(), Config::default());
+        assert_eq!(parse("").unwrap(), Config::default());
+        assert_eq!(Config::load(None, &[]).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_documented_setting_exists() {
+        let settings = DOCUMENTED.lines().map(|line| match line.strip_prefix('#') {
+            Some(setting) if !setting.starts_with(' ') => setting,
+            _ => line,
+        });
+        let config = parse(&settings.collect::<Vec<_>>().join("\n")).unwrap();
+        assert!(config.account.is_some() && config.slot_cidr.is_some() && config.first_uid.is_some());
+        assert_eq!(config.aliases.len(), 1);
+    }
+
+    #[test]
+    fn the_command_line_overrides_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        fs::write(&file, "[aliases]\na = \"b\"\nc = \"d\"").unwrap();
+        let config = Config::load(Some(&file), &[("a".into(), "e".into())]).unwrap();
+        assert_eq!(config.aliases, [("a", "e"), ("c", "d")].map(|(a, b)| (a.into(), b.into())).into());
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        for (text, named) in [
+            ("regoin = \"x\"", "regoin"),
+            ("region = \"US East\"", "region"),
+            ("domain = \"-x\"", "domain"),
+            ("domain = \"\"", "domain"),
+            ("account = \"12\"", "account"),
+            ("slot_cidr = \"10.0.0.1/8\"", "slot_cidr"),
+            ("max_slots = 0", "max_slots"),
+            ("max_slots = 3", "ready_slots"),
+            ("first_uid = 0", "first_uid"),
+            ("first_uid = 4294967295", "first_uid"),
+            ("build_vcpus = 17", "build_vcpus"),
+            ("build_memory_mib = 100", "build_memory_mib"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(named), "{text}: {error}");
+        }
+        let error = Config::load(Some(Path::new("/nowhere.toml")), &[]).unwrap_err().to_string();
+        assert!(error.contains("/nowhere.toml"), "{error}");
+    }
+}

@@ -1,0 +1,142 @@
+//! `rekindle serve`: opens what the server is made of, answers until it is told to stop, and closes in order.
+
+use std::io;
+use std::sync::Arc;
+
+use control::{Control, Keys};
+use ids::AccountId;
+use proxy::ca::{CaError, LocalCa};
+use proxy::{EndpointHosts, Proxy, tls_config};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli;
+use crate::config::{Config, ConfigError};
+use crate::data_dir::{Account, DataDir, DataDirError};
+use crate::files::FileError;
+use crate::listen::{ListenError, Listeners};
+use crate::server_file::ServerFile;
+use crate::services::{Services, ServicesError};
+use crate::trust;
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Data(#[from] DataDirError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Services(#[from] ServicesError),
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("cannot wait for signals: {0}")]
+    Signals(io::Error),
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
+    let mut stop = Stop::listen().map_err(ServeError::Signals)?;
+    let config = Config::load(args.config.as_deref(), &args.aliases)?;
+    // Held to the end: dropping it lets another server in.
+    let (data, _lock) = DataDir::claim(&args.data.data_dir)?;
+    ServerFile::remove(&data)?;
+    let account = account(&data, &config)?;
+    let ca = LocalCa::open(&data.ca())?;
+    trust::write(&data.trust(), ca.bundle_pem())?;
+    raise_open_files();
+
+    let listeners = Listeners::bind(&args.addresses).await?;
+    let server = ServerFile {
+        listen: listeners.control.address,
+        endpoint_listen: listeners.endpoints.address,
+        region: config.region.clone(),
+        account_id: account.id.clone(),
+    };
+    let hosts = EndpointHosts::new(&config.region, &config.domain);
+    let tls = tls_config(Arc::new(Certificate(ca.endpoint_certificate(&hosts)?)))?;
+    let services = Services::start(&config, &data, &hosts, server.endpoint_listen.port()).await?;
+    let keys = account.clone();
+    let s3 = services.objects.service(&config.region, move |id| keys.secret(id).map(|(_, secret)| secret));
+    let control = Control::new(services.api.clone(), Arc::new(account)).with_fallback(s3);
+    let proxy = Proxy::new(services.endpoints.clone(), hosts, data.open_token_key()?);
+
+    server.write(&data)?;
+    let (api, endpoints) = (server.listen, server.endpoint_listen);
+    tracing::info!(data = %data.path().display(), %api, %endpoints, "serving");
+    let stopping = CancellationToken::new();
+    tokio::join!(
+        control::server::serve(listeners.control.listener, control, stopping.cancelled()),
+        proxy.serve(listeners.endpoints.listener, tls, stopping.clone()),
+        async {
+            tracing::info!(
+                signal = stop.next().await,
+                "stopping; MicroVMs go on, and the next start takes them up"
+            );
+            stopping.cancel();
+        },
+    );
+    ServerFile::remove(&data)?;
+    services.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The account of the access key: the one made at first start, unless the settings name another.
+fn account(data: &DataDir, config: &Config) -> Result<Account, DataDirError> {
+    let made = data.open_account()?;
+    let id = config.account.clone().unwrap_or(made.id);
+    Ok(Account { id, key: made.key })
+}
+
+impl Keys for Account {
+    fn secret(&self, access_key_id: &str) -> Option<(AccountId, String)> {
+        (access_key_id == self.key.id).then(|| (self.id.clone(), self.key.secret.clone()))
+    }
+}
+
+/// The one certificate, whichever endpoint is asked for.
+#[derive(Debug)]
+struct Certificate(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+/// What tells the server to stop. Listened for from the beginning, so that a stop while starting is not lost.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Every connection is an open file, and shells allow few unless asked for more.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!("cannot raise the limit on open files: {error}");
+    }
+}

@@ -1,0 +1,170 @@
+//! What the server is made of behind its listeners: records, objects, the host of the VMs, MicroVMs and builds.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use build::{Builder, Workshop};
+use control::{Builds, Operations, Quotas, Service};
+use engine::qemu::Qemu;
+use guest::{Dirs, DirsError, GuestError, Host};
+use ids::{BuildId, ImageArn};
+use logs::Logs;
+use network::cgroup::{CgroupError, Cgroups};
+use network::dns;
+use node::{GuestMachines, Node};
+use objects::ObjectStore;
+use platform::{Assets, Platform, PlatformError};
+use proxy::{Backend, EndpointHosts};
+use store::{Store, StoreError};
+
+use crate::agent;
+use crate::config::Config;
+use crate::data_dir::{DataDir, DataDirError};
+use crate::doctor::QEMU;
+use crate::range::{self, RangeError};
+
+/// Builds at once: each takes a VM of its own, and more would only slow each other down.
+const BUILDS_AT_ONCE: usize = 2;
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Why the server cannot work here.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServicesError {
+    #[error(transparent)]
+    Data(#[from] DataDirError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Objects(#[from] objects::OpenError),
+    #[error(transparent)]
+    Dirs(#[from] DirsError),
+    #[error("the guest agent is not found: run `make build`, or set REKINDLE_AGENT")]
+    Agent,
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    #[error(transparent)]
+    Cgroups(#[from] CgroupError),
+    #[error(transparent)]
+    Guests(#[from] GuestError),
+    #[error("cannot read {RESOLV_CONF}, which names the resolvers for MicroVMs: {0}")]
+    Resolvers(io::Error),
+    #[error("cannot make the files of a new platform: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// The running parts.
+pub(crate) struct Services {
+    /// Behind the control API.
+    pub(crate) api: Arc<dyn Service>,
+    /// Behind the endpoints.
+    pub(crate) endpoints: Arc<dyn Backend>,
+    /// Behind S3.
+    pub(crate) objects: ObjectStore,
+    host: Arc<Host>,
+}
+
+impl Services {
+    /// Starts them, and takes up what an earlier server left: MicroVMs go on, builds begin anew.
+    pub(crate) async fn start(
+        config: &Config,
+        data: &DataDir,
+        hosts: &EndpointHosts,
+        endpoint_port: u16,
+    ) -> Result<Self, ServicesError> {
+        let store = Store::open(&data.database())?;
+        let objects = ObjectStore::open(&data.objects())?;
+        let (assets, dirs, logs) =
+            (Assets::from_env(), Dirs::new(data.path(), &data.tag()), Logs::new(data.logs()));
+        let platform = platform(&assets, &dirs).await?;
+        dirs.prepare().await?;
+        let host = host(config, data, &dirs).await?;
+        host.reap(&living(&store)?).await?;
+
+        let machines = GuestMachines::new(Arc::clone(&host), store.clone(), dirs.clone(), logs.clone());
+        let node = Node::start(store.clone(), Arc::new(machines))?;
+        let base_image_created_at = modified_ms(&assets.bases());
+        let builder = Builder::new(Workshop {
+            host: Arc::clone(&host),
+            store: store.clone(),
+            objects: objects.clone(),
+            logs,
+            dirs,
+            assets,
+            platform,
+            settings: build_settings(config),
+        });
+        builder.recover()?;
+        let settings = control::Settings {
+            region: config.region.clone(),
+            hosts: hosts.clone(),
+            endpoint_port,
+            tokens: data.open_token_key()?,
+            page_secret: data.open_page_secret()?,
+            base_image_created_at,
+            quotas: Quotas::default(),
+        };
+        let api = Operations::new(settings, store, node.clone(), Arc::new(ByBuilder(builder)));
+        Ok(Self { api: Arc::new(api), endpoints: Arc::new(node), objects, host })
+    }
+
+    /// Gives back what is only kept ready. MicroVMs go on.
+    pub(crate) async fn close(self) {
+        drop(self.host);
+    }
+}
+
+struct ByBuilder(Builder);
+
+impl Builds for ByBuilder {
+    fn start(&self, build: BuildId) {
+        self.0.start(build);
+    }
+
+    fn remove(&self, image: ImageArn) {
+        self.0.remove(image);
+    }
+}
+
+fn build_settings(config: &Config) -> build::Settings {
+    build::Settings {
+        at_once: BUILDS_AT_ONCE,
+        vcpus: config.build_vcpus,
+        memory_mib: config.build_memory_mib,
+        aliases: config.aliases.clone(),
+    }
+}
+
+/// Copies and hashes what set-up made, which takes a while the first time.
+async fn platform(assets: &Assets, dirs: &Dirs) -> Result<Platform, ServicesError> {
+    let agent = agent::find(assets).ok_or(ServicesError::Agent)?;
+    let (assets, platforms) = (assets.clone(), dirs.platforms());
+    Ok(tokio::task::spawn_blocking(move || Platform::install(&assets, &agent, &platforms)).await??)
+}
+
+async fn host(config: &Config, data: &DataDir, dirs: &Dirs) -> Result<Arc<Host>, ServicesError> {
+    let accelerator = engine::qemu::detect(Path::new(QEMU)).await;
+    tracing::info!(?accelerator, "VMs run under QEMU");
+    let engine =
+        Qemu { program: QEMU.into(), jailer: vec!["/proc/self/exe".into(), crate::JAIL.into()], accelerator };
+    let pool = range::open_pool(config, data)?;
+    let cgroups = Cgroups::open(&data.tag())?;
+    let upstreams = dns::upstreams(Path::new(RESOLV_CONF)).map_err(ServicesError::Resolvers)?;
+    Ok(Host::new(Arc::new(engine), pool, cgroups, upstreams, dirs.run()))
+}
+
+/// The names of the guests that go on.
+fn living(store: &Store) -> Result<BTreeSet<String>, StoreError> {
+    let living = store.read(|tx| tx.live_microvms())?;
+    Ok(living.iter().map(|microvm| microvm.id.to_string()).collect())
+}
+
+fn modified_ms(path: &Path) -> u64 {
+    let modified = path.metadata().and_then(|file| file.modified()).unwrap_or(UNIX_EPOCH);
+    let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
