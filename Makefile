@@ -4,7 +4,7 @@
 AGENT_TARGET := x86_64-unknown-linux-gnu
 AGENT_FLAGS := -C target-feature=+crt-static
 
-.PHONY: help setup build lint test
+.PHONY: help setup build serve demo bench lint test
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -15,6 +15,17 @@ setup: ## prepare this machine: host packages, guest kernel, build tools, base i
 build: ## build the server and the guest agent, optimised
 	cargo build --release -p rekindle
 	RUSTFLAGS="$(AGENT_FLAGS)" cargo build --release -p rekindle-agent --target $(AGENT_TARGET)
+	install target/$(AGENT_TARGET)/release/rekindle-agent target/release/rekindle-agent
+
+serve: setup build ## run the server in the foreground, on the default data directory
+	target/release/rekindle serve
+
+demo: setup build ## build examples/hello, run it, suspend it, wake it, on a server that leaves no trace
+	scripts/demo
+
+bench: setup build ## measure what users wait for
+	scripts/clients >/dev/null
+	cargo run --release -p rekindle-bench
 
 lint: ## formatting, clippy, and the licences of dependencies where cargo-deny is installed
 	cargo fmt --all --check
@@ -22,5 +33,6 @@ lint: ## formatting, clippy, and the licences of dependencies where cargo-deny i
 	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans; \
 	else echo "cargo-deny is not installed: licences not checked"; fi
 
-test: setup ## every test
+test: setup build ## every test, also those against a server with the real AWS CLI
+	scripts/clients >/dev/null
 	cargo test --workspace
