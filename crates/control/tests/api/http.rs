@@ -1,23 +1,17 @@
 //! Signed requests over HTTP semantics, against a service that only tells which function was called.
 
-// A helper of a test may panic like the test itself.
-#![allow(clippy::unwrap_used)]
-
-use std::fmt::Write as _;
 use std::sync::Arc;
 
+use crate::signing::signed;
+use ::http::{Request as HttpRequest, Response};
 use api::*;
 use async_trait::async_trait;
 use bytes::Bytes;
-use hmac::{Hmac, Mac};
-use http::{Request as HttpRequest, Response};
 use http_body_util::{BodyExt, Full};
 use ids::AccountId;
 use rekindle_control::{Control, Keys, Service};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
-use time::macros::format_description;
 
 const KEY: &str = "AKIAEXAMPLE";
 const SECRET: &str = "secret";
@@ -69,51 +63,6 @@ telltale! {
     resume_microvm(ResumeMicrovmRequest);
     terminate_microvm(TerminateMicrovmRequest);
     create_microvm_auth_token(CreateMicrovmAuthTokenRequest);
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").unwrap();
-        text
-    })
-}
-
-fn mac(key: &[u8], text: &str) -> Vec<u8> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
-    mac.update(text.as_bytes());
-    mac.finalize().into_bytes().to_vec()
-}
-
-/// A request signed as SDKs sign: the path, already encoded, is encoded once more.
-fn signed(
-    method: &str,
-    path: &str,
-    body: &str,
-    key: &str,
-    secret: &str,
-    at: OffsetDateTime,
-) -> HttpRequest<String> {
-    let stamp = at.format(format_description!("[year][month][day]T[hour][minute][second]Z")).unwrap();
-    let scope = format!("{}/us-east-1/lambda/aws4_request", &stamp[..8]);
-    let canonical = format!(
-        "{method}\n{}\n\nhost:rekindle\nx-amz-date:{stamp}\n\nhost;x-amz-date\n{}",
-        path.replace('%', "%25"),
-        hex(&Sha256::digest(body))
-    );
-    let text = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{}", hex(&Sha256::digest(canonical)));
-    let signing = scope.split('/').fold(format!("AWS4{secret}").into_bytes(), |key, part| mac(&key, part));
-    let signature = hex(&mac(&signing, &text));
-    let authorization = format!(
-        "AWS4-HMAC-SHA256 Credential={key}/{scope}, SignedHeaders=host;x-amz-date, Signature={signature}"
-    );
-    HttpRequest::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "rekindle")
-        .header("x-amz-date", stamp)
-        .header("authorization", authorization)
-        .body(body.to_owned())
-        .unwrap()
 }
 
 async fn send(request: HttpRequest<String>) -> (u16, String, Value) {

@@ -1,0 +1,269 @@
+//! The operations as they are served, over a machine that does nothing but count and builds that are only noted.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use ids::{AccountId, BuildId, ImageArn};
+use lifecycle::microvm::Event;
+use node::{Instance, Machines, Node, now_ms};
+use proxy::{Activity, BoxedIo, Connector, EndpointHosts, Life};
+use rekindle_control::{Builds, Control, Keys, Operations, Quotas, Settings};
+use serde_json::{Value, json};
+use store::{MicrovmRecord, SnapshotSizes, Store};
+use time::OffsetDateTime;
+
+use crate::signing::signed;
+
+pub(crate) const IMAGES: &str = "/2025-09-09/microvm-images";
+pub(crate) const MICROVMS: &str = "/2025-09-09/microvms";
+pub(crate) const BASE: &str = "arn:aws:lambda:us-east-1:aws:microvm-image:al2023-1";
+/// The caller of [`Bed::call`], and another.
+pub(crate) const OWNER: &str = "123456789012";
+pub(crate) const OTHER: &str = "210987654321";
+const SECRET: &str = "secret";
+const DEADLINE: Duration = Duration::from_secs(10);
+const TOKEN_SECRET: [u8; 32] = [3; 32];
+
+/// Access keys are the accounts' numbers.
+struct Accounts;
+
+impl Keys for Accounts {
+    fn secret(&self, id: &str) -> Option<(AccountId, String)> {
+        Some((id.parse().ok()?, SECRET.to_owned()))
+    }
+}
+
+type Calls = Arc<Mutex<Vec<&'static str>>>;
+
+#[derive(Default)]
+struct Counting {
+    calls: Calls,
+}
+
+struct Nowhere;
+
+#[async_trait]
+impl Connector for Nowhere {
+    async fn connect(&self, _port: u16) -> std::io::Result<BoxedIo> {
+        Err(std::io::ErrorKind::ConnectionRefused.into())
+    }
+}
+
+struct Still {
+    life: Arc<Life>,
+    calls: Calls,
+}
+
+#[async_trait]
+impl Instance for Still {
+    fn life(&self) -> Arc<Life> {
+        Arc::clone(&self.life)
+    }
+    async fn ended(&mut self) -> Event {
+        std::future::pending().await
+    }
+    async fn suspend(self: Box<Self>, _: &MicrovmRecord) -> Result<(), String> {
+        self.calls.lock().unwrap().push("suspend");
+        Ok(())
+    }
+    async fn terminate(self: Box<Self>, _: &MicrovmRecord, _: bool) {
+        self.calls.lock().unwrap().push("terminate");
+    }
+}
+
+impl Counting {
+    fn note(&self, call: &'static str) {
+        self.calls.lock().unwrap().push(call);
+    }
+
+    fn started(&self, call: &'static str, microvm: &MicrovmRecord) -> Box<dyn Instance> {
+        self.note(call);
+        let life = Life::new(microvm.life.life, Arc::new(Nowhere), Arc::new(Activity::new()));
+        Box::new(Still { life: Arc::new(life), calls: Arc::clone(&self.calls) })
+    }
+}
+
+#[async_trait]
+impl Machines for Counting {
+    async fn launch(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
+        Ok(self.started("launch", microvm))
+    }
+    async fn adopt(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
+        Ok(self.started("adopt", microvm))
+    }
+    async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
+        Ok(self.started("resume", microvm))
+    }
+    async fn finish_suspend(&self, _: &MicrovmRecord) -> Result<(), String> {
+        self.note("finish suspend");
+        Ok(())
+    }
+    async fn discard(&self, _: &MicrovmRecord) {
+        self.note("discard");
+    }
+}
+
+#[derive(Default)]
+struct Noted {
+    started: Mutex<Vec<BuildId>>,
+    removed: Mutex<Vec<ImageArn>>,
+}
+
+impl Builds for Noted {
+    fn start(&self, build: BuildId) {
+        self.started.lock().unwrap().push(build);
+    }
+    fn remove(&self, image: ImageArn) {
+        self.removed.lock().unwrap().push(image);
+    }
+}
+
+/// An answer: status, `x-amzn-errortype`, body.
+pub(crate) type Answer = (u16, String, Value);
+
+pub(crate) struct Bed {
+    _dir: tempfile::TempDir,
+    pub(crate) store: Store,
+    machines: Arc<Counting>,
+    builds: Arc<Noted>,
+    control: Control,
+}
+
+pub(crate) fn bed() -> Bed {
+    bed_with(Quotas::default(), 443)
+}
+
+pub(crate) fn bed_with(quotas: Quotas, endpoint_port: u16) -> Bed {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("db")).unwrap();
+    let machines = Arc::new(Counting::default());
+    let builds = Arc::new(Noted::default());
+    let settings = Settings {
+        region: "us-east-1".into(),
+        hosts: EndpointHosts::new("us-east-1", "localhost"),
+        endpoint_port,
+        tokens: tokens(),
+        page_secret: [5; 32],
+        base_image_created_at: 1,
+        quotas,
+    };
+    let node = Node::start(store.clone(), machines.clone()).unwrap();
+    let operations = Operations::new(settings, store.clone(), node, builds.clone());
+    let control = Control::new(Arc::new(operations), Arc::new(Accounts));
+    Bed { _dir: dir, store, machines, builds, control }
+}
+
+pub(crate) fn tokens() -> auth::token::TokenKey {
+    auth::token::TokenKey::from_secret(TOKEN_SECRET)
+}
+
+pub(crate) fn arn(name: &str) -> String {
+    format!("arn:aws:lambda:us-east-1:{OWNER}:microvm-image:{name}")
+}
+
+pub(crate) fn image_path(name: &str) -> String {
+    format!("{IMAGES}/{}", arn(name).replace(':', "%3A"))
+}
+
+/// What CreateMicrovmImage needs at the least.
+pub(crate) fn image(name: &str) -> Value {
+    json!({
+        "name": name,
+        "baseImageArn": BASE,
+        "buildRoleArn": "arn:aws:iam::123456789012:role/build",
+        "codeArtifact": {"uri": "s3://artifacts/app.zip"},
+    })
+}
+
+/// `body` with these members instead.
+pub(crate) fn with(mut body: Value, members: Value) -> Value {
+    let Value::Object(members) = members else { panic!("members are an object") };
+    body.as_object_mut().unwrap().extend(members);
+    body
+}
+
+impl Bed {
+    pub(crate) async fn call(&self, method: &str, uri: &str, body: &Value) -> Answer {
+        self.call_as(OWNER, method, uri, body).await
+    }
+
+    pub(crate) async fn call_as(&self, account: &str, method: &str, uri: &str, body: &Value) -> Answer {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let request = signed(method, uri, &body, account, SECRET, OffsetDateTime::now_utc());
+        let response = self.control.lambda(request.map(|body| Full::new(Bytes::from(body)))).await;
+        let kind = response.headers().get("x-amzn-errortype");
+        let kind = kind.map(|kind| kind.to_str().unwrap().to_owned()).unwrap_or_default();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, kind, serde_json::from_slice(&body).unwrap())
+    }
+
+    /// The body of an answer that must be a success.
+    pub(crate) async fn done(&self, method: &str, uri: &str, body: &Value) -> Value {
+        let (status, kind, answer) = self.call(method, uri, body).await;
+        assert!(status < 300, "{method} {uri}: {status} {kind} {answer}");
+        answer
+    }
+
+    /// Status, kind and message of an answer that must be a refusal.
+    pub(crate) async fn refused(&self, method: &str, uri: &str, body: &Value) -> (u16, String, String) {
+        let (status, kind, answer) = self.call(method, uri, body).await;
+        (status, kind, answer["message"].as_str().unwrap_or_default().to_owned())
+    }
+
+    pub(crate) async fn get(&self, uri: &str) -> Value {
+        self.done("GET", uri, &Value::Null).await
+    }
+
+    pub(crate) fn started(&self) -> Vec<BuildId> {
+        self.builds.started.lock().unwrap().clone()
+    }
+
+    pub(crate) fn removed(&self) -> Vec<String> {
+        self.builds.removed.lock().unwrap().iter().map(ToString::to_string).collect()
+    }
+
+    pub(crate) fn calls(&self) -> Vec<&'static str> {
+        self.machines.calls.lock().unwrap().clone()
+    }
+
+    /// Ends the build that was started last, as the pipeline would.
+    pub(crate) async fn build(&self, outcome: Result<(), &str>) {
+        let id = *self.started().last().unwrap();
+        let sizes = SnapshotSizes { memory: Some(10), code_install: Some(20), disk: Some(30) };
+        let outcome = outcome.map(|()| sizes).map_err(str::to_owned);
+        self.store.write(move |tx| store::builds::begin(tx, id, now_ms())).await.unwrap().unwrap();
+        self.store.write(move |tx| store::builds::finish(tx, id, outcome, None, now_ms())).await.unwrap();
+    }
+
+    /// An image with one version to run.
+    pub(crate) async fn built(&self, body: &Value) {
+        self.done("POST", IMAGES, body).await;
+        self.build(Ok(())).await;
+    }
+
+    /// Asks until the MicroVM has this state.
+    pub(crate) async fn reach(&self, id: &str, state: &str) -> Value {
+        let reached = async {
+            loop {
+                let microvm = self.get(&format!("{MICROVMS}/{id}")).await;
+                if microvm["state"] == state {
+                    return microvm;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, reached).await.unwrap_or_else(|_| panic!("{id} never became {state}"))
+    }
+
+    /// A MicroVM of image `name`, running.
+    pub(crate) async fn running(&self, name: &str) -> String {
+        let made = self.done("POST", MICROVMS, &json!({"imageIdentifier": arn(name)})).await;
+        let id = made["microvmId"].as_str().unwrap().to_owned();
+        self.reach(&id, "RUNNING").await;
+        id
+    }
+}
