@@ -1,11 +1,13 @@
 //! The application: its disks, its cgroup, its helper process and its output.
 
 use std::fs;
+use std::io::{self, Seek};
 use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use agent_proto::{AppSpec, Event, LogSource, MAX_LOG_CHUNK};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountFlags, mount};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
@@ -18,6 +20,8 @@ use crate::error::{Error, trying};
 pub(crate) const ROOT: &str = "/app";
 /// The application's cgroup.
 pub(crate) const CGROUP: &str = "/sys/fs/cgroup/app";
+/// How long every process of the application may take to stop.
+const FREEZE_WITHIN: Duration = Duration::from_secs(5);
 /// Program of the agent, whatever became of the initramfs.
 const SELF: &str = "/proc/self/exe";
 
@@ -27,7 +31,7 @@ pub(crate) struct App(());
 impl App {
     /// Mounts its disks and starts its first process; output and exit are told as events.
     pub(crate) fn start(spec: &AppSpec, events: &Sender<Event>) -> Result<Self, Error> {
-        mount_root()?;
+        mount_root(spec.all_capabilities)?;
         fs::create_dir_all(CGROUP).map_err(trying("making the application's cgroup"))?;
         let attempt = "starting the container's helper";
         let spec = postcard::to_allocvec(spec).map_err(trying(attempt))?;
@@ -45,29 +49,27 @@ impl App {
 
     /// Returns once no process of the application runs any more.
     pub(crate) async fn freeze(&self) -> Result<(), Error> {
-        set_frozen(true).await
+        let attempt = "freezing the application";
+        tokio::task::spawn_blocking(freeze).await.map_err(trying(attempt))?.map_err(trying(attempt))
     }
 
     /// Lets the application run again.
-    pub(crate) async fn thaw(&self) -> Result<(), Error> {
-        set_frozen(false).await
+    pub(crate) fn thaw(&self) -> Result<(), Error> {
+        fs::write(Path::new(CGROUP).join("cgroup.freeze"), "0").map_err(trying("thawing the application"))
     }
 }
 
-fn mount_root() -> Result<(), Error> {
+/// Device nodes on them mean nothing where the container is confined: it may make nodes, the kernel opens none.
+fn mount_root(all_capabilities: bool) -> Result<(), Error> {
+    let nodes = if all_capabilities { MountFlags::empty() } else { MountFlags::NODEV };
     mount_disk("code", "erofs", MountFlags::RDONLY, "/code")?;
     mount_disk("scratch", "ext4", MountFlags::NOATIME, "/scratch")?;
     for directory in ["/scratch/upper", "/scratch/work", ROOT] {
         fs::create_dir_all(directory).map_err(trying(format!("making {directory}")))?;
     }
-    mount(
-        "overlay",
-        ROOT,
-        "overlay",
-        MountFlags::NOATIME,
-        c"lowerdir=/code,upperdir=/scratch/upper,workdir=/scratch/work",
-    )
-    .map_err(trying("mounting the application's file system"))
+    let layers = c"lowerdir=/code,upperdir=/scratch/upper,workdir=/scratch/work";
+    mount("overlay", ROOT, "overlay", MountFlags::NOATIME | nodes, layers)
+        .map_err(trying("mounting the application's file system"))
 }
 
 async fn watch(mut child: Child, spec: Vec<u8>, events: Sender<Event>) {
@@ -75,52 +77,62 @@ async fn watch(mut child: Child, spec: Vec<u8>, events: Sender<Event>) {
         // A helper that died at once says so by its exit.
         let _ = stdin.write_all(&spec).await;
     }
-    tokio::join!(
-        forward(child.stdout.take(), LogSource::Stdout, &events),
-        forward(child.stderr.take(), LogSource::Stderr, &events),
-    );
+    if let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) {
+        tokio::join!(
+            forward(&mut stdout, LogSource::Stdout, &events, |_| {}),
+            forward(&mut stderr, LogSource::Stderr, &events, |_| {}),
+        );
+    }
     let code = child.wait().await.ok().and_then(|status| status.code()).unwrap_or(-1);
     // The receiver lives as long as the agent.
     let _ = events.send(Event::AppExited { code }).await;
 }
 
-/// Tells everything that is written to `output` as log events.
+/// Tells everything that is written to `output` as log events, and shows it to `watch`.
 pub(crate) async fn forward<R: AsyncRead + Unpin>(
-    output: Option<R>,
+    output: &mut R,
     source: LogSource,
     events: &Sender<Event>,
+    mut watch: impl FnMut(&[u8]),
 ) {
-    let Some(mut output) = output else { return };
     let mut buffer = vec![0; MAX_LOG_CHUNK];
     while let Ok(count @ 1..) = output.read(&mut buffer).await {
         let bytes = buffer[..count].to_vec();
+        watch(&bytes);
         if events.send(Event::Log { source, bytes }).await.is_err() {
             return;
         }
     }
 }
 
-async fn set_frozen(frozen: bool) -> Result<(), Error> {
-    let attempt = if frozen { "freezing the application" } else { "thawing the application" };
-    tokio::task::spawn_blocking(move || freeze_cgroup(frozen))
-        .await
-        .map_err(trying(attempt))?
-        .map_err(trying(attempt))
+/// Freezes, or within [`FREEZE_WITHIN`] gives up and leaves the application running.
+fn freeze() -> io::Result<()> {
+    let file = Path::new(CGROUP).join("cgroup.freeze");
+    fs::write(&file, "1")?;
+    wait_frozen().inspect_err(|_| {
+        // Where even this fails, the first failure says more.
+        let _ = fs::write(&file, "0");
+    })
 }
 
-/// Sets the cgroup's wish and waits for the kernel's word that it is so.
-fn freeze_cgroup(frozen: bool) -> std::io::Result<()> {
-    let wish = u8::from(frozen);
-    let events = Path::new(CGROUP).join("cgroup.events");
-    fs::write(Path::new(CGROUP).join("cgroup.freeze"), wish.to_string())?;
-    let watched = fs::File::open(&events)?;
+/// Waits for the kernel's word that no process runs.
+fn wait_frozen() -> io::Result<()> {
+    let deadline = Instant::now() + FREEZE_WITHIN;
+    let mut events = fs::File::open(Path::new(CGROUP).join("cgroup.events"))?;
     loop {
         // Read through the watched file, so that a change after this read wakes the poll.
-        let now = std::io::read_to_string(&watched)?;
-        if now.lines().any(|line| line == format!("frozen {wish}")) {
+        if io::read_to_string(&events)?.lines().any(|line| line == "frozen 1") {
             return Ok(());
         }
-        poll(&mut [PollFd::new(&watched, PollFlags::PRI)], None)?;
-        std::io::Seek::rewind(&mut &watched)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("a process did not stop within {} s", FREEZE_WITHIN.as_secs()),
+            ));
+        }
+        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&left))?;
+        events.rewind()?;
     }
 }

@@ -8,6 +8,7 @@ use std::process::Stdio;
 use agent_proto::{BuildFailure, BuildOutcome, BuildSpec, Event, ImageConfig, LogSource};
 use rustix::mount::{MountFlags, mount, mount_bind_recursive};
 use serde_json::Value;
+use tokio::net::unix::pipe::Receiver;
 use tokio::process::Command;
 use tokio::sync::mpsc::Sender;
 
@@ -16,14 +17,14 @@ use crate::artifact;
 use crate::disks::{find, mount_disk};
 use crate::error::{Error, trying};
 
-/// The tools' file system, made writable by an overlay.
+/// The tools' root. It is read-only: writes go to the scratch disk and to memory, where its folders lead.
 const ROOT: &str = "/build";
-const STORAGE: &str = "[storage]\ndriver = \"overlay\"\ngraphroot = \"/var/lib/containers/storage\"\n\
-    runroot = \"/run/containers/storage\"\n[storage.options]\nadditionalimagestores = [\"/bases\"]\n";
 const CONTAINER: &str = "rekindle-result";
 const EROFS_SUPER: u64 = 1024;
 const EROFS_MAGIC: [u8; 4] = [0xe2, 0xe1, 0xf5, 0xe0];
 const DISK_FULL: &str = "no space left on device";
+/// Most bytes of a tool's last output that tell why it failed.
+const MAX_TAIL: usize = 2048;
 
 /// Whose fault, and what happened.
 struct Failure(BuildFailure, String);
@@ -57,105 +58,64 @@ impl From<Error> for Failure {
 }
 
 fn prepare_root() -> Result<(), Error> {
-    mount_disk("tools", "erofs", MountFlags::RDONLY, "/tools")?;
-    mount_disk("bases", "erofs", MountFlags::RDONLY, "/bases")?;
-    mount_disk("scratch", "ext4", MountFlags::NOATIME, "/scratch")?;
-    for directory in
-        ["/scratch/upper", "/scratch/work", "/scratch/containers", "/scratch/context", "/scratch/tmp", ROOT]
-    {
-        fs::create_dir_all(directory).map_err(trying(format!("making {directory}")))?;
+    mount_disk("tools", "erofs", MountFlags::RDONLY, ROOT)?;
+    mount_disk("bases", "erofs", MountFlags::RDONLY, &format!("{ROOT}/bases"))?;
+    mount_disk("scratch", "ext4", MountFlags::NOATIME, &format!("{ROOT}/scratch"))?;
+    for memory in ["run", "tmp"] {
+        let at = format!("{ROOT}/{memory}");
+        mount("tmpfs", &at, "tmpfs", MountFlags::empty(), c"mode=1777")
+            .map_err(trying(format!("mounting {at}")))?;
     }
-    mount(
-        "overlay",
-        ROOT,
-        "overlay",
-        MountFlags::empty(),
-        c"lowerdir=/tools,upperdir=/scratch/upper,workdir=/scratch/work",
-    )
-    .map_err(trying("mounting the tools"))?;
-    // Not on the overlay: the builder's own overlays need a plain file system below them.
-    let binds = [
-        ("/scratch/containers", "var/lib/containers"),
-        ("/scratch/context", "context"),
-        ("/scratch/tmp", "var/tmp"),
-        ("/bases", "bases"),
-        ("/dev", "dev"),
-        ("/proc", "proc"),
-        ("/sys", "sys"),
-    ];
-    for (from, to) in binds {
-        let to = format!("{ROOT}/{to}");
-        fs::create_dir_all(&to).map_err(trying(format!("making {to}")))?;
-        mount_bind_recursive(from, &to).map_err(trying(format!("binding {to}")))?;
-    }
-    configure_tools()
-}
-
-fn configure_tools() -> Result<(), Error> {
-    let resolver = format!("nameserver {}\n", crate::network::RESOLVER);
-    for (path, text) in [("etc/containers/storage.conf", STORAGE), ("etc/resolv.conf", resolver.as_str())] {
-        let path = Path::new(ROOT).join(path);
-        let attempt = || format!("writing {}", path.display());
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(trying(attempt()))?;
-        }
-        // What was there may be a link out of the tools' root.
-        let _ = fs::remove_file(&path);
-        fs::write(&path, text).map_err(trying(attempt()))?;
+    for kernel in ["dev", "proc", "sys"] {
+        let to = format!("{ROOT}/{kernel}");
+        mount_bind_recursive(format!("/{kernel}"), &to).map_err(trying(format!("binding {to}")))?;
     }
     Ok(())
 }
 
 async fn unpack_artifact(bytes: u64) -> Result<(), Failure> {
-    let zip = copy_artifact(bytes)?;
-    tokio::task::spawn_blocking(move || artifact::unpack(zip, Path::new("/scratch/context")))
-        .await
-        .map_err(|error| Failure(BuildFailure::Internal, error.to_string()))?
-        .map_err(|error| Failure(BuildFailure::Artifact, error.to_string()))
+    let disk = File::open(find("artifact")?).map_err(trying("opening the artifact"))?;
+    tokio::task::spawn_blocking(move || {
+        let zip = copy_artifact(disk, bytes)?;
+        let context = format!("{ROOT}/scratch/context");
+        fs::create_dir(&context).map_err(trying("making the build context"))?;
+        artifact::unpack(zip, Path::new(&context))
+            .map_err(|error| Failure(BuildFailure::Artifact, error.to_string()))
+    })
+    .await
+    .map_err(|error| Failure(BuildFailure::Internal, error.to_string()))?
 }
 
 /// The disk is padded; a zip is read from its end.
-fn copy_artifact(bytes: u64) -> Result<File, Error> {
+fn copy_artifact(disk: File, bytes: u64) -> Result<File, Error> {
     let attempt = "copying the artifact";
-    let disk = File::open(find("artifact")?).map_err(trying(attempt))?;
-    let path = "/scratch/artifact.zip";
-    let mut zip = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)
-        .map_err(trying(attempt))?;
+    let path = format!("{ROOT}/scratch/artifact.zip");
+    let mut zip =
+        File::options().read(true).write(true).create_new(true).open(&path).map_err(trying(attempt))?;
     io::copy(&mut disk.take(bytes), &mut zip).map_err(trying(attempt))?;
     zip.rewind().map_err(trying(attempt))?;
+    fs::remove_file(path).map_err(trying(attempt))?;
     Ok(zip)
 }
 
 async fn bud(spec: &BuildSpec, events: &Sender<Event>) -> Result<(), Failure> {
     let mut command = tool("buildah");
-    command.args([
-        "--storage-driver",
-        "overlay",
-        "bud",
-        "--isolation",
-        "chroot",
-        "--layers",
-        "--iidfile",
-        "/run/image-id",
-    ]);
+    // Nothing of this machine is kept, so no step is cached: layers would only be written to be thrown away.
+    command.args(["build", "--isolation", "chroot", "--layers=false", "--iidfile", "/run/image-id"]);
     for (wanted, local) in &spec.base_aliases {
         command.arg("--build-context").arg(format!("{wanted}=container-image://{local}"));
     }
     for variable in &spec.env {
         command.arg("--env").arg(variable);
     }
-    command.args(["--file", "/context/Dockerfile", "/context"]);
-    if logged(&mut command, events).await? {
+    command.args(["--file", "/scratch/context/Dockerfile", "/scratch/context"]);
+    let Err(tail) = logged(&mut command, events).await? else {
         return Ok(());
-    }
-    let full = rustix::fs::statvfs("/scratch").is_ok_and(|disk| disk.f_bavail == 0);
-    let kind = if full { BuildFailure::DiskFull } else { BuildFailure::Dockerfile };
-    Err(Failure(kind, "The container image build failed.".to_owned()))
+    };
+    Err(Failure(
+        BuildFailure::Dockerfile,
+        format!("The container image build failed. Its last output:\n{tail}"),
+    ))
 }
 
 async fn inspect(image: &str) -> Result<ImageConfig, Error> {
@@ -184,9 +144,9 @@ async fn write_output(image: &str, events: &Sender<Event>) -> Result<u64, Error>
     output(tool("buildah").args(["from", "--pull-never", "--name", CONTAINER, image.trim()])).await?;
     let mounted = output(tool("buildah").args(["mount", CONTAINER])).await?;
     let disk = find("output")?;
-    if !logged(tool("mkfs.erofs").arg("--quiet").arg(&disk).arg(mounted.trim()), events).await? {
-        return Err(Error::new("writing the code disk", "mkfs.erofs failed; its output is in the build log"));
-    }
+    logged(tool("mkfs.erofs").arg("--quiet").arg(&disk).arg(mounted.trim()), events)
+        .await?
+        .map_err(trying("writing the code disk"))?;
     rustix::fs::sync();
     erofs_bytes(&disk).map_err(trying("measuring the code disk"))
 }
@@ -210,7 +170,7 @@ fn tool(program: &str) -> Command {
     command
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("HOME", "/root")
+        .env("HOME", "/scratch")
         .stdin(Stdio::null());
     // SAFETY: between fork and exec only two system calls are made, and nothing is allocated.
     unsafe {
@@ -222,15 +182,36 @@ fn tool(program: &str) -> Command {
     command
 }
 
-/// Runs a tool with its output as build log; whether it succeeded.
-async fn logged(command: &mut Command, events: &Sender<Event>) -> Result<bool, Error> {
+/// Runs a tool with its output as build log; where it fails, the end of that output.
+async fn logged(command: &mut Command, events: &Sender<Event>) -> Result<Result<(), String>, Error> {
     let attempt = "running the build tools";
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(trying(attempt))?;
-    tokio::join!(
-        forward(child.stdout.take(), LogSource::Build, events),
-        forward(child.stderr.take(), LogSource::Build, events),
-    );
-    Ok(child.wait().await.map_err(trying(attempt))?.success())
+    let (mut reader, writer) = pipe().map_err(trying(attempt))?;
+    let errors = writer.try_clone().map_err(trying(attempt))?;
+    // One pipe, so that the order of what is written is kept.
+    let mut child = command.stdout(writer).stderr(errors).spawn().map_err(trying(attempt))?;
+    // The command keeps its ends of the pipe until it is given others.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut tail = Vec::new();
+    forward(&mut reader, LogSource::Build, events, |bytes| keep_tail(&mut tail, bytes)).await;
+    let done = child.wait().await.map_err(trying(attempt))?;
+    Ok(if done.success() { Ok(()) } else { Err(whole_lines(&tail)) })
+}
+
+fn pipe() -> io::Result<(Receiver, std::io::PipeWriter)> {
+    let (reader, writer) = std::io::pipe()?;
+    Ok((Receiver::from_owned_fd(reader.into())?, writer))
+}
+
+fn keep_tail(tail: &mut Vec<u8>, bytes: &[u8]) {
+    tail.extend_from_slice(bytes);
+    let excess = tail.len().saturating_sub(MAX_TAIL);
+    tail.drain(..excess);
+}
+
+/// The text from the first line that is whole.
+fn whole_lines(tail: &[u8]) -> String {
+    let cut = if tail.len() < MAX_TAIL { None } else { tail.iter().position(|&byte| byte == b'\n') };
+    String::from_utf8_lossy(&tail[cut.map_or(0, |at| at + 1)..]).trim().to_owned()
 }
 
 /// Runs a tool for what it prints.
@@ -240,4 +221,32 @@ async fn output(command: &mut Command) -> Result<String, Error> {
         return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
     }
     Err(Error::new("running the build tools", String::from_utf8_lossy(&done.stderr).trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tail_is_bounded_and_starts_with_a_whole_line() {
+        let mut tail = Vec::new();
+        keep_tail(&mut tail, b"short\n");
+        assert_eq!(whole_lines(&tail), "short");
+        for line in 0..1000 {
+            keep_tail(&mut tail, format!("line {line}\n").as_bytes());
+        }
+        let text = whole_lines(&tail);
+        assert!(text.len() <= MAX_TAIL && text.ends_with("line 999"));
+        assert!(text.starts_with("line "), "{text}");
+    }
+
+    #[test]
+    fn a_configuration_without_fields_is_empty() {
+        let config = serde_json::json!({"Cmd": ["a", "b"], "Entrypoint": null, "User": "web"});
+        let got = parse_config(&config);
+        assert_eq!(
+            got,
+            ImageConfig { cmd: vec!["a".into(), "b".into()], user: "web".into(), ..Default::default() }
+        );
+    }
 }

@@ -6,15 +6,17 @@
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use agent_proto::AppSpec;
-use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use rustix::fs::{CWD, Mode};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_remount, unmount,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
+    mount_change, mount_remount, move_mount, open_tree, unmount,
 };
 
 use crate::app::{CGROUP, ROOT};
@@ -36,8 +38,9 @@ const MASKED: [&str; 8] = [
     "/sys/firmware",
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-const DEVICES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// What a container with every capability has besides, so that it can mount file systems of its own making.
+const FUSE: &str = "fuse";
 /// Exit code for a command that cannot be started, as shells have it.
 const CANNOT_START: u8 = 127;
 
@@ -46,7 +49,7 @@ pub(crate) fn main() -> ExitCode {
     match run() {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("rekindle: failed to start container: {error}");
+            eprintln!("Failed to start container: {error}");
             ExitCode::from(CANNOT_START)
         }
     }
@@ -64,7 +67,7 @@ fn run() -> Result<u8, Error> {
         -1 => Err(Error::new("forking", io::Error::last_os_error())),
         0 => {
             let error = become_container(&spec);
-            eprintln!("rekindle: failed to start container: {error}");
+            eprintln!("Failed to start container: {error}");
             std::process::exit(i32::from(CANNOT_START))
         }
         child => wait(child),
@@ -106,6 +109,7 @@ fn become_container(spec: &AppSpec) -> Error {
 }
 
 fn prepare(spec: &AppSpec) -> Result<Command, Error> {
+    rustix::process::setsid().map_err(trying("starting a session"))?;
     rustix::system::sethostname(spec.hostname.as_bytes()).map_err(trying("setting the host name"))?;
     enter_root(spec.all_capabilities)?;
     write_names(&spec.hostname)?;
@@ -127,13 +131,14 @@ fn prepare(spec: &AppSpec) -> Result<Command, Error> {
 fn enter_root(all: bool) -> Result<(), Error> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(trying("keeping mounts private"))?;
+    let devices = take_devices(all)?;
     mount_bind(ROOT, ROOT).map_err(trying("binding the root"))?;
     std::env::set_current_dir(ROOT).map_err(trying("entering the root"))?;
     rustix::process::pivot_root(".", ".").map_err(trying("changing the root"))?;
     unmount(".", UnmountFlags::DETACH).map_err(trying("leaving the old root"))?;
     std::env::set_current_dir("/").map_err(trying("entering the root"))?;
     mount_kernel(all)?;
-    make_devices()?;
+    place_devices(devices)?;
     if !all {
         hide_paths()?;
     }
@@ -143,11 +148,12 @@ fn enter_root(all: bool) -> Result<(), Error> {
 fn mount_kernel(all: bool) -> Result<(), Error> {
     let safe = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
     let sys = if all { safe } else { safe | MountFlags::RDONLY };
+    let dev = if all { MountFlags::NOSUID } else { MountFlags::NOSUID | MountFlags::NODEV };
     let table: [(&str, &str, MountFlags, &str); 7] = [
         ("proc", "/proc", safe, ""),
         ("sysfs", "/sys", sys, ""),
         ("cgroup2", "/sys/fs/cgroup", sys, ""),
-        ("tmpfs", "/dev", MountFlags::NOSUID, "mode=0755,size=64k"),
+        ("tmpfs", "/dev", dev, "mode=0755,size=64k"),
         (
             "devpts",
             "/dev/pts",
@@ -167,14 +173,27 @@ fn mount_kernel(all: bool) -> Result<(), Error> {
     Ok(())
 }
 
-fn make_devices() -> Result<(), Error> {
-    for (name, major, minor) in DEVICES {
-        let attempt = || format!("making /dev/{name}");
+/// Mounts of the machine's own device nodes: those alone open a device below a directory where nodes mean nothing.
+fn take_devices(all: bool) -> Result<Vec<(&'static str, OwnedFd)>, Error> {
+    let names = DEVICES.iter().chain(all.then_some(&FUSE));
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    names
+        .map(|name| {
+            let path = format!("/dev/{name}");
+            let tree = open_tree(CWD, &path, flags).map_err(trying(format!("taking {path}")))?;
+            // Every user of the container needs them.
+            rustix::fs::chmod(&path, Mode::from(0o666)).map_err(trying(format!("opening up {path}")))?;
+            Ok((*name, tree))
+        })
+        .collect()
+}
+
+fn place_devices(devices: Vec<(&str, OwnedFd)>) -> Result<(), Error> {
+    for (name, tree) in devices {
         let path = format!("/dev/{name}");
-        mknodat(CWD, &path, FileType::CharacterDevice, Mode::from(0o666), makedev(major, minor))
-            .map_err(trying(attempt()))?;
-        // The process's umask does not apply to what every user needs.
-        rustix::fs::chmod(&path, Mode::from(0o666)).map_err(trying(attempt()))?;
+        fs::File::create(&path).map_err(trying(format!("making {path}")))?;
+        move_mount(&tree, "", CWD, &path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .map_err(trying(format!("placing {path}")))?;
     }
     let links = [
         ("/proc/self/fd", "fd"),

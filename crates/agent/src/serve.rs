@@ -33,7 +33,7 @@ enum After {
 pub(crate) async fn serve() -> Result<(), Error> {
     let port = Port::open()?;
     let (events, receiver) = mpsc::channel(EVENT_BACKLOG);
-    let mut untold = Untold { receiver, next: None };
+    let mut untold = Untold { receiver, next: None, exit: None };
     let guest = Arc::new(Guest { app: Mutex::new(None), events });
     let (sessions, current) = watch::channel(None);
     dns::serve(&current).await?;
@@ -62,17 +62,24 @@ async fn serve_session(host: &Host, calls: Calls, guest: &Arc<Guest>, untold: &m
     }
 }
 
-/// Events that no host has been told yet.
+/// What the next session starts by telling.
 struct Untold {
     receiver: mpsc::Receiver<Event>,
     /// Taken from the queue, and kept until it has been sent.
     next: Option<Event>,
+    /// The application's end: told in every session, because the host may have forgotten it.
+    exit: Option<Event>,
 }
 
 async fn tell_events(host: &Host, untold: &mut Untold) {
     let Ok(mut sink) = host.events().await else {
         return;
     };
+    if let Some(exit) = &untold.exit
+        && sink.send(exit).await.is_err()
+    {
+        return;
+    }
     loop {
         if untold.next.is_none() {
             untold.next = untold.receiver.recv().await;
@@ -81,7 +88,10 @@ async fn tell_events(host: &Host, untold: &mut Untold) {
         if sink.send(event).await.is_err() {
             return;
         }
-        untold.next = None;
+        let told = untold.next.take();
+        if matches!(told, Some(Event::AppExited { .. })) {
+            untold.exit = told;
+        }
     }
 }
 
@@ -150,7 +160,7 @@ async fn carry_out(request: &Request, guest: &Guest) -> Result<Response, Error> 
         Request::BeginLife(new) => life::begin(new)?,
         Request::Thaw => {
             if let Some(app) = guest.app.lock().await.as_ref() {
-                app.thaw().await?;
+                app.thaw()?;
             }
         }
         Request::Build(spec) => return Ok(Response::Build(builder::build(spec, &guest.events).await)),

@@ -9,6 +9,7 @@ mod memory;
 mod process;
 pub mod qemu;
 pub mod spec;
+mod tsc;
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! QEMU's command line. Pure: from a specification to arguments and the files to inherit.
+//! QEMU's command line. From a specification to arguments and the files to inherit.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use crate::accelerator::Accelerator;
 use crate::error::StartError;
 use crate::jail::{FIRST_FD, JailFile};
 use crate::spec::{Disk, LayerFormat, MachineSpec};
+use crate::tsc;
 
 /// Most disks of a machine: microvm has 24 virtio-mmio slots, of which NIC and channel take two.
 const MAX_DISKS: usize = 16;
@@ -18,7 +19,7 @@ const MAX_NAME: usize = 128;
 /// Bytes of serial output kept.
 pub(crate) const CONSOLE_BYTES: u32 = 64 << 10;
 const KERNEL_COMMAND_LINE: &str =
-    "console=ttyS0 reboot=t panic=-1 quiet random.trust_cpu=on tsc=reliable no_timer_check";
+    "console=ttyS0 reboot=t panic=-1 quiet edd=off random.trust_cpu=on tsc=reliable no_timer_check";
 
 /// How the machine comes by its state.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +70,7 @@ pub(crate) fn build(
     let state_out = files.inherit(state_out, true);
     let mut args = common(spec, accelerator);
     args.extend(memory_args(spec, memory, start, &mut files));
-    args.extend(kernel_args(spec, &mut files));
+    args.extend(kernel_args(spec, accelerator, &mut files));
     for disk in &spec.disks {
         args.extend(disk_args(disk, &mut files));
     }
@@ -146,8 +147,14 @@ fn common(spec: &MachineSpec, accelerator: Accelerator) -> Vec<String> {
     .to_vec()
 }
 
+/// The machine's real size. Where memory would end at 2 GiB exactly, the boot ROM puts the initial RAM file system over
+/// the firmware's own data, and the machine hangs: such a machine lacks one large page.
+pub(crate) fn memory_mib(spec: &MachineSpec) -> u32 {
+    if spec.memory_mib == 2048 { 2046 } else { spec.memory_mib }
+}
+
 fn memory_args(spec: &MachineSpec, memory: &Path, start: Start<'_>, files: &mut Files) -> [String; 4] {
-    let size = format!("{}M", spec.memory_mib);
+    let size = format!("{}M", memory_mib(spec));
     let path = files.inherit(memory, matches!(start, Start::Boot));
     let sharing = match start {
         Start::Boot => "share=on",
@@ -158,10 +165,15 @@ fn memory_args(spec: &MachineSpec, memory: &Path, start: Start<'_>, files: &mut 
     ["-m".into(), size, "-object".into(), backend]
 }
 
-fn kernel_args(spec: &MachineSpec, files: &mut Files) -> [String; 6] {
+fn kernel_args(spec: &MachineSpec, accelerator: Accelerator, files: &mut Files) -> [String; 6] {
     let kernel = files.inherit(&spec.kernel, false);
     let initramfs = files.inherit(&spec.initramfs, false);
-    let line = format!("{KERNEL_COMMAND_LINE} {}", spec.cmdline);
+    let clock = match accelerator {
+        // The guest has a clock of KVM's own.
+        Accelerator::Kvm => String::new(),
+        Accelerator::Tcg => format!("tsc_early_khz={} ", tsc::host_khz()),
+    };
+    let line = format!("{KERNEL_COMMAND_LINE} {clock}{}", spec.cmdline);
     ["-kernel".into(), kernel, "-initrd".into(), initramfs, "-append".into(), line.trim_end().into()]
 }
 

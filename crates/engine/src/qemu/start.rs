@@ -45,7 +45,7 @@ fn file_error<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error)
 }
 
 pub(crate) async fn boot(qemu: &Qemu, spec: MachineSpec, memory: PathBuf) -> Result<QemuMachine, StartError> {
-    let size = u64::from(spec.memory_mib) << 20;
+    let size = u64::from(command::memory_mib(&spec)) << 20;
     let create = || File::options().write(true).create_new(true).open(&memory)?.set_len(size);
     create().map_err(file_error("creating the memory file", &memory))?;
     launch(qemu, spec, memory, Start::Boot).await.map(|(machine, _)| machine)

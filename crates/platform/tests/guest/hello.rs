@@ -1,0 +1,111 @@
+//! The example application: built, snapshotted, cloned twice, suspended, resumed, ended.
+
+use std::path::Path;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use agent_proto::HookOutcome;
+use engine::{Engine, MachineSpec, Restore};
+
+use crate::artifact::zip_directory;
+use crate::machines::{Bench, end};
+use crate::session::Guest;
+use crate::timed;
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/hello");
+/// How far a clone's wall clock may be off.
+const CLOCK_SECONDS: f64 = 0.05;
+const OK: HookOutcome = HookOutcome::Status(200);
+
+pub(crate) async fn lives(bench: &Bench) {
+    let image = bench.build("hello-build", &zip_directory(Path::new(EXAMPLE)), &[]).await.unwrap();
+    let source = bench.start("hello", &image, false).await;
+    timed("ready", source.ready()).await;
+    assert_eq!(source.http("POST", "/counter").await["file"], 1);
+    let machine = timed("freeze", source.freeze()).await;
+    let snapshot = bench.snapshot("hello", &image, machine).await;
+
+    let one_spec = bench.clone_spec("hello-one", &snapshot).await;
+    let one = launch(bench, one_spec.clone(), &snapshot.from, Some("run")).await;
+    let two =
+        launch(bench, bench.clone_spec("hello-two", &snapshot).await, &snapshot.from, Some("run")).await;
+    differ(&one, &two).await;
+    assert_eq!(one.get("/").await["microvmId"], "microvm-hello-one");
+    println!("private memory: {:?}", one.machine.private_memory().await.unwrap());
+
+    for count in 2..5 {
+        assert_eq!(one.http("POST", "/counter").await["memory"], count);
+    }
+    let suspended = Restore {
+        device_state: bench.path("one.device"),
+        diff: Some(bench.path("one.diff")),
+        ..snapshot.from.clone()
+    };
+    suspend(one, &suspended).await;
+    let mut one = launch(bench, one_spec, &suspended, Some("resume")).await;
+    let counts = one.get("/counter").await;
+    assert_eq!((&counts["memory"], &counts["file"]), (&4.into(), &4.into()));
+    assert_eq!(two.get("/counter").await["memory"], 1);
+
+    assert_eq!(one.get("/exit?code=7").await["exiting"], 7);
+    assert_eq!(timed("exit told", one.exit()).await, 7);
+    let mut one = one.meet_again().await;
+    assert_eq!(one.exit().await, 7);
+    one.power_off().await;
+    end(two.machine).await;
+}
+
+/// From a snapshot to the first answer, each step timed from the start.
+async fn launch(bench: &Bench, spec: MachineSpec, from: &Restore, hook: Option<&str>) -> Guest {
+    let start = Instant::now();
+    let mut steps = Vec::new();
+    let mut step = |name: &str| steps.push(format!("{name} {:.1}", start.elapsed().as_secs_f64() * 1000.0));
+    let body = format!(r#"{{"microvmId":"microvm-{}","runHookPayload":"p"}}"#, spec.name);
+    let machine = bench.qemu.restore(spec, from.clone()).await.unwrap();
+    step("restored");
+    let guest = Guest::meet(machine).await;
+    step("handshake");
+    guest.begin_life().await;
+    step("life begun");
+    guest.thaw().await;
+    step("thawed");
+    if let Some(hook) = hook {
+        let body = (hook == "run").then_some(body.as_str());
+        assert_eq!(guest.hook(hook, body).await, OK);
+        step("hook");
+    }
+    guest.get("/time").await;
+    step("first 200");
+    println!("launch, ms from start: {}", steps.join(", "));
+    timed("second request", guest.get("/time")).await;
+    guest
+}
+
+async fn differ(one: &Guest, two: &Guest) {
+    let (random_one, random_two) = (one.get("/random").await, two.get("/random").await);
+    assert_ne!(random_one["hex"], random_two["hex"]);
+    assert_ne!(random_one["uuid"], random_two["uuid"]);
+    for clone in [one, two] {
+        let before = now();
+        let wall = clone.get("/time").await["wall"].as_f64().unwrap();
+        let after = now();
+        println!(
+            "wall clock: {:.1} ms after the request, {:.1} ms before the answer",
+            (wall - before) * 1000.0,
+            (after - wall) * 1000.0
+        );
+        assert!(before - CLOCK_SECONDS < wall && wall < after + CLOCK_SECONDS);
+    }
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
+async fn suspend(guest: Guest, to: &Restore) {
+    assert_eq!(timed("suspend hook", guest.hook("suspend", None)).await, OK);
+    let machine = timed("freeze", guest.freeze()).await;
+    timed("pause", machine.pause()).await.unwrap();
+    let saved = machine.save_diff(&to.device_state, to.diff.as_deref().unwrap());
+    println!("{:?}", timed("save_diff", saved).await.unwrap());
+    timed("killed", end(machine)).await;
+}

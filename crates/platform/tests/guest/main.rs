@@ -1,0 +1,84 @@
+//! The guest for real: images built, started, snapshotted, cloned, suspended and resumed in virtual machines.
+//!
+//! Needs root, and what `make setup build` makes. It says so and passes only where set-up was never run.
+
+// A test, though not one that the lint recognises.
+#![allow(clippy::unwrap_used)]
+
+mod artifact;
+mod containers;
+mod failures;
+mod hello;
+mod machines;
+mod session;
+
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use engine::jail;
+use engine::qemu::{Qemu, detect};
+use futures::FutureExt;
+use rekindle_platform::{Assets, Platform};
+
+use machines::Bench;
+
+const AGENT: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/x86_64-unknown-linux-gnu/release/rekindle-agent");
+const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    let first = args.next().and_then(|first| first.into_string().ok()).unwrap_or_default();
+    if first == "jail" {
+        eprintln!("{}", jail::exec(args));
+        return ExitCode::FAILURE;
+    }
+    let assets = Assets::from_env();
+    if !assets.dir.exists() {
+        println!("skipped: run scripts/setup");
+        return ExitCode::SUCCESS;
+    }
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let bench = bench(assets).await;
+        let outcome = AssertUnwindSafe(tests(&bench, &first)).catch_unwind().await;
+        // Machines outlive whoever started them: those of a failed test must not.
+        bench.end_machines().await;
+        outcome.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+    println!("guest test passed");
+    ExitCode::SUCCESS
+}
+
+/// As with other tests, a word narrows down what is run.
+async fn tests(bench: &Bench, word: &str) {
+    let wanted = |name: &str| word.starts_with('-') || name.contains(word);
+    if wanted("hello") {
+        timed("hello", hello::lives(bench)).await;
+    }
+    if wanted("containers") {
+        timed("containers", containers::are_confined(bench)).await;
+    }
+    if wanted("failures") {
+        timed("failures", failures::are_told(bench)).await;
+    }
+}
+
+async fn bench(assets: Assets) -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = std::env::var_os("REKINDLE_AGENT").map_or_else(|| PathBuf::from(AGENT), PathBuf::from);
+    let platform = Platform::install(&assets, &agent, &dir.path().join("platforms")).unwrap();
+    let program = PathBuf::from(QEMU);
+    let jailer = vec!["/proc/self/exe".into(), "jail".into()];
+    let qemu = Qemu { accelerator: detect(&program).await, program, jailer };
+    Bench { dir, assets, platform, qemu }
+}
+
+/// Prints how long it took, and gives back what came of it.
+pub(crate) async fn timed<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let start = Instant::now();
+    let result = work.await;
+    println!("{what}: {:.1} ms", start.elapsed().as_secs_f64() * 1000.0);
+    result
+}

@@ -1,0 +1,152 @@
+//! The host's end of one guest: its session, what it has told, and its application.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use agent_proto::host::{Channel, Resolver};
+use agent_proto::{ENTROPY_BYTES, Event, HookCall, HookOutcome, NewLife, Request, Response};
+use engine::Machine;
+use futures::FutureExt;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+
+const MEET_WITHIN: Duration = Duration::from_secs(60);
+const CALL_WITHIN: Duration = Duration::from_secs(30);
+const HOOKS: u16 = 9000;
+const APP: u16 = 8080;
+
+/// What the guest has told in this session.
+#[derive(Default, Clone)]
+struct Told {
+    log: String,
+    exit: Option<i32>,
+}
+
+/// A machine with an agent that answers.
+pub(crate) struct Guest {
+    pub(crate) machine: Box<dyn Machine>,
+    channel: Channel,
+    told: watch::Receiver<Told>,
+}
+
+impl Guest {
+    /// Waits for the agent.
+    pub(crate) async fn meet(machine: Box<dyn Machine>) -> Self {
+        let resolver: Resolver = Arc::new(|_| async { None }.boxed());
+        let io = machine.channel().await.unwrap();
+        let Ok(met) = tokio::time::timeout(MEET_WITHIN, Channel::establish(io, resolver)).await else {
+            panic!("no agent answers; console: {}", machine.console().await.unwrap());
+        };
+        let (channel, mut events) = met.unwrap();
+        let (teller, told) = watch::channel(Told::default());
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                teller.send_modify(|told| match event {
+                    Event::Log { bytes, .. } => told.log.push_str(&String::from_utf8_lossy(&bytes)),
+                    Event::AppExited { code } => told.exit = Some(code),
+                });
+            }
+        });
+        Self { machine, channel, told }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.told.borrow().log.clone()
+    }
+
+    /// Waits until the application has ended; its exit code.
+    pub(crate) async fn exit(&mut self) -> i32 {
+        let ended = self.told.wait_for(|told| told.exit.is_some());
+        let code = tokio::time::timeout(CALL_WITHIN, ended).await.map(|told| told.unwrap().exit.unwrap());
+        code.unwrap_or_else(|_| panic!("the application did not end; it wrote: {}", self.log()))
+    }
+
+    pub(crate) async fn call_within(&self, limit: Duration, request: Request) -> Response {
+        let what = format!("{request:?}");
+        match tokio::time::timeout(limit, self.channel.call(&request)).await {
+            Ok(Ok(response)) => response,
+            failed => {
+                let console = self.machine.console().await.unwrap();
+                panic!("{what}: {failed:?}; log: {}; console: {console}", self.log());
+            }
+        }
+    }
+
+    pub(crate) async fn done(&self, request: Request) {
+        let what = format!("{request:?}");
+        let response = self.call_within(CALL_WITHIN, request).await;
+        assert_eq!(response, Response::Done, "{what}; log: {}", self.log());
+    }
+
+    pub(crate) async fn hook(&self, name: &str, body: Option<&str>) -> HookOutcome {
+        let body = body.map(|text| text.as_bytes().to_vec());
+        let call = HookCall { hook: name.into(), port: HOOKS, timeout_ms: 10_000, body };
+        match self.call_within(CALL_WITHIN, Request::Hook(call)).await {
+            Response::Hook(outcome) => outcome,
+            other => panic!("no answer to a hook: {other:?}"),
+        }
+    }
+
+    /// Calls the ready hook until it says yes.
+    pub(crate) async fn ready(&self) {
+        let deadline = Instant::now() + CALL_WITHIN;
+        loop {
+            let outcome = self.hook("ready", None).await;
+            if outcome == HookOutcome::Status(200) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{outcome:?}; log: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub(crate) async fn begin_life(&self) {
+        let mut entropy = vec![0; ENTROPY_BYTES];
+        getrandom::fill(&mut entropy).unwrap();
+        let wall_clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+        self.done(Request::BeginLife(NewLife { wall_clock, entropy })).await;
+    }
+
+    pub(crate) async fn thaw(&self) {
+        self.done(Request::Thaw).await;
+    }
+
+    /// Freezes the guest, which ends the session.
+    pub(crate) async fn freeze(self) -> Box<dyn Machine> {
+        self.done(Request::Freeze).await;
+        tokio::time::timeout(CALL_WITHIN, self.channel.ended()).await.unwrap();
+        self.machine
+    }
+
+    /// Ends the session and starts another, as a server does that was restarted.
+    pub(crate) async fn meet_again(self) -> Self {
+        self.channel.close().await;
+        Self::meet(self.machine).await
+    }
+
+    pub(crate) async fn power_off(self) {
+        self.done(Request::Shutdown).await;
+        if tokio::time::timeout(CALL_WITHIN, self.machine.wait_exit()).await.is_err() {
+            panic!("the machine stays on; console: {}", self.machine.console().await.unwrap());
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        self.http("GET", path).await
+    }
+
+    /// One request through the relay, whose answer must be a 200 with JSON.
+    pub(crate) async fn http(&self, method: &str, path: &str) -> Value {
+        let mut stream = self.channel.relay(APP).await.unwrap();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: app\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(CALL_WITHIN, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        serde_json::from_str(body).unwrap()
+    }
+}
