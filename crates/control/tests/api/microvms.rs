@@ -1,6 +1,7 @@
 //! MicroVMs and their tokens over HTTP, real records and the real node.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::bed::{IMAGES, MICROVMS, OTHER, OWNER, arn, bed, bed_with, image, image_path, tokens, with};
 use auth::token::Ports;
@@ -273,4 +274,17 @@ async fn a_token_opens_what_it_was_asked_for() {
     let body = json!({"expirationInMinutes": 5, "allowedPorts": many});
     let refused = bed.refused("POST", &uri, &body).await;
     assert_eq!((refused.0, refused.1.as_str()), (400, "ValidationException"));
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_leaves_nothing_half_done() {
+    let bed = bed();
+    bed.built(&image("a")).await;
+    let body = with(run_of("a"), json!({"clientToken": "t"}));
+    // Polled once, which sends the request on its way, and dropped.
+    let hung_up = tokio::time::timeout(Duration::ZERO, bed.call("POST", MICROVMS, &body)).await;
+    assert!(hung_up.is_err());
+    let made = bed.done("POST", MICROVMS, &body).await;
+    bed.reach(made["microvmId"].as_str().unwrap(), "RUNNING").await;
+    assert_eq!(bed.calls(), ["launch"]);
 }
