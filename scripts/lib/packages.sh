@@ -1,11 +1,13 @@
 # What the host itself needs, from Debian and its backports.
 
 HOST_PACKAGES=(nftables iproute2 mmdebstrap erofs-utils e2fsprogs libnss-myhostname kmod)
+# The VMM and its tool for disk images: both of one version, from backports.
+QEMU_PACKAGES=(qemu-system-x86 qemu-utils)
 
 install_host_packages() {
     require_debian
     local missing
-    mapfile -t missing < <(missing_packages "${HOST_PACKAGES[@]}" qemu-system-x86)
+    mapfile -t missing < <(missing_packages "${HOST_PACKAGES[@]}" "${QEMU_PACKAGES[@]}")
     if [[ ${#missing[@]} -gt 0 ]]; then
         add_backports
         refresh_apt
@@ -46,14 +48,16 @@ END
 refresh_apt() { apt-get update --quiet --error-on=any; }
 
 install_missing() {
-    local name wanted=()
+    local name version others=() qemu=()
+    version=$(available_qemu)
     for name in "$@"; do
-        [[ $name == qemu-system-x86 ]] || wanted+=("$name")
+        case $name in
+            qemu-*) qemu+=("$name=$version") ;;
+            *) others+=("$name") ;;
+        esac
     done
-    [[ ${#wanted[@]} -eq 0 ]] || apt_install "${wanted[@]}"
-    if [[ " $* " == *" qemu-system-x86 "* ]]; then
-        apt_install --target-release "$HOST_RELEASE-backports" "qemu-system-x86=$(available_qemu)"
-    fi
+    [[ ${#others[@]} -eq 0 ]] || apt_install "${others[@]}"
+    [[ ${#qemu[@]} -eq 0 ]] || apt_install --target-release "$HOST_RELEASE-backports" "${qemu[@]}"
 }
 
 apt_install() {

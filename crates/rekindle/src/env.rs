@@ -17,6 +17,8 @@ const WAIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 /// For one try to reach the server.
 const TRY: Duration = Duration::from_secs(5);
+/// Asked without a signature: a server that refuses is up.
+const QUESTION: &str = "/2025-09-09/managed-microvm-images";
 const HTTP: &[u8] = b"HTTP/1.1 ";
 
 /// Variables that lead HTTP through a proxy, which would not find this host's addresses.
@@ -76,11 +78,13 @@ fn answering(dir: &Path) -> Result<String, EnvError> {
     exports(dir)
 }
 
-/// Any answer will do: a server that refuses an unsigned request is up.
+/// Any answer will do.
 fn greet(address: SocketAddr) -> io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&address, TRY)?;
     stream.set_read_timeout(Some(TRY))?;
-    stream.write_all(format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())?;
+    stream.write_all(
+        format!("GET {QUESTION} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes(),
+    )?;
     let mut head = [0; HTTP.len()];
     stream.read_exact(&mut head)?;
     if head == HTTP { Ok(()) } else { Err(io::Error::other("what answers there is no server of ours")) }

@@ -27,6 +27,8 @@ use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command};
 
+/// What is worth saying when RUST_LOG says nothing else. s3s calls every mistake of a client an error.
+const LOG_FILTER: &str = "info,s3s=off";
 /// What the server starts itself again as, to confine a VMM; not for people.
 const JAIL: &str = "jail";
 
@@ -64,7 +66,7 @@ fn runtime() -> Result<Runtime, String> {
 }
 
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
     let ansi = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(io::stderr).init();
 }
