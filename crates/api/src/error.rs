@@ -228,7 +228,8 @@ impl Error {
     #[must_use]
     pub fn no_kms() -> Self {
         Self::validation(
-            "kmsKeyIdentifier is not supported here: leave it out, and encrypt the server's data directory instead",
+            "kmsKeyIdentifier is not supported here: leave it out, and encrypt the server's data directory \
+             instead",
         )
     }
 

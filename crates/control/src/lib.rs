@@ -1,7 +1,8 @@
 //! The control API over HTTP: parse, authenticate, validate, call, render. It holds no state of its own.
 //!
-//! [`server::serve`] accepts connections for a [`Control`]; the business is behind [`Service`], which [`Operations`]
-//! implements, the access keys behind [`Keys`], and whatever is not lambda-microvms goes to the fallback (S3).
+//! [`server::serve`] accepts connections for a [`Control`]; the business is behind [`Service`], which
+//! [`Operations`] implements, the access keys behind [`Keys`], and whatever is not lambda-microvms goes to
+//! the fallback (S3).
 
 pub mod authenticate;
 pub mod body;

@@ -1,12 +1,13 @@
 //! The operations themselves: what [`Service`] promises, over the records, the node and the builds.
 //!
-//! Every change is one transaction: the name's uniqueness, the client token and the records stand or fall together.
-//! Only what is on the disk is acted upon and answered, so that a crash in between loses nothing: the node and the
-//! builds take up at the next start what the records say.
+//! Every change is one transaction: the name's uniqueness, the client token and the records stand or fall
+//! together. Only what is on the disk is acted upon and answered, so that a crash in between loses nothing:
+//! the node and the builds take up at the next start what the records say.
 //!
-//! Where SPEC leaves a choice: another account's ARN is an AccessDeniedException and another region's is not found;
-//! deleting what is gone is a ResourceNotFoundException; and a `cpuConfigurations` that is not the host's is taken
-//! and echoed, as clients written for AWS say ARM_64 or nothing. The build is for the host's processor and says so.
+//! Where SPEC leaves a choice: another account's ARN is an AccessDeniedException and another region's is not
+//! found; deleting what is gone is a ResourceNotFoundException; and a `cpuConfigurations` that is not the
+//! host's is taken and echoed, as clients written for AWS say ARM_64 or nothing. The build is for the host's
+//! processor and says so.
 
 mod base_images;
 mod config;
@@ -71,8 +72,8 @@ pub struct Quotas {
 }
 
 impl Default for Quotas {
-    /// AWS's own, but for the versions: AWS allows 50 and deletes them one by one, which is not to be had here.
-    /// AWS limits the MicroVMs' memory instead of their number; here the host does that.
+    /// AWS's own, but for the versions: AWS allows 50 and deletes them one by one, which is not to be had
+    /// here. AWS limits the MicroVMs' memory instead of their number; here the host does that.
     fn default() -> Self {
         Self { images: 100, versions_per_image: 1000, concurrent_builds: 10, microvms: 1000 }
     }
@@ -126,8 +127,8 @@ fn check_owner(account: &AccountId, image: &ImageArn, operation: &str) -> Result
     Err(Error::access_denied(&account.to_string(), operation, &image.to_string()))
 }
 
-/// Runs `work` to its end even where the client hangs up: a record without the work that follows from it would
-/// wait for the next start of the server.
+/// Runs `work` to its end even where the client hangs up: a record without the work that follows from it
+/// would wait for the next start of the server.
 async fn uninterrupted<T: Send + 'static>(
     work: impl Future<Output = Result<T, Failure>> + Send + 'static,
 ) -> Result<T, Failure> {

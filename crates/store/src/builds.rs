@@ -7,7 +7,8 @@ use lifecycle::image::{self, BuildState, VersionStatus};
 
 use crate::{BuildRecord, SnapshotSizes, StoreError, Tx, VersionRecord};
 
-/// Marks a build and its version as under way, and returns both. None: no such build, or it has ended already.
+/// Marks a build and its version as under way, and returns both. None: no such build, or it has ended
+/// already.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -21,8 +22,9 @@ pub fn begin(tx: &Tx<'_>, id: BuildId, now: u64) -> Result<Option<(BuildRecord, 
     Ok(Some((build, version)))
 }
 
-/// Ends a build: its version may be run from now on, or never, and its image settles. `Err` holds the reason for
-/// the user, and `partial` the sizes of what a failed build made before. Changes nothing where the build has ended.
+/// Ends a build: its version may be run from now on, or never, and its image settles. `Err` holds the reason
+/// for the user, and `partial` the sizes of what a failed build made before. Changes nothing where the build
+/// has ended.
 ///
 /// # Errors
 /// [`StoreError`].

@@ -175,7 +175,8 @@ pub struct MicrovmRecord {
     pub run_hook_payload: Option<String>,
     /// ARNs of the ingress connectors.
     pub ingress_network_connectors: Vec<String>,
-    /// Whether those let requests to its endpoint in: without, the proxy refuses every one, and only hooks are called.
+    /// Whether those let requests to its endpoint in: without, the proxy refuses every one, and only hooks
+    /// are called.
     #[serde(default)]
     pub http_ingress: bool,
     /// ARNs of the egress connectors.

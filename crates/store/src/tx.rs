@@ -151,7 +151,8 @@ impl<'a> Tx<'a> {
     /// [`StoreError`].
     pub fn put_version(&self, version: &VersionRecord) -> Result<()> {
         self.run(
-            "INSERT OR REPLACE INTO versions (image, version, runnable, failed, doc) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT OR REPLACE INTO versions (image, version, runnable, failed, doc) \
+             VALUES (?1, ?2, ?3, ?4, ?5)",
             params![
                 version.image.to_string(),
                 version.version.major(),

@@ -1,4 +1,5 @@
-//! From what a request says of a version, or of a launch, to what is kept of it: defaults (SPEC §2.5) filled in.
+//! From what a request says of a version, or of a launch, to what is kept of it: defaults (SPEC §2.5) filled
+//! in.
 
 use api::{Architecture, Capability, Error, HookState, Hooks, ImageConfig, Logging, ManagedConnector};
 use ids::{ImageArn, ImageVersion};

@@ -46,8 +46,8 @@ impl Claim {
             return Ok(Some(earlier));
         }
         let message = format!(
-            "The clientToken was used for another {} request with different parameters; use a new token for a \
-             new request",
+            "The clientToken was used for another {} request with different parameters; use a new token for \
+             a new request",
             self.operation
         );
         Err(Error::conflict("ClientToken", token, message).into())

@@ -167,7 +167,8 @@ fn latest(tx: &Tx<'_>, arn: &ImageArn) -> Result<Latest, StoreError> {
     Ok(Latest { active: number(active), failed: number(failed) })
 }
 
-/// What the claim's token made of this image before, as it is now. None where it is gone: then the token is free.
+/// What the claim's token made of this image before, as it is now. None where it is gone: then the token is
+/// free.
 fn made_before(
     tx: &Tx<'_>,
     claim: &Claim,

@@ -1,4 +1,5 @@
-//! Pages of listings, and their opaque tokens: where the next page starts, signed for the listing it belongs to.
+//! Pages of listings, and their opaque tokens: where the next page starts, signed for the listing it belongs
+//! to.
 
 use api::Error;
 use api::validate::MAX_RESULTS;
@@ -19,8 +20,8 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// The page that `token` asks for of the listing that `scope` describes: operation, account, filters. A token
-    /// is good for its own listing only.
+    /// The page that `token` asks for of the listing that `scope` describes: operation, account, filters. A
+    /// token is good for its own listing only.
     pub(crate) fn open(
         secret: &[u8; 32],
         scope: &[&str],

@@ -1,4 +1,5 @@
-//! How long what is over is remembered. Forgetting rides on writes that happen anyway, a bounded piece each time.
+//! How long what is over is remembered. Forgetting rides on writes that happen anyway, a bounded piece each
+//! time.
 
 use store::{StoreError, Tx};
 

@@ -1,4 +1,5 @@
-//! The operations as they are served, over a machine that does nothing but count and builds that are only noted.
+//! The operations as they are served, over a machine that does nothing but count and builds that are only
+//! noted.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Each answer as the JSON that botocore's model of 2025-09-09 describes; the files in `responses` hold them whole.
+//! Each answer as the JSON that botocore's model of 2025-09-09 describes; the files in `responses` hold them
+//! whole.
 
 use std::collections::BTreeMap;
 
