@@ -65,7 +65,6 @@ pub(crate) struct Services {
     pub(crate) endpoints: Arc<dyn Backend>,
     /// Behind S3.
     pub(crate) objects: ObjectStore,
-    host: Arc<Host>,
 }
 
 impl Services {
@@ -89,7 +88,7 @@ impl Services {
         let node = Node::start(store.clone(), Arc::new(machines))?;
         let base_image_created_at = modified_ms(&assets.bases());
         let builder = Builder::new(Workshop {
-            host: Arc::clone(&host),
+            host,
             store: store.clone(),
             objects: objects.clone(),
             logs,
@@ -109,12 +108,7 @@ impl Services {
             quotas: Quotas::default(),
         };
         let api = Operations::new(settings, store, node.clone(), Arc::new(ByBuilder(builder)));
-        Ok(Self { api: Arc::new(api), endpoints: Arc::new(node), objects, host })
-    }
-
-    /// Gives back what is only kept ready. MicroVMs go on.
-    pub(crate) async fn close(self) {
-        drop(self.host);
+        Ok(Self { api: Arc::new(api), endpoints: Arc::new(node), objects })
     }
 }
 
