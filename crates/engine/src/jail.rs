@@ -3,10 +3,10 @@
 //! A process of its own does this because the server, large and threaded, must not fork with hooks of its own. Every
 //! file is opened here, as root, and inherited: the VMM needs no path outside `/proc/self/fd`.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -42,6 +42,8 @@ pub struct JailPlan {
     pub gid: u32,
     /// Files to inherit, at [`FIRST_FD`] and up.
     pub files: Vec<JailFile>,
+    /// Tap interface of that namespace to inherit, at the descriptor after the last file's.
+    pub tap: Option<String>,
     /// Program and its arguments.
     pub command: Vec<OsString>,
 }
@@ -80,6 +82,9 @@ impl JailPlan {
         for file in &self.files {
             put(if file.writable { "--rw" } else { "--ro" }, file.path.as_os_str());
         }
+        if let Some(tap) = &self.tap {
+            put("--tap", tap.as_ref());
+        }
         args.push("--".into());
         args.extend(self.command.iter().cloned());
         args
@@ -112,6 +117,7 @@ impl JailPlan {
             Some("--gid") => self.gid = number().ok_or(JailError::Arguments(value))?,
             Some("--ro") => self.files.push(JailFile { path: value.into(), writable: false }),
             Some("--rw") => self.files.push(JailFile { path: value.into(), writable: true }),
+            Some("--tap") => self.tap = Some(value.into_string().map_err(JailError::Arguments)?),
             _ => return Err(JailError::Arguments(name.to_owned())),
         }
         Ok(())
@@ -150,6 +156,10 @@ fn confine(plan: &JailPlan) -> Result<(), JailError> {
         );
         step("joining the network namespace", joined)?;
     }
+    if let Some(tap) = &plan.tap {
+        let opened = step(format!("opening the tap interface {tap}"), open_tap(tap))?;
+        step("handing over the tap interface", hand_over(&opened, plan.files.len()))?;
+    }
     drop_privileges(plan)
 }
 
@@ -170,8 +180,31 @@ fn inherit(file: &JailFile, index: usize, plan: &JailPlan) -> io::Result<()> {
         let (uid, gid) = (rustix::fs::Uid::from_raw(plan.uid), rustix::fs::Gid::from_raw(plan.gid));
         rustix::fs::fchown(&opened, Some(uid), Some(gid))?;
     }
+    hand_over(&opened, index)
+}
+
+/// Opened here, so that no VMM needs a right to the kernel's tun device.
+fn open_tap(name: &str) -> io::Result<OwnedFd> {
+    const TUN: &CStr = c"/dev/net/tun";
+    let tun = rustix::fs::open(TUN, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    // SAFETY: `ifreq` is a C structure for which all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = from as libc::c_char;
+    }
+    // The flags are 0x5002: they fit the field.
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    // SAFETY: the descriptor is open and `request` is the structure that this request reads.
+    match unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as _, &raw const request) } {
+        0 => Ok(tun),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Keeps a file open across the exec, at its place.
+fn hand_over(opened: &OwnedFd, index: usize) -> io::Result<()> {
     let want = FIRST_FD + i32::try_from(index).map_err(io::Error::other)?;
-    let kept = rustix::io::fcntl_dupfd_cloexec(&opened, want)?;
+    let kept = rustix::io::fcntl_dupfd_cloexec(opened, want)?;
     if kept.as_raw_fd() != want {
         return Err(io::Error::other("the descriptor meant for it is taken"));
     }
@@ -204,6 +237,7 @@ mod tests {
                 JailFile { path: "--uid".into(), writable: true },
                 JailFile { path: "/b".into(), writable: false },
             ],
+            tap: Some("tap0".into()),
             command: vec!["qemu".into(), "--".into(), "--uid".into()],
         };
         assert_eq!(JailPlan::from_args(plan.to_args()).unwrap(), plan);

@@ -23,11 +23,11 @@ pub struct Slot {
     pub name: String,
     /// The namespace for the VMM to join.
     pub netns: PathBuf,
-    /// The tap for the VMM to open there.
+    /// The tap for the VMM to use there. Owned by root: one without an owner could be opened by anybody there.
     pub tap: String,
     /// Its number among this instance's.
     pub index: u32,
-    /// The user that may open the tap: no other slot's.
+    /// The user for the VMM to become: no other slot's.
     pub uid: u32,
 }
 
@@ -128,13 +128,12 @@ fn slot_side(config: &NetworkConfig, slot: &Slot) -> String {
     let first = slot.index * ADDRESSES_PER_SLOT;
     let (host, uplink) = (config.slot_cidr.address(first + 1), config.slot_cidr.address(first + 2));
     format!(
-        "tuntap add dev {TAP_NAME} mode tap user {uid}\n\
+        "tuntap add dev {TAP_NAME} mode tap user 0\n\
          address add {uplink}/30 dev {UPLINK}\n\
          address add {GATEWAY} dev {TAP_NAME}\n\
          link set {UPLINK} up\n\
          link set {TAP_NAME} up\n\
-         route add default via {host}\n",
-        uid = slot.uid
+         route add default via {host}\n"
     )
 }
 
@@ -173,7 +172,7 @@ mod tests {
         assert!(host_side(&config(), &slot).contains("address add 100.72.1.25/30 dev rkab12-70"));
         let inner = slot_side(&config(), &slot);
         assert!(inner.contains("address add 100.72.1.26/30 dev uplink"));
-        assert!(inner.contains("tuntap add dev tap0 mode tap user 4312"));
+        assert!(inner.contains("tuntap add dev tap0 mode tap user 0"));
         assert!(inner.contains("route add default via 100.72.1.25"));
     }
 

@@ -20,6 +20,8 @@ const MAX_NAME: usize = 128;
 pub(crate) const CONSOLE_BYTES: u32 = 64 << 10;
 const KERNEL_COMMAND_LINE: &str =
     "console=ttyS0 reboot=t panic=-1 quiet edd=off random.trust_cpu=on tsc=reliable no_timer_check";
+/// An emulated processor does not speculate, and pays dearly for the precautions.
+const EMULATED_COMMAND_LINE: &str = "mitigations=off init_on_alloc=0";
 
 /// How the machine comes by its state.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +76,7 @@ pub(crate) fn build(
     for disk in &spec.disks {
         args.extend(disk_args(disk, &mut files));
     }
-    args.extend(device_args(spec));
+    args.extend(device_args());
     let mut state_in = None;
     if let Start::Incoming { device_state, diff } = start {
         state_in = Some(files.inherit(device_state, false));
@@ -83,6 +85,9 @@ pub(crate) fn build(
             // xen-save-devices-state does not write the configuration section that is otherwise demanded.
             args.extend(["-global", "migration.send-configuration=off"].map(String::from));
         }
+    }
+    if spec.tap.is_some() {
+        args.extend(nic_args(FIRST_FD as usize + files.0.len()));
     }
     let args = args.into_iter().map(OsString::from).collect();
     Ok(CommandLine { args, files: files.0, state_out, state_in })
@@ -171,7 +176,7 @@ fn kernel_args(spec: &MachineSpec, accelerator: Accelerator, files: &mut Files) 
     let clock = match accelerator {
         // The guest has a clock of KVM's own.
         Accelerator::Kvm => String::new(),
-        Accelerator::Tcg => format!("tsc_early_khz={} ", tsc::host_khz()),
+        Accelerator::Tcg => format!("{EMULATED_COMMAND_LINE} tsc_early_khz={} ", tsc::host_khz()),
     };
     let line = format!("{KERNEL_COMMAND_LINE} {clock}{}", spec.cmdline);
     ["-kernel".into(), kernel, "-initrd".into(), initramfs, "-append".into(), line.trim_end().into()]
@@ -200,9 +205,9 @@ fn disk_args(disk: &Disk, files: &mut Files) -> [String; 4] {
     ["-blockdev".into(), node.to_string(), "-device".into(), device]
 }
 
-fn device_args(spec: &MachineSpec) -> Vec<String> {
+fn device_args() -> Vec<String> {
     let ring = format!("ringbuf,id=serial,size={CONSOLE_BYTES}");
-    let mut args: Vec<String> = [
+    [
         "-chardev",
         &ring,
         "-serial",
@@ -219,12 +224,13 @@ fn device_args(spec: &MachineSpec) -> Vec<String> {
         "virtserialport,chardev=channel,name=rekindle.agent",
     ]
     .map(String::from)
-    .to_vec();
-    if let Some(tap) = &spec.tap {
-        let tap = format!("tap,id=nic,ifname={tap},script=no,downscript=no,vhost=off");
-        args.extend(["-netdev".into(), tap, "-device".into(), "virtio-net-device,netdev=nic".into()]);
-    }
-    args
+    .to_vec()
+}
+
+/// The tap comes as an open descriptor, behind those of the files.
+fn nic_args(descriptor: usize) -> [String; 4] {
+    let tap = format!("tap,id=nic,fd={descriptor},vhost=off");
+    ["-netdev".into(), tap, "-device".into(), "virtio-net-device,netdev=nic".into()]
 }
 
 /// Files that the machine itself writes to, and that must be durable before it counts as saved.

@@ -173,6 +173,7 @@ fn spawn(qemu: &Qemu, spec: &MachineSpec, line: CommandLine) -> Result<Child, St
         uid: spec.jail.uid,
         gid: spec.jail.gid,
         files: line.files,
+        tap: spec.tap.clone(),
         command,
     };
     let (program, first) =
