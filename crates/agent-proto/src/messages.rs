@@ -18,10 +18,10 @@ pub enum Request {
     StartApp(AppSpec),
     /// Call a lifecycle hook of the application: `Hook`.
     Hook(HookCall),
-    /// Stop every process of the application and make memory and disk fit for a snapshot; the guest
-    /// answers `Done`, ends the session and waits for the next handshake.
+    /// Stop every process of the application, reset its connections to other machines, and make memory and disk
+    /// fit for a snapshot; the guest answers `Done`, ends the session and waits for the next handshake.
     Freeze,
-    /// Give a restored guest its own clock, entropy and connections, while the application is still frozen: `Done`.
+    /// Give a restored guest its own clock and entropy, while the application is still frozen: `Done`.
     BeginLife(NewLife),
     /// Let the application run again: `Done`.
     Thaw,

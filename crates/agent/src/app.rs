@@ -20,6 +20,8 @@ use crate::error::{Error, trying};
 pub(crate) const ROOT: &str = "/app";
 /// The application's cgroup.
 pub(crate) const CGROUP: &str = "/sys/fs/cgroup/app";
+/// Whether who has no privileges may get them all in a user namespace of his own.
+const USER_NAMESPACES: &str = "/proc/sys/kernel/unprivileged_userns_clone";
 /// How long every process of the application may take to stop.
 const FREEZE_WITHIN: Duration = Duration::from_secs(5);
 /// Program of the agent, whatever became of the initramfs.
@@ -32,6 +34,9 @@ impl App {
     /// Mounts its disks and starts its first process; output and exit are told as events.
     pub(crate) fn start(spec: &AppSpec, events: &Sender<Event>) -> Result<Self, Error> {
         mount_root(spec.all_capabilities)?;
+        if !spec.all_capabilities {
+            fs::write(USER_NAMESPACES, "0").map_err(trying("keeping user namespaces to the privileged"))?;
+        }
         fs::create_dir_all(CGROUP).map_err(trying("making the application's cgroup"))?;
         let attempt = "starting the container's helper";
         let spec = postcard::to_allocvec(spec).map_err(trying(attempt))?;

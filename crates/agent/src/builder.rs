@@ -43,6 +43,7 @@ pub(crate) async fn build(spec: &BuildSpec, events: &Sender<Event>) -> BuildOutc
 async fn run(spec: &BuildSpec, events: &Sender<Event>) -> Result<(u64, ImageConfig), Failure> {
     prepare_root()?;
     unpack_artifact(spec.artifact_bytes).await?;
+    name_bases(&spec.base_aliases).await?;
     bud(spec, events).await?;
     let image =
         fs::read_to_string(format!("{ROOT}/run/image-id")).map_err(trying("reading the image's id"))?;
@@ -98,13 +99,21 @@ fn copy_artifact(disk: File, bytes: u64) -> Result<File, Error> {
     Ok(zip)
 }
 
+/// Gives the catalogue's images the other names by which the Dockerfile calls them; a tool is too slow to do it in vain.
+async fn name_bases(aliases: &[(String, String)]) -> Result<(), Error> {
+    let dockerfile =
+        fs::read(format!("{ROOT}/scratch/context/Dockerfile")).map_err(trying("reading the Dockerfile"))?;
+    let dockerfile = String::from_utf8_lossy(&dockerfile);
+    for (wanted, local) in aliases.iter().filter(|(wanted, _)| dockerfile.contains(wanted.as_str())) {
+        output(tool("buildah").args(["tag", local, wanted])).await?;
+    }
+    Ok(())
+}
+
 async fn bud(spec: &BuildSpec, events: &Sender<Event>) -> Result<(), Failure> {
     let mut command = tool("buildah");
     // Nothing of this machine is kept, so no step is cached: layers would only be written to be thrown away.
     command.args(["build", "--isolation", "chroot", "--layers=false", "--iidfile", "/run/image-id"]);
-    for (wanted, local) in &spec.base_aliases {
-        command.arg("--build-context").arg(format!("{wanted}=container-image://{local}"));
-    }
     for variable in &spec.env {
         command.arg("--env").arg(variable);
     }

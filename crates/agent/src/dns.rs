@@ -14,6 +14,12 @@ use crate::network::RESOLVER;
 
 const ADDRESSES: [Ipv4Addr; 2] = [RESOLVER, Ipv4Addr::new(127, 0, 0, 2)];
 const PORT: u16 = 53;
+const HEADER: usize = 12;
+/// In the header's third byte.
+const IS_RESPONSE: u8 = 0x80;
+/// In its fourth.
+const RECURSION_AVAILABLE: u8 = 0x80;
+const SERVER_FAILURE: u8 = 2;
 
 /// The session to send queries over, while there is one.
 type Sessions = watch::Receiver<Option<Host>>;
@@ -30,9 +36,23 @@ pub(crate) async fn serve(sessions: &Sessions) -> Result<(), Error> {
     Ok(())
 }
 
+/// The host's answer, or that there is none; nothing where no host listens, so that the client asks again.
 async fn resolve(sessions: &Sessions, query: Vec<u8>) -> Option<Vec<u8>> {
     let host = sessions.borrow().clone()?;
-    host.resolve(query).await.ok().flatten()
+    match host.resolve(query.clone()).await.ok()? {
+        Some(answer) => Some(answer),
+        None => failure(query),
+    }
+}
+
+/// SERVFAIL, which a client need not wait for.
+fn failure(mut query: Vec<u8>) -> Option<Vec<u8>> {
+    if query.len() < HEADER {
+        return None;
+    }
+    query[2] |= IS_RESPONSE;
+    query[3] = RECURSION_AVAILABLE | SERVER_FAILURE;
+    Some(query)
 }
 
 async fn serve_udp(socket: Arc<UdpSocket>, sessions: Sessions) {
@@ -70,5 +90,19 @@ async fn answer_connection(mut stream: TcpStream, sessions: &Sessions) -> std::i
         let Ok(length @ 1..) = u16::try_from(answer.len()) else { return Ok(()) };
         stream.write_u16(length).await?;
         stream.write_all(&answer).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_repeats_the_question() {
+        let query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01";
+        let answer = failure(query.to_vec()).unwrap();
+        assert_eq!(answer[..4], [0x12, 0x34, 0x81, 0x82]);
+        assert_eq!(answer[4..], query[4..]);
+        assert_eq!(failure(vec![0; 11]), None);
     }
 }

@@ -22,17 +22,18 @@ struct RandPoolInfo {
     bytes: [u8; ENTROPY_BYTES],
 }
 
-/// Leaves nothing in memory that a snapshot need not carry.
+/// Leaves nothing that a snapshot need not or must not carry. Connections are reset here, where their peers still hear
+/// of it, and where no caller waits for the next life.
 pub(crate) fn quiesce() -> Result<(), Error> {
+    sockets::abort_remote()?;
     rustix::fs::sync();
     fs::write("/proc/sys/vm/drop_caches", "3").map_err(trying("dropping caches"))
 }
 
-/// Gives a restored guest its own clock, randomness and connections.
+/// Gives a restored guest its own clock and randomness.
 pub(crate) fn begin(new: &NewLife) -> Result<(), Error> {
     set_clock(new.wall_clock)?;
-    reseed(&new.entropy)?;
-    sockets::abort_remote()
+    reseed(&new.entropy)
 }
 
 fn set_clock(nanoseconds: u64) -> Result<(), Error> {
