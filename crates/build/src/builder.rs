@@ -15,6 +15,8 @@ use platform::{Assets, Platform};
 use store::{SnapshotSizes, Store, StoreError, builds};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::error::BuildError;
 use crate::pipeline;
@@ -61,6 +63,8 @@ pub struct Workshop {
 pub struct Builder {
     workshop: Arc<Workshop>,
     slots: Arc<Semaphore>,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl Builder {
@@ -68,7 +72,8 @@ impl Builder {
     #[must_use]
     pub fn new(workshop: Workshop) -> Self {
         let slots = Arc::new(Semaphore::new(workshop.settings.at_once));
-        Self { workshop: Arc::new(workshop), slots }
+        let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
+        Self { workshop: Arc::new(workshop), slots, stopping, tasks }
     }
 
     /// Takes up what a restart interrupted: builds begin anew, images go on being removed.
@@ -88,11 +93,20 @@ impl Builder {
     /// Carries out a build whose PENDING record is on the disk. Returns at once.
     pub fn start(&self, id: BuildId) {
         let (workshop, slots) = (Arc::clone(&self.workshop), Arc::clone(&self.slots));
-        tokio::spawn(async move {
+        let build = async move {
             // The semaphore is never closed.
             let _slot = slots.acquire_owned().await;
             workshop.carry_out(id).await;
-        });
+        };
+        self.tasks.spawn(self.stopping.clone().run_until_cancelled_owned(build));
+    }
+
+    /// For the end of a server: leaves builds where they are, for [`Builder::recover`] to begin anew. Their VMs are
+    /// the host's to discard.
+    pub async fn stop(&self) {
+        self.stopping.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// Removes an image whose DELETING record is on the disk: its files, then its records. Returns at once.

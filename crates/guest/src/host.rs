@@ -150,6 +150,26 @@ impl Host {
         Ok(())
     }
 
+    /// For the end of a server: discards every guest but those named in `keep`, and gives back what is only kept ready.
+    /// Where no guest goes on, nothing of the server remains on this machine but its files.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn close(&self, keep: &BTreeSet<String>) -> Result<(), GuestError> {
+        self.reap(keep).await?;
+        self.pool.close().await;
+        if self.names()?.is_empty() {
+            self.cgroups.close()?;
+            match fs::remove_dir(&self.run) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(GuestError::file("removing", &self.run)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// The guest's VMM ended, or never started: everything else goes too.
     pub(crate) fn release(&self, name: &str, slot: Option<Slot>) {
         if let Some(slot) = slot {

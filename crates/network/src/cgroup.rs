@@ -146,7 +146,7 @@ impl Cgroups {
     }
 
     /// Removes the server's own group too; all MicroVMs' must be gone.
-    pub fn close(self) -> Result<(), CgroupError> {
+    pub fn close(&self) -> Result<(), CgroupError> {
         self.parents().iter().try_for_each(|dir| remove_dir(dir))
     }
 

@@ -80,6 +80,8 @@ struct State {
     /// Making a slot failed: only the next acquisition tries again.
     discouraged: bool,
     closing: bool,
+    /// The thread has ended.
+    stopped: bool,
     closed: Option<oneshot::Sender<()>>,
 }
 
@@ -184,10 +186,14 @@ impl Pool {
     }
 
     /// Removes the slots kept ready and those released; the host's table as well, unless MicroVMs still use slots.
-    pub async fn close(self) {
+    /// Nothing is handed out afterwards.
+    pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         {
             let mut state = self.shared.lock();
+            if state.stopped {
+                return;
+            }
             state.closed = Some(done);
             state.begin_closing();
             self.shared.work.notify_one();
@@ -351,7 +357,9 @@ impl Shared {
         if let Err(error) = removed {
             tracing::warn!(%error, "cannot remove the network rules of this server");
         }
-        if let Some(closed) = self.lock().closed.take() {
+        let mut state = self.lock();
+        state.stopped = true;
+        if let Some(closed) = state.closed.take() {
             // Whoever no longer waits needs no answer.
             let _ = closed.send(());
         }

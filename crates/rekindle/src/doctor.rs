@@ -162,7 +162,7 @@ fn tool(program: &'static str, arguments: &[&str], package: &str) -> Finding {
 /// Opening makes a group, so it is done under a name that no server has, and undone.
 fn cgroups() -> Finding {
     let tag: InstanceTag = InstanceTag::of_data_dir(Path::new("doctor"));
-    match Cgroups::open(&tag).and_then(Cgroups::close) {
+    match Cgroups::open(&tag).and_then(|groups| groups.close()) {
         Ok(()) => Finding::good("cgroups", "memory, pids and cpu can be limited"),
         Err(error) => Finding::missing("cgroups", "cannot be used", error.to_string()),
     }

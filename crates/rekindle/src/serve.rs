@@ -86,6 +86,7 @@ pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
         },
     );
     ServerFile::remove(&data)?;
+    services.close().await?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -65,6 +65,9 @@ pub(crate) struct Services {
     pub(crate) endpoints: Arc<dyn Backend>,
     /// Behind S3.
     pub(crate) objects: ObjectStore,
+    store: Store,
+    host: Arc<Host>,
+    builder: Builder,
 }
 
 impl Services {
@@ -88,7 +91,7 @@ impl Services {
         let node = Node::start(store.clone(), Arc::new(machines))?;
         let base_image_created_at = modified_ms(&assets.bases());
         let builder = Builder::new(Workshop {
-            host,
+            host: Arc::clone(&host),
             store: store.clone(),
             objects: objects.clone(),
             logs,
@@ -107,8 +110,15 @@ impl Services {
             base_image_created_at,
             quotas: Quotas::default(),
         };
-        let api = Operations::new(settings, store, node.clone(), Arc::new(ByBuilder(builder)));
-        Ok(Self { api: Arc::new(api), endpoints: Arc::new(node), objects })
+        let builds = Arc::new(ByBuilder(builder.clone()));
+        let api = Operations::new(settings, store.clone(), node.clone(), builds);
+        Ok(Self { api: Arc::new(api), endpoints: Arc::new(node), objects, store, host, builder })
+    }
+
+    /// Leaves MicroVMs running and builds to begin anew, and gives back everything else on this machine.
+    pub(crate) async fn close(self) -> Result<(), ServicesError> {
+        self.builder.stop().await;
+        Ok(self.host.close(&living(&self.store)?).await?)
     }
 }
 
