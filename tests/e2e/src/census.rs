@@ -4,25 +4,24 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use network::InstanceTag;
+use network::{InstanceTag, NetworkConfig};
 
-use crate::command;
+use crate::{command, until};
 
 /// The name of every VMM's process.
 pub const VMM: &str = "rekindle-vm";
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// Everything of one server that exists, apart from its data.
+/// Everything of one server's MicroVMs and builds that exists.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Census {
     /// Process ids of VMMs.
     pub vmms: Vec<i32>,
     /// Network namespaces.
     pub namespaces: Vec<String>,
-    /// nftables tables.
-    pub tables: Vec<String>,
-    /// cgroup directories.
+    /// cgroups of single VMMs.
     pub cgroups: Vec<PathBuf>,
     /// What is left of MicroVMs and builds in the data directory and below `/run`.
     pub files: Vec<PathBuf>,
@@ -36,8 +35,7 @@ impl Census {
         Self {
             vmms: vmms_of(data_dir),
             namespaces: names(Path::new("/run/netns"), &format!("rk{tag}-")),
-            tables: tables(&format!("rekindle_{tag}")),
-            cgroups: cgroups(&format!("rekindle-{tag}")),
+            cgroups: groups(&tag).iter().flat_map(|group| directories(group)).collect(),
             files: [data_dir.join("microvms"), data_dir.join("builds"), run_dir(data_dir)]
                 .iter()
                 .flat_map(|dir| entries(dir))
@@ -45,21 +43,42 @@ impl Census {
         }
     }
 
-    /// Whether nothing is left.
+    /// Whether nothing is left but the network slots that a server keeps ready, and leaves ready for the next start.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+    pub fn is_idle(&self) -> bool {
+        let Self { vmms, namespaces, cgroups, files } = self;
+        vmms.is_empty() && cgroups.is_empty() && files.is_empty() && namespaces.len() <= ready_slots()
     }
 }
 
 impl fmt::Display for Census {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { vmms, namespaces, tables, cgroups, files } = self;
-        write!(
-            f,
-            "VMMs {vmms:?}, namespaces {namespaces:?}, tables {tables:?}, cgroups {cgroups:?}, files {files:?}"
-        )
+        let Self { vmms, namespaces, cgroups, files } = self;
+        write!(f, "VMMs {vmms:?}, namespaces {namespaces:?}, cgroups {cgroups:?}, files {files:?}")
     }
+}
+
+fn ready_slots() -> usize {
+    NetworkConfig::new(InstanceTag::of_data_dir(Path::new("")), 0).ready
+}
+
+/// Takes a server off the host that runs no more, whatever state it left its own things in.
+///
+/// # Panics
+/// Where something of it cannot be removed.
+pub fn remove(data_dir: &Path) {
+    let tag = InstanceTag::of_data_dir(data_dir);
+    for pid in vmms_of(data_dir) {
+        command::run(Command::new("kill").args(["-KILL", &pid.to_string()]));
+    }
+    let empty = || vmms_of(data_dir).is_empty().then_some(());
+    until("killed VMMs to be gone", Duration::from_secs(30), empty);
+    for group in groups(&tag) {
+        directories(&group).iter().chain([&group]).for_each(|dir| fs::remove_dir(dir).unwrap());
+    }
+    network::remove_instance(&tag).unwrap();
+    // It may not have come so far as to make it.
+    let _ = fs::remove_dir_all(run_dir(data_dir));
 }
 
 /// Where a server keeps sockets and pid files.
@@ -85,16 +104,16 @@ fn holds_open(process: &Path, data_dir: &Path) -> bool {
     entries(&process.join("fd")).into_iter().any(inside)
 }
 
-fn tables(name: &str) -> Vec<String> {
-    let listing = command::must(Command::new("nft").args(["list", "tables"]));
-    listing.lines().filter(|line| line.ends_with(name)).map(str::to_owned).collect()
+/// The server's own cgroups, with its VMMs' in them: in the unified hierarchy as in the older ones, which are a level
+/// deeper.
+fn groups(tag: &InstanceTag) -> Vec<PathBuf> {
+    let root = Path::new(CGROUPS);
+    let parents = std::iter::once(root.to_owned()).chain(directories(root));
+    parents.map(|parent| parent.join(format!("rekindle-{tag}"))).filter(|path| path.is_dir()).collect()
 }
 
-/// In the unified hierarchy as in the older ones, which are a level deeper.
-fn cgroups(name: &str) -> Vec<PathBuf> {
-    let root = Path::new(CGROUPS);
-    let parents = std::iter::once(root.to_owned()).chain(entries(root));
-    parents.map(|parent| parent.join(name)).filter(|path| path.is_dir()).collect()
+fn directories(dir: &Path) -> Vec<PathBuf> {
+    entries(dir).into_iter().filter(|path| path.is_dir()).collect()
 }
 
 fn names(dir: &Path, prefix: &str) -> Vec<String> {

@@ -26,6 +26,13 @@ pub fn rekindle() -> PathBuf {
     program
 }
 
+/// The guest agent: `REKINDLE_AGENT`, or what `make build` made.
+#[must_use]
+pub fn agent() -> PathBuf {
+    let built = || workspace().join("target/x86_64-unknown-linux-gnu/release/rekindle-agent");
+    std::env::var_os("REKINDLE_AGENT").map_or_else(built, PathBuf::from)
+}
+
 /// The AWS CLI that `scripts/clients` installs; installed by the first call.
 pub fn aws_cli() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::census::{self, Census};
 use crate::command::{self, Environment};
 use crate::http::{self, Answer};
+use crate::image::BUILD;
 use crate::{Json, until};
 
 /// For a server to answer: it may have to make snapshots' processes and namespaces ready first.
@@ -90,6 +91,8 @@ impl Server {
         for id in self.living() {
             self.aws_text(&["lambda-microvms", "terminate-microvm", "--microvm-identifier", &id]);
         }
+        // What builds is left alone by a server that stops, for the next one to take up.
+        until("every build to end", BUILD, || self.builds().is_empty().then_some(()));
         until("every MicroVM to be terminated", GONE, || self.living().is_empty().then_some(()));
         let mut child = self.child.take().expect("the server runs");
         command::must(Command::new("kill").args(["-TERM", &child.id().to_string()]));
@@ -108,6 +111,7 @@ impl Server {
             .arg(&self.data_dir)
             .args(["--listen", &api, "--endpoint-listen", &endpoint])
             .args(&self.arguments)
+            .env("REKINDLE_AGENT", command::agent())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         self.child = Some(serve.spawn().unwrap());
@@ -139,14 +143,18 @@ impl Server {
     }
 
     fn living(&self) -> Vec<String> {
-        let all = self.aws(&["lambda-microvms", "list-microvms"]);
+        self.listed("list-microvms", "microvmId", |state| state != "TERMINATED")
+    }
+
+    fn builds(&self) -> Vec<String> {
+        self.listed("list-microvm-images", "imageArn", |state| state.ends_with("ING"))
+    }
+
+    fn listed(&self, operation: &str, name: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let all = self.aws(&["lambda-microvms", operation]);
         let items = all["items"].as_array().cloned().unwrap_or_default();
-        let living = |item: &Json| item["state"] != "TERMINATED";
-        items
-            .iter()
-            .filter(|item| living(item))
-            .map(|item| item["microvmId"].as_str().unwrap().to_owned())
-            .collect()
+        let wanted = |item: &&Json| item["state"].as_str().is_some_and(&wanted);
+        items.iter().filter(wanted).map(|item| item[name].as_str().unwrap().to_owned()).collect()
     }
 
     /// Its data directory.
@@ -329,7 +337,7 @@ impl Drop for Server {
             // The test failed already. What it leaves would make others fail: clean up without asserting.
             let _ = child.kill();
             let _ = child.wait();
-            remove_by_force(&self.data_dir);
+            census::remove(&self.data_dir);
             eprintln!("the server's log ends:\n{}", self.log());
         } else {
             self.child = Some(child);
@@ -338,28 +346,16 @@ impl Drop for Server {
     }
 }
 
+/// Waits until nothing of a stopped server's MicroVMs and builds is left, and removes what it keeps for its next start.
 fn until_gone(data_dir: &Path) {
     let began = Instant::now();
-    loop {
-        let left = Census::of(data_dir);
-        if left.is_empty() {
-            return;
-        }
-        if began.elapsed() >= GONE {
-            remove_by_force(data_dir);
-            panic!("left behind: {left}");
-        }
+    let mut left = Census::of(data_dir);
+    while !left.is_idle() && began.elapsed() < GONE {
         std::thread::sleep(Duration::from_millis(100));
+        left = Census::of(data_dir);
     }
-}
-
-fn remove_by_force(data_dir: &Path) {
-    for pid in Census::of(data_dir).vmms {
-        command::run(Command::new("kill").args(["-KILL", &pid.to_string()]));
-    }
-    if let Err(error) = network::remove_instance(&network::InstanceTag::of_data_dir(data_dir)) {
-        eprintln!("cannot remove the network of {}: {error}", data_dir.display());
-    }
+    census::remove(data_dir);
+    assert!(left.is_idle(), "left behind: {left}");
 }
 
 /// Two ports that nobody listens on, not the same for tests that run at the same time.

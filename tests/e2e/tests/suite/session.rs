@@ -33,12 +33,6 @@ fn managed_images(server: &Server) {
         managed["items"].as_array().unwrap().iter().any(|item| item["imageArn"] == arn.as_str()),
         "{managed}"
     );
-    let operation = ["lambda-microvms", "list-managed-microvm-image-versions", "--image-identifier", &arn];
-    let versions = server.aws(&operation);
-    assert_eq!(
-        versions["items"][0]["imageVersion"].as_str().map(|text| text.parse::<u32>().is_ok()),
-        Some(true)
-    );
 }
 
 fn configuration(server: &Server, greeting: &str) -> Vec<String> {
@@ -217,14 +211,11 @@ fn sleep_and_wake(microvm: &Microvm<'_>) {
     assert_eq!(microvm.state(), "RUNNING");
 }
 
+/// The CLI prints a timestamp as the API gives it: seconds since the epoch.
 fn assert_recent(timestamp: &Json) {
-    // The CLI prints what the API gives as seconds since the epoch in ISO 8601.
-    let text = timestamp.as_str().unwrap_or_else(|| panic!("not a timestamp: {timestamp}"));
-    let date =
-        String::from_utf8(Command::new("date").args(["-d", text, "+%s"]).output().unwrap().stdout).unwrap();
-    let then: u64 = date.trim().parse().unwrap_or_else(|_| panic!("not a timestamp: {text}"));
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    assert!((now.saturating_sub(3600)..=now + 1).contains(&then), "{text} is not recent");
+    let then = timestamp.as_f64().unwrap_or_else(|| panic!("not a timestamp: {timestamp}"));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((now - 3600.0..=now).contains(&then), "{then} is not recent: it is {now}");
 }
 
 pub(crate) fn requests_over_every_protocol() {
