@@ -180,6 +180,9 @@ fn tool(program: &str) -> Command {
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", "/scratch")
+        // The tools start often and live briefly: they need not collect garbage before memory gets scarce.
+        .env("GOGC", "off")
+        .env("GOMEMLIMIT", "512MiB")
         .stdin(Stdio::null());
     // SAFETY: between fork and exec only two system calls are made, and nothing is allocated.
     unsafe {
