@@ -1,7 +1,8 @@
 //! Making a directory of files appear at once, complete and durable, or not at all.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::manifest::{FILE_NAME, Manifest, ManifestError};
@@ -76,7 +77,9 @@ impl Staging {
         let file = self.path.join(FILE_NAME);
         manifest.to_json().and_then(|json| fs::write(&file, json)).map_err(io_error("writing", &file))?;
         for name in manifest.files.keys().map(String::as_str).chain([FILE_NAME]) {
-            sync(&self.path.join(name))?;
+            let path = self.path.join(name);
+            seal(&path).map_err(io_error("sealing", &path))?;
+            sync(&path)?;
         }
         sync(&self.path)?;
         fs::rename(&self.path, &self.destination).map_err(io_error("renaming", &self.path))?;
@@ -90,6 +93,14 @@ impl Drop for Staging {
         // After publishing there is nothing by this name. What cannot be removed is removed by the next attempt.
         let _ = fs::remove_dir_all(&self.path);
     }
+}
+
+/// Takes the file from whoever wrote it: a VMM's user could otherwise still write to it, through a descriptor that
+/// was opened for reading.
+fn seal(path: &Path) -> io::Result<()> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    rustix::fs::chown(path, Some(uid), Some(gid))?;
+    fs::set_permissions(path, Permissions::from_mode(0o444))
 }
 
 fn sync(path: &Path) -> Result<(), PublishError> {
@@ -110,6 +121,7 @@ mod tests {
         let manifest = staging.publish().unwrap();
         assert_eq!(Manifest::verify(&layer).unwrap(), manifest);
         assert_eq!(manifest.files["memory"].size, 5000);
+        assert_eq!(fs::metadata(layer.join("memory")).unwrap().permissions().mode() & 0o777, 0o444);
 
         fs::write(layer.join("device"), b"statf").unwrap();
         assert!(matches!(Manifest::verify(&layer), Err(ManifestError::Mismatch(_))));
