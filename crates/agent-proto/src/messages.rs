@@ -21,10 +21,9 @@ pub enum Request {
     /// Stop every process of the application, reset its connections to other machines, and make memory and disk
     /// fit for a snapshot; the guest answers `Done`, ends the session and waits for the next handshake.
     Freeze,
-    /// Give a restored guest its own clock and entropy, while the application is still frozen: `Done`.
-    BeginLife(NewLife),
-    /// Let the application run again: `Done`.
-    Thaw,
+    /// Give a restored guest its own clock and entropy while the application is still frozen, then let it run and
+    /// call its hook: `Hook`, or `Done` without one. One request, because every exchange costs a launch time.
+    Live(NewLife),
     /// Build an image from the artifact disk: `Build`.
     Build(BuildSpec),
     /// Connect to a port of the application: after `Done` the stream carries raw bytes both ways.
@@ -113,6 +112,8 @@ pub struct NewLife {
     pub wall_clock: u64,
     /// [`ENTROPY_BYTES`] random bytes for the guest kernel.
     pub entropy: Vec<u8>,
+    /// Called as soon as the application runs.
+    pub hook: Option<HookCall>,
 }
 
 /// An image build.

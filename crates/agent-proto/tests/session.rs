@@ -116,7 +116,7 @@ async fn a_guest_that_talks_nonsense_only_ends_its_session() {
     let (channel, mut events) = Channel::establish(ours, backwards()).await.unwrap();
     let _theirs = nonsense.await.unwrap();
     channel.ended().await;
-    assert!(channel.call(&Request::Thaw).await.is_err());
+    assert!(channel.call(&Request::Freeze).await.is_err());
     assert_eq!(events.recv().await, None);
 }
 

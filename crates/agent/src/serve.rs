@@ -157,10 +157,13 @@ async fn carry_out(request: &Request, guest: &Guest) -> Result<Response, Error> 
             }
             life::quiesce()?;
         }
-        Request::BeginLife(new) => life::begin(new)?,
-        Request::Thaw => {
+        Request::Live(new) => {
+            life::begin(new)?;
             if let Some(app) = guest.app.lock().await.as_ref() {
                 app.thaw()?;
+            }
+            if let Some(call) = &new.hook {
+                return Ok(Response::Hook(hook::call(call).await));
             }
         }
         Request::Build(spec) => return Ok(Response::Build(builder::build(spec, &guest.events).await)),

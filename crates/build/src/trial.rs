@@ -29,8 +29,7 @@ pub(crate) async fn run(
 
 async fn validate(guest: &mut Guest, version: &VersionRecord, log: LogFile) -> Result<(), BuildError> {
     let mut exited = guest.listen(log);
-    guest.begin_life().await?;
-    guest.thaw().await?;
+    guest.live(None).await?;
     let Some(seconds) = version.hooks.validate else { return Ok(()) };
     let port = version.hooks.port.unwrap_or(guest::hooks::DEFAULT_PORT);
     let hook = BuildHook { path: "validate", title: "Validate", port, seconds };

@@ -54,6 +54,7 @@ impl Guest {
     ) -> Result<Self, GuestError> {
         match greet(&host, &*machine, seconds).await {
             Ok((channel, events)) => {
+                tracing::debug!(name, "agent answers");
                 Ok(Self { host, name: name.to_owned(), slot, machine, channel, events: Some(events) })
             }
             Err(error) => {
@@ -122,23 +123,24 @@ impl Guest {
         self.step("freezing the application", &Request::Freeze).await
     }
 
-    /// Gives a restored guest a clock, entropy and connections of its own, then lets its application run (invariant 5).
+    /// Gives a restored guest a clock and entropy of its own, then lets its application run (invariant 5) and calls
+    /// `hook`, whose outcome is returned.
     ///
     /// # Errors
     /// [`GuestError`].
-    pub async fn begin_life(&self) -> Result<(), GuestError> {
+    pub async fn live(&self, hook: Option<HookCall>) -> Result<Option<HookOutcome>, GuestError> {
         let mut entropy = vec![0; ENTROPY_BYTES];
         getrandom::fill(&mut entropy).map_err(GuestError::Random)?;
-        let new = NewLife { wall_clock: now_nanos(), entropy };
-        self.step("beginning a new life", &Request::BeginLife(new)).await
-    }
-
-    /// Lets the application run.
-    ///
-    /// # Errors
-    /// [`GuestError`].
-    pub async fn thaw(&self) -> Result<(), GuestError> {
-        self.step("thawing the application", &Request::Thaw).await
+        let hook_time = hook.as_ref().map_or(0, |hook| hook.timeout_ms);
+        let limit = Duration::from_secs(STEP_SECONDS) + Duration::from_millis(hook_time);
+        let request = Request::Live(NewLife { wall_clock: now_nanos(), entropy, hook });
+        let answer = self.call("beginning a new life", &request, limit).await?;
+        tracing::debug!(name = self.name, "application lives");
+        match answer {
+            Response::Hook(outcome) => Ok(Some(outcome)),
+            Response::Done => Ok(None),
+            _ => Err(agent_proto::host::CallError::WrongAnswer.into()),
+        }
     }
 
     /// Of a guest that was booted: makes its memory file and `device_state` durable. It no longer runs afterwards.

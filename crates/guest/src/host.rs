@@ -199,7 +199,10 @@ impl Host {
         seconds: u64,
     ) -> Result<Guest, GuestError> {
         match started {
-            Ok(machine) => Guest::establish(Arc::clone(self), name, slot, machine, seconds).await,
+            Ok(machine) => {
+                tracing::debug!(name, "VMM runs");
+                Guest::establish(Arc::clone(self), name, slot, machine, seconds).await
+            }
             Err(error) => {
                 self.release(name, Some(slot));
                 Err(error)

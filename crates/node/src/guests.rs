@@ -80,12 +80,11 @@ impl GuestMachines {
         self.release(microvm).await;
         fs::create_dir_all(&dir).map_err(file_error("creating", &dir))?;
         layer.make_overlay(&overlay)?;
+        tracing::debug!(microvm = %microvm.id, "files made");
         let guest =
             self.host.restore(&microvm.id.to_string(), layer.clone_with(overlay)?, layer.restore()).await?;
-        guest.begin_life().await?;
-        guest.thaw().await?;
         let running = self.running(microvm, guest, hooks);
-        running.call(Hook::Run).await?;
+        running.live(Some(Hook::Run)).await?;
         Ok(running)
     }
 
@@ -98,19 +97,13 @@ impl GuestMachines {
             self.host.discard(&name).await;
             let from = suspension.restore(&layer)?;
             let guest = self.host.restore(&name, layer.clone_with(dir.join(OVERLAY))?, from).await?;
-            let marked = spawn_blocking(move || suspension.mark_used());
-            let (begun, marked) = tokio::join!(guest.begin_life(), marked);
-            begun?;
-            marked??;
+            spawn_blocking(move || suspension.mark_used()).await??;
             guest
         } else {
-            let guest = self.host.adopt(&name).await?.ok_or(InstanceError::Lost)?;
-            guest.begin_life().await?;
-            guest
+            self.host.adopt(&name).await?.ok_or(InstanceError::Lost)?
         };
-        guest.thaw().await?;
         let running = self.running(microvm, guest, hooks);
-        running.call(Hook::Resume).await?;
+        running.live(Some(Hook::Resume)).await?;
         Ok(running.forgetting(Suspension::of(&dir)))
     }
 
@@ -127,7 +120,7 @@ impl GuestMachines {
         }
         let running = self.find(microvm).await?;
         // It may have been frozen already, and a frozen application answers no hook.
-        running.thaw().await?;
+        running.live(None).await?;
         running.save().await
     }
 

@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use agent_proto::HookCall;
 use agent_proto::host::{CallError, Channel};
+use agent_proto::{HookCall, HookOutcome};
 use async_trait::async_trait;
 use guest::{Guest, Suspension, hooks};
 use lifecycle::microvm::Event;
@@ -101,24 +101,34 @@ impl Running {
         self
     }
 
+    /// Lets the application run, after a restore, and calls `hook` if the image has it.
+    pub(crate) async fn live(&self, hook: Option<Hook>) -> Result<(), InstanceError> {
+        let outcome = self.guest.live(hook.and_then(|hook| self.order(hook))).await?;
+        self.check(hook, outcome.as_ref())
+    }
+
     /// Calls a hook, if the image has it.
-    pub(crate) async fn call(&self, hook: Hook) -> Result<(), InstanceError> {
-        let Some(seconds) = hook.limit(&self.hooks) else { return Ok(()) };
-        let call = HookCall {
+    async fn call(&self, hook: Hook) -> Result<(), InstanceError> {
+        let Some(order) = self.order(hook) else { return Ok(()) };
+        let outcome = self.guest.hook(order).await?;
+        self.check(Some(hook), Some(&outcome))
+    }
+
+    fn order(&self, hook: Hook) -> Option<HookCall> {
+        let seconds = hook.limit(&self.hooks)?;
+        Some(HookCall {
             hook: hook.path().to_owned(),
             port: self.hooks.port.unwrap_or(hooks::DEFAULT_PORT),
             timeout_ms: u64::from(seconds) * 1000,
             body: (hook == Hook::Run).then(|| self.run_body.clone()),
-        };
-        let outcome = self.guest.hook(call).await?;
-        match hooks::failure(hook.title(), &outcome, seconds) {
-            Some(reason) => Err(InstanceError::Hook(reason)),
-            None => Ok(()),
-        }
+        })
     }
 
-    pub(crate) async fn thaw(&self) -> Result<(), InstanceError> {
-        Ok(self.guest.thaw().await?)
+    fn check(&self, hook: Option<Hook>, outcome: Option<&HookOutcome>) -> Result<(), InstanceError> {
+        let failed = hook.zip(outcome).and_then(|(hook, outcome)| {
+            hooks::failure(hook.title(), outcome, hook.limit(&self.hooks).unwrap_or_default())
+        });
+        failed.map_or(Ok(()), |reason| Err(InstanceError::Hook(reason)))
     }
 
     /// Calls `/suspend`, freezes, saves durably, ends the VMM.

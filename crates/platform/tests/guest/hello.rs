@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use agent_proto::HookOutcome;
+use agent_proto::{HookOutcome, Response};
 use engine::{Engine, MachineSpec, Restore};
 
 use crate::artifact::zip_directory;
 use crate::machines::{Bench, end};
-use crate::session::Guest;
+use crate::session::{Guest, hook_call};
 use crate::timed;
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/hello");
@@ -64,15 +64,11 @@ async fn launch(bench: &Bench, spec: MachineSpec, from: &Restore, hook: Option<&
     step("restored");
     let guest = Guest::meet(machine).await;
     step("handshake");
-    guest.begin_life().await;
-    step("life begun");
-    guest.thaw().await;
-    step("thawed");
-    if let Some(hook) = hook {
-        let body = (hook == "run").then_some(body.as_str());
-        assert_eq!(guest.hook(hook, body).await, OK);
-        step("hook");
-    }
+    let body = |hook| (hook == "run").then(|| body.clone().into_bytes());
+    let call = hook.map(|hook| hook_call(hook, body(hook)));
+    let answer = guest.live(call).await;
+    assert_eq!(answer, if hook.is_some() { Response::Hook(OK) } else { Response::Done });
+    step("life begun, hook called");
     guest.get("/time").await;
     step("first 200");
     println!("launch, ms from start: {}", steps.join(", "));
@@ -102,7 +98,7 @@ fn now() -> f64 {
 }
 
 async fn suspend(guest: Guest, to: &Restore) {
-    assert_eq!(timed("suspend hook", guest.hook("suspend", None)).await, OK);
+    assert_eq!(timed("suspend hook", guest.hook("suspend")).await, OK);
     let machine = timed("freeze", guest.freeze()).await;
     timed("pause", machine.pause()).await.unwrap();
     let saved = machine.save_diff(&to.device_state, to.diff.as_deref().unwrap());

@@ -79,10 +79,8 @@ impl Guest {
         assert_eq!(response, Response::Done, "{what}; log: {}", self.log());
     }
 
-    pub(crate) async fn hook(&self, name: &str, body: Option<&str>) -> HookOutcome {
-        let body = body.map(|text| text.as_bytes().to_vec());
-        let call = HookCall { hook: name.into(), port: HOOKS, timeout_ms: 10_000, body };
-        match self.call_within(CALL_WITHIN, Request::Hook(call)).await {
+    pub(crate) async fn hook(&self, name: &str) -> HookOutcome {
+        match self.call_within(CALL_WITHIN, Request::Hook(hook_call(name, None))).await {
             Response::Hook(outcome) => outcome,
             other => panic!("no answer to a hook: {other:?}"),
         }
@@ -92,7 +90,7 @@ impl Guest {
     pub(crate) async fn ready(&self) {
         let deadline = Instant::now() + CALL_WITHIN;
         loop {
-            let outcome = self.hook("ready", None).await;
+            let outcome = self.hook("ready").await;
             if outcome == HookOutcome::Status(200) {
                 return;
             }
@@ -101,15 +99,11 @@ impl Guest {
         }
     }
 
-    pub(crate) async fn begin_life(&self) {
+    pub(crate) async fn live(&self, hook: Option<HookCall>) -> Response {
         let mut entropy = vec![0; ENTROPY_BYTES];
         getrandom::fill(&mut entropy).unwrap();
         let wall_clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-        self.done(Request::BeginLife(NewLife { wall_clock, entropy })).await;
-    }
-
-    pub(crate) async fn thaw(&self) {
-        self.done(Request::Thaw).await;
+        self.channel.call(&Request::Live(NewLife { wall_clock, entropy, hook })).await.unwrap()
     }
 
     /// Freezes the guest, which ends the session.
@@ -149,4 +143,8 @@ impl Guest {
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         serde_json::from_str(body).unwrap()
     }
+}
+
+pub(crate) fn hook_call(name: &str, body: Option<Vec<u8>>) -> HookCall {
+    HookCall { hook: name.into(), port: HOOKS, timeout_ms: 10_000, body }
 }
