@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use network::{InstanceTag, NetworkConfig};
+use network::InstanceTag;
 
 use crate::{command, until};
 
@@ -14,14 +14,16 @@ use crate::{command, until};
 pub const VMM: &str = "rekindle-vm";
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// Everything of one server's MicroVMs and builds that exists.
+/// Everything of one server that exists, apart from its data.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Census {
     /// Process ids of VMMs.
     pub vmms: Vec<i32>,
     /// Network namespaces.
     pub namespaces: Vec<String>,
-    /// cgroups of single VMMs.
+    /// nftables tables.
+    pub tables: Vec<String>,
+    /// cgroups: the server's own, and so all in them.
     pub cgroups: Vec<PathBuf>,
     /// What is left of MicroVMs and builds in the data directory and below `/run`.
     pub files: Vec<PathBuf>,
@@ -35,7 +37,8 @@ impl Census {
         Self {
             vmms: vmms_of(data_dir),
             namespaces: names(Path::new("/run/netns"), &format!("rk{tag}-")),
-            cgroups: groups(&tag).iter().flat_map(|group| directories(group)).collect(),
+            tables: tables(&format!("rekindle_{tag}")),
+            cgroups: groups(&tag),
             files: [data_dir.join("microvms"), data_dir.join("builds"), run_dir(data_dir)]
                 .iter()
                 .flat_map(|dir| entries(dir))
@@ -43,23 +46,21 @@ impl Census {
         }
     }
 
-    /// Whether nothing is left but the network slots that a server keeps ready, and leaves ready for the next start.
+    /// Whether nothing is left.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
-        let Self { vmms, namespaces, cgroups, files } = self;
-        vmms.is_empty() && cgroups.is_empty() && files.is_empty() && namespaces.len() <= ready_slots()
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 }
 
 impl fmt::Display for Census {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { vmms, namespaces, cgroups, files } = self;
-        write!(f, "VMMs {vmms:?}, namespaces {namespaces:?}, cgroups {cgroups:?}, files {files:?}")
+        let Self { vmms, namespaces, tables, cgroups, files } = self;
+        write!(
+            f,
+            "VMMs {vmms:?}, namespaces {namespaces:?}, tables {tables:?}, cgroups {cgroups:?}, files {files:?}"
+        )
     }
-}
-
-fn ready_slots() -> usize {
-    NetworkConfig::new(InstanceTag::of_data_dir(Path::new("")), 0).ready
 }
 
 /// Takes a server off the host that runs no more, whatever state it left its own things in.
@@ -102,6 +103,11 @@ pub fn vmms_of(data_dir: &Path) -> Vec<i32> {
 fn holds_open(process: &Path, data_dir: &Path) -> bool {
     let inside = |link: PathBuf| fs::read_link(link).is_ok_and(|target| target.starts_with(data_dir));
     entries(&process.join("fd")).into_iter().any(inside)
+}
+
+fn tables(name: &str) -> Vec<String> {
+    let listing = command::must(Command::new("nft").args(["list", "tables"]));
+    listing.lines().filter(|line| line.ends_with(name)).map(str::to_owned).collect()
 }
 
 /// The server's own cgroups, with its VMMs' in them: in the unified hierarchy as in the older ones, which are a level
