@@ -120,7 +120,14 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn freeze(&self) -> Result<(), GuestError> {
-        self.step("freezing the application", &Request::Freeze).await
+        const DOING: &str = "freezing the application";
+        let limit = Duration::from_secs(STEP_SECONDS);
+        self.call(DOING, &Request::Freeze, limit).await?;
+        // Saved any sooner, the agent would wake in the old session, and take a new host's greeting for part of it.
+        match tokio::time::timeout(limit, self.channel.ended()).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(timed_out(&*self.machine, DOING, STEP_SECONDS).await),
+        }
     }
 
     /// Gives a restored guest a clock and entropy of its own, then lets its application run (invariant 5) and calls
@@ -180,10 +187,6 @@ impl Guest {
     pub async fn end(self) {
         end(&*self.machine).await;
         self.host.release(&self.name, Some(self.slot));
-    }
-
-    async fn step(&self, doing: &'static str, request: &Request) -> Result<(), GuestError> {
-        self.call(doing, request, Duration::from_secs(STEP_SECONDS)).await.map(drop)
     }
 }
 
