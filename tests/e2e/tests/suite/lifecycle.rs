@@ -29,7 +29,8 @@ fn idle_policy(suspended_seconds: u32, auto_resume: bool) -> String {
 
 pub(crate) fn a_failing_run_hook_terminates() {
     let server = fixture::shared();
-    let payload = json!({ "run": { "status": 500 } }).to_string();
+    // The hook takes its time, so that a token is minted before it fails: afterwards none is.
+    let payload = json!({ "run": { "status": 500, "delay": 5 } }).to_string();
     let microvm = Microvm::launch(&server, &fixture::probe(&server), &["--run-hook-payload", &payload]);
     let ended = microvm.wait("TERMINATED");
     let reason = "Run lifecycle hook returned HTTP status 500. \
