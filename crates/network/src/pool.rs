@@ -1,9 +1,11 @@
 //! Slots kept ready, so that starting a MicroVM never waits for `ip` or `nft`.
 //!
-//! One thread makes and removes slots; callers only exchange them with it under a short lock.
+//! One thread makes and removes slots; callers only exchange them with it under a short lock. What nobody waits for
+//! is put off until no slot has changed hands for a while: a MicroVM that is starting needs the CPU itself.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -11,6 +13,9 @@ use crate::command::CommandError;
 use crate::config::NetworkConfig;
 use crate::host::{self, OpenError};
 use crate::slot::{self, Slot};
+
+/// How long no slot must have changed hands before the pool tidies up and fills up.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Why no slot was handed out.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +75,15 @@ struct Reap {
     done: oneshot::Sender<Result<Vec<String>, ReapError>>,
 }
 
+/// What the thread should do next.
+#[derive(Debug)]
+enum Next {
+    Do(Job),
+    /// Work that can wait, until then.
+    Later(Instant),
+    Nothing,
+}
+
 #[derive(Debug, Default)]
 struct State {
     taken: BTreeMap<u32, Holder>,
@@ -79,6 +93,8 @@ struct State {
     reaps: VecDeque<Reap>,
     /// Making a slot failed: only the next acquisition tries again.
     discouraged: bool,
+    /// When a slot last changed hands.
+    busy: Option<Instant>,
     closing: bool,
     /// The thread has ended.
     stopped: bool,
@@ -133,6 +149,7 @@ impl Pool {
                 return Err(AcquireError::Closed);
             }
             state.discouraged = false;
+            state.busy = Some(Instant::now());
             self.shared.work.notify_one();
             if let Some(slot) = state.ready.pop_front() {
                 return Ok(slot);
@@ -166,6 +183,7 @@ impl Pool {
         let mut state = self.shared.lock();
         if state.taken.get(&slot.index) == Some(&Holder::Us) && !state.removals.contains(&slot) {
             state.removals.push_back(slot);
+            state.busy = Some(Instant::now());
             self.shared.work.notify_one();
         }
     }
@@ -218,6 +236,21 @@ impl State {
     }
 
     /// What the thread should do next. Whoever waits comes first; removals precede the reaps asked for after them.
+    fn next(&mut self, config: &NetworkConfig, now: Instant) -> Next {
+        let urgent = self.closing || !self.waiting.is_empty() || !self.reaps.is_empty();
+        let short = !self.discouraged && self.ready.len() < config.ready;
+        match self.busy.map(|busy| busy + QUIET) {
+            Some(quiet) if quiet > now && !urgent => {
+                if short || !self.removals.is_empty() {
+                    Next::Later(quiet)
+                } else {
+                    Next::Nothing
+                }
+            }
+            _ => self.next_job(config).map_or(Next::Nothing, Next::Do),
+        }
+    }
+
     fn next_job(&mut self, config: &NetworkConfig) -> Option<Job> {
         let wanted = !self.waiting.is_empty() || (!self.discouraged && self.ready.len() < config.ready);
         if wanted && !self.closing {
@@ -287,10 +320,14 @@ impl Shared {
     fn wait_for_job(&self) -> Job {
         let mut state = self.lock();
         loop {
-            if let Some(job) = state.next_job(&self.config) {
-                return job;
-            }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            state = match state.next(&self.config, now) {
+                Next::Do(job) => return job,
+                Next::Later(then) => {
+                    self.work.wait_timeout(state, then - now).unwrap_or_else(PoisonError::into_inner).0
+                }
+                Next::Nothing => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 
@@ -407,6 +444,19 @@ mod tests {
         state.waiting.push_back(waiter);
         assert!(matches!(state.next_job(&config(1)), Some(Job::Remove(_))));
         assert!(answer.try_recv().is_err());
+    }
+
+    #[test]
+    fn what_nobody_waits_for_waits_for_quiet() {
+        let now = Instant::now();
+        let mut state = State { busy: Some(now), ..State::default() };
+        state.taken.insert(0, Holder::Us);
+        state.removals.push_back(slot(0));
+        assert!(matches!(state.next(&config(4), now), Next::Later(then) if then == now + QUIET));
+        assert!(matches!(state.next(&config(4), now + QUIET), Next::Do(Job::Make(_))));
+        let (waiter, _answer) = oneshot::channel();
+        state.waiting.push_back(waiter);
+        assert!(matches!(state.next(&config(4), now), Next::Do(Job::Make(_))));
     }
 
     #[test]
