@@ -16,6 +16,7 @@ use network::{InstanceTag, NetworkConfig, Pool, Slot, remove_instance};
 
 use crate::Failure;
 use crate::client::Connection;
+use crate::microvms::rest;
 use crate::stats::Samples;
 
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
@@ -92,15 +93,19 @@ impl Bare {
         let began = Instant::now();
         let life = Life::begin(&self.engine, spec.clone(), self.layer.restore()).await?;
         figures.launch.push(began.elapsed());
+        rest().await;
         let began = Instant::now();
         life.suspend(&suspended).await?;
         figures.suspend.push(began.elapsed());
+        rest().await;
         let began = Instant::now();
         let life = Life::begin(&self.engine, spec, suspended).await?;
         figures.wake.push(began.elapsed());
+        rest().await;
         let began = Instant::now();
         life.end().await?;
         figures.terminate.push(began.elapsed());
+        rest().await;
         Ok(())
     }
 

@@ -116,7 +116,8 @@ impl<'a> Bench<'a> {
     }
 }
 
-async fn rest() {
+/// Lets the machine come to rest.
+pub(crate) async fn rest() {
     tokio::time::sleep(REST).await;
 }
 
