@@ -151,6 +151,8 @@ impl Life {
 
     async fn suspend(self, to: &Restore) -> Result<(), Failure> {
         done(&self.channel.call(&Request::Freeze).await?)?;
+        // Saved before its agent waits for the next session, a guest misses that one's first greeting.
+        tokio::time::timeout(PATIENCE, self.channel.ended()).await?;
         self.machine.pause().await?;
         let diff = to.diff.as_deref().ok_or("a suspension needs a file for its diff")?;
         self.machine.save_diff(&to.device_state, diff).await?;
