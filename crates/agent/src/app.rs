@@ -24,6 +24,8 @@ pub(crate) const CGROUP: &str = "/sys/fs/cgroup/app";
 const USER_NAMESPACES: &str = "/proc/sys/kernel/unprivileged_userns_clone";
 /// How long every process of the application may take to stop.
 const FREEZE_WITHIN: Duration = Duration::from_secs(5);
+/// How long output may wait for more of it.
+const GATHER_FOR: Duration = Duration::from_millis(50);
 /// Program of the agent, whatever became of the initramfs.
 const SELF: &str = "/proc/self/exe";
 
@@ -101,13 +103,28 @@ pub(crate) async fn forward<R: AsyncRead + Unpin>(
     mut watch: impl FnMut(&[u8]),
 ) {
     let mut buffer = vec![0; MAX_LOG_CHUNK];
-    while let Ok(count @ 1..) = output.read(&mut buffer).await {
+    while let Ok(count @ 1..) = gather(output, &mut buffer).await {
         let bytes = buffer[..count].to_vec();
         watch(&bytes);
         if events.send(Event::Log { source, bytes }).await.is_err() {
             return;
         }
     }
+}
+
+/// Reads what there is and what follows within [`GATHER_FOR`]: telling the host of every line as it comes would take
+/// time from the very request that the line is about.
+async fn gather<R: AsyncRead + Unpin>(output: &mut R, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut count = output.read(buffer).await?;
+    let deadline = tokio::time::Instant::now() + GATHER_FOR;
+    while count > 0 && count < buffer.len() {
+        match tokio::time::timeout_at(deadline, output.read(&mut buffer[count..])).await {
+            Ok(Ok(more @ 1..)) => count += more,
+            // The end, or a failure, which the next read meets again.
+            Ok(_) | Err(_) => break,
+        }
+    }
+    Ok(count)
 }
 
 /// Freezes, or within [`FREEZE_WITHIN`] gives up and leaves the application running.

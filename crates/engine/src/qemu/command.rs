@@ -59,10 +59,11 @@ impl Files {
     }
 }
 
-/// Builds the command line. Its standard input must be QMP's listening socket, its standard output the channel's.
+/// Builds the command line. `kernel` is the machine's own, or enough of one to look at. Its standard input must be QMP's listening socket, its standard output the channel's.
 pub(crate) fn build(
     spec: &MachineSpec,
     accelerator: Accelerator,
+    kernel: &Path,
     memory: &Path,
     state_out: &Path,
     start: Start<'_>,
@@ -72,7 +73,10 @@ pub(crate) fn build(
     let state_out = files.inherit(state_out, true);
     let mut args = common(spec, accelerator);
     args.extend(memory_args(spec, memory, start, &mut files));
-    args.extend(kernel_args(spec, accelerator, &mut files));
+    args.extend(kernel_args(spec, accelerator, kernel, &mut files));
+    if matches!(start, Start::Boot) {
+        args.extend(["-initrd".to_owned(), files.inherit(&spec.initramfs, false)]);
+    }
     for disk in &spec.disks {
         args.extend(disk_args(disk, &mut files));
     }
@@ -170,16 +174,20 @@ fn memory_args(spec: &MachineSpec, memory: &Path, start: Start<'_>, files: &mut 
     ["-m".into(), size, "-object".into(), backend]
 }
 
-fn kernel_args(spec: &MachineSpec, accelerator: Accelerator, files: &mut Files) -> [String; 6] {
-    let kernel = files.inherit(&spec.kernel, false);
-    let initramfs = files.inherit(&spec.initramfs, false);
+fn kernel_args(
+    spec: &MachineSpec,
+    accelerator: Accelerator,
+    kernel: &Path,
+    files: &mut Files,
+) -> [String; 4] {
+    let kernel = files.inherit(kernel, false);
     let clock = match accelerator {
         // The guest has a clock of KVM's own.
         Accelerator::Kvm => String::new(),
         Accelerator::Tcg => format!("{EMULATED_COMMAND_LINE} tsc_early_khz={} ", tsc::host_khz()),
     };
     let line = format!("{KERNEL_COMMAND_LINE} {clock}{}", spec.cmdline);
-    ["-kernel".into(), kernel, "-initrd".into(), initramfs, "-append".into(), line.trim_end().into()]
+    ["-kernel".into(), kernel, "-append".into(), line.trim_end().into()]
 }
 
 fn disk_args(disk: &Disk, files: &mut Files) -> [String; 4] {

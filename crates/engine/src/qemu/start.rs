@@ -27,6 +27,9 @@ const PID: &str = "pid";
 const LOG: &str = "vmm.log";
 const RECORD: &str = "machine.json";
 pub(crate) const STATE_OUT: &str = "state.out";
+const KERNEL_HEAD: &str = "kernel.head";
+/// Setup code and header of a bzImage, with room to spare.
+const KERNEL_HEAD_BYTES: u64 = 64 << 10;
 /// Most bytes of the VMM's log quoted in an error.
 const LOG_TAIL: u64 = 2048;
 
@@ -134,8 +137,9 @@ async fn launch(
     fs::create_dir_all(&dir).map_err(file_error("creating", &dir))?;
     let state_out = dir.join(STATE_OUT);
     File::create(&state_out).map_err(file_error("creating", &state_out))?;
-    let line = command::build(&spec, qemu.accelerator, &memory, &state_out, start)?;
     let booted = matches!(start, Start::Boot);
+    let kernel = if booted { spec.kernel.clone() } else { kernel_head(&spec)? };
+    let line = command::build(&spec, qemu.accelerator, &kernel, &memory, &state_out, start)?;
     let (state_in, record) =
         (line.state_in.clone(), Record { spec, memory, booted, state_out: line.state_out.clone() });
     write_record(&dir, &record)?;
@@ -150,6 +154,18 @@ async fn launch(
             Err(vmm_error(&dir, error))
         }
     }
+}
+
+/// A machine that is restored has its kernel in its memory. QEMU wants to see one all the same, but only as much as it
+/// looks at: the whole would cost every clone the time to read it and the memory to keep it.
+fn kernel_head(spec: &MachineSpec) -> Result<PathBuf, StartError> {
+    let (from, to) = (&spec.kernel, spec.run_dir.join(KERNEL_HEAD));
+    let mut head = Vec::new();
+    File::open(from)
+        .and_then(|file| file.take(KERNEL_HEAD_BYTES).read_to_end(&mut head))
+        .map_err(file_error("reading", from))?;
+    fs::write(&to, head).map_err(file_error("writing", &to))?;
+    Ok(to)
 }
 
 fn write_record(dir: &Path, record: &Record) -> Result<(), StartError> {
