@@ -164,6 +164,7 @@ impl Workshop {
 
     async fn remove(&self, image: &ImageArn) -> Result<(), BuildError> {
         let dir = self.dirs.image(image);
+        self.host.drop_spares(&dir).await;
         let path = dir.clone();
         match spawn_blocking(move || fs::remove_dir_all(path)).await? {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

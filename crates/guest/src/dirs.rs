@@ -8,6 +8,8 @@ use engine::qemu::overlay::{self, OverlayError};
 use ids::{BuildId, ImageArn, ImageVersion, MicrovmId};
 use platform::SCRATCH_GIB;
 
+const SPARES: &str = "spares";
+
 /// Why a server's directories could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum DirsError {
@@ -62,8 +64,16 @@ impl Dirs {
     /// # Errors
     /// Where the data directory or `/run` cannot be written, or `qemu-img` fails.
     pub async fn prepare(&self) -> Result<(), DirsError> {
-        let below =
-            ["platforms", "overlays", "images", "microvms", "builds"].map(|name| self.data.join(name));
+        let spares = self.data.join(SPARES);
+        match fs::remove_dir_all(&spares) {
+            // Those of an earlier server are discarded.
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(DirsError::Create { dir: spares, source });
+            }
+            _ => {}
+        }
+        let below = ["platforms", "overlays", "images", "microvms", "builds", SPARES];
+        let below = below.map(|name| self.data.join(name));
         for dir in below.iter().chain([&self.run]) {
             fs::create_dir_all(dir).map_err(|source| DirsError::Create { dir: dir.clone(), source })?;
         }
@@ -95,6 +105,12 @@ impl Dirs {
     #[must_use]
     pub fn microvm(&self, id: MicrovmId) -> PathBuf {
         self.data.join("microvms").join(id.to_string())
+    }
+
+    /// The private disk of a VMM that no MicroVM has yet.
+    #[must_use]
+    pub fn spare(&self, name: &str) -> PathBuf {
+        self.data.join(SPARES).join(name)
     }
 
     /// What a build needs while it is under way.

@@ -9,6 +9,8 @@ use engine::{CommandError, SaveError, StartError};
 use network::cgroup::CgroupError;
 use network::{AcquireError, AdoptError};
 
+use crate::LayerError;
+
 /// Why a guest was not started, reached or saved.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
@@ -27,6 +29,9 @@ pub enum GuestError {
     /// The VMM did not do as told.
     #[error(transparent)]
     Command(#[from] CommandError),
+    /// Its image version is unusable.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
     /// It could not be saved.
     #[error(transparent)]
     Save(#[from] SaveError),

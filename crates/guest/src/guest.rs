@@ -59,7 +59,7 @@ impl Guest {
             }
             Err(error) => {
                 end(&*machine).await;
-                host.release(name, Some(slot));
+                host.release(name, &slot.name);
                 Err(error)
             }
         }
@@ -186,7 +186,7 @@ impl Guest {
     /// Ends it at once and releases everything it had.
     pub async fn end(self) {
         end(&*self.machine).await;
-        self.host.release(&self.name, Some(self.slot));
+        self.host.release(&self.name, &self.slot.name);
     }
 }
 

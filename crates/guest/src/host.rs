@@ -1,10 +1,13 @@
 //! Starting guests, finding them again, and clearing away what is left of them.
+//!
+//! A guest sits in a slot: the slot's network, user and cgroup are its own. Its name is its directory's below the run
+//! directory, and can be given to it later (see `spares`).
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use agent_proto::host::Resolver;
@@ -13,7 +16,8 @@ use network::cgroup::{Cgroups, Limits};
 use network::{Pool, Slot, dns};
 use serde::{Deserialize, Serialize};
 
-use crate::{Guest, GuestError};
+use crate::spares::Spares;
+use crate::{Dirs, Guest, GuestError};
 
 /// Memory of a VMM beyond its guest's: translated code, device buffers, page cache of what it reads.
 const VMM_MEMORY: u64 = 1 << 30;
@@ -46,30 +50,32 @@ struct Record {
 
 /// What every guest needs of this machine.
 pub struct Host {
-    engine: Arc<dyn Engine>,
-    pool: Pool,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) pool: Pool,
     cgroups: Cgroups,
     resolver: Resolver,
-    run: PathBuf,
+    pub(crate) dirs: Dirs,
+    pub(crate) spares: Spares,
 }
 
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("run", &self.run).finish_non_exhaustive()
+        f.debug_struct("Host").field("dirs", &self.dirs).finish_non_exhaustive()
     }
 }
 
 impl Host {
-    /// A host whose guests' directories are below `run` and whose guests resolve names with `upstreams`.
+    /// A host whose guests' files are in `dirs` and whose guests resolve names with `upstreams`.
     #[must_use]
     pub fn new(
         engine: Arc<dyn Engine>,
         pool: Pool,
         cgroups: Cgroups,
         upstreams: Vec<SocketAddr>,
-        run: &Path,
+        dirs: Dirs,
     ) -> Arc<Self> {
-        Arc::new(Self { engine, pool, cgroups, resolver: resolver(upstreams), run: run.to_owned() })
+        let resolver = resolver(upstreams);
+        Arc::new(Self { engine, pool, cgroups, resolver, dirs, spares: Spares::default() })
     }
 
     /// Boots a guest whose memory is the new file `memory`. Nothing else may run under its name.
@@ -123,13 +129,13 @@ impl Host {
 
     /// Ends whatever runs under this name, and releases everything it had.
     pub async fn discard(&self, name: &str) {
-        let slot = self.record(name).ok().flatten().and_then(|record| self.pool.adopt(&record.slot).ok());
-        let (cgroups, group) = (self.cgroups.clone(), name.to_owned());
+        let Ok(Some(record)) = self.record(name) else { return self.forget(name) };
+        let (cgroups, group) = (self.cgroups.clone(), record.slot.clone());
         let killed = tokio::task::spawn_blocking(move || cgroups.kill(&group)).await;
         if let Ok(Err(error)) = killed {
             tracing::error!(name, %error, "cannot end a left-over VMM");
         }
-        self.release(name, slot);
+        self.release(name, &record.slot);
     }
 
     /// Discards every guest but those named in `keep`, and the slots and cgroups that belong to none of them.
@@ -142,11 +148,11 @@ impl Host {
             self.discard(name).await;
         }
         let records = keep.iter().filter_map(|name| self.record(name).ok().flatten());
-        let slots = records.map(|record| record.slot).collect();
+        let slots: BTreeSet<String> = records.map(|record| record.slot).collect();
+        self.cgroups.reap(&slots)?;
         if let Err(error) = self.pool.reap(slots).await {
             tracing::warn!(%error, "cannot remove left-over network slots; the next start tries again");
         }
-        self.cgroups.reap(keep)?;
         Ok(())
     }
 
@@ -160,9 +166,9 @@ impl Host {
         self.pool.close().await;
         if self.names()?.is_empty() {
             self.cgroups.close()?;
-            match fs::remove_dir(&self.run) {
+            match fs::remove_dir(self.dirs.run()) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(GuestError::file("removing", &self.run)(error));
+                    return Err(GuestError::file("removing", self.dirs.run())(error));
                 }
                 _ => {}
             }
@@ -171,13 +177,15 @@ impl Host {
     }
 
     /// The guest's VMM ended, or never started: everything else goes too.
-    pub(crate) fn release(&self, name: &str, slot: Option<Slot>) {
-        if let Some(slot) = slot {
-            self.pool.release(slot);
-        }
-        if let Err(error) = self.cgroups.remove(name) {
+    pub(crate) fn release(&self, name: &str, slot: &str) {
+        if let Err(error) = self.cgroups.remove(slot) {
             tracing::warn!(name, %error, "cannot remove a guest's cgroup; the next start tries again");
         }
+        self.pool.release_named(slot);
+        self.forget(name);
+    }
+
+    fn forget(&self, name: &str) {
         let dir = self.dir(name);
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -191,7 +199,7 @@ impl Host {
         Arc::clone(&self.resolver)
     }
 
-    async fn greet(
+    pub(crate) async fn greet(
         self: &Arc<Self>,
         name: &str,
         slot: Slot,
@@ -204,13 +212,14 @@ impl Host {
                 Guest::establish(Arc::clone(self), name, slot, machine, seconds).await
             }
             Err(error) => {
-                self.release(name, Some(slot));
+                self.release(name, &slot.name);
                 Err(error)
             }
         }
     }
 
-    fn prepare(&self, name: &str, shape: Shape, slot: &Slot) -> Result<MachineSpec, GuestError> {
+    /// Makes the guest's directory and cgroup, and says what to start.
+    pub(crate) fn prepare(&self, name: &str, shape: Shape, slot: &Slot) -> Result<MachineSpec, GuestError> {
         let dir = self.dir(name);
         fs::create_dir_all(&dir).map_err(GuestError::file("creating", &dir))?;
         let record = dir.join(RECORD);
@@ -223,10 +232,15 @@ impl Host {
             pids: u64::from(shape.vcpus) + VMM_THREADS,
             cpu_millis: Some(u64::from(shape.vcpus) * 1000 + VMM_CPU_MILLIS),
         };
-        let cgroup = self.cgroups.create(name, &limits)?;
+        self.cgroups.create(&slot.name, &limits)?;
+        self.spec(name, shape, slot)
+    }
+
+    /// What the engine is to start for a guest of this name in this slot.
+    pub(crate) fn spec(&self, name: &str, shape: Shape, slot: &Slot) -> Result<MachineSpec, GuestError> {
         Ok(MachineSpec {
             name: name.to_owned(),
-            run_dir: dir,
+            run_dir: self.dir(name),
             memory_mib: shape.memory_mib,
             vcpus: shape.vcpus,
             kernel: shape.kernel,
@@ -236,15 +250,15 @@ impl Host {
             tap: Some(slot.tap.clone()),
             jail: Jail {
                 netns: Some(slot.netns.clone()),
-                cgroups: cgroup.dirs,
+                cgroups: self.cgroups.group(&slot.name)?.dirs,
                 uid: slot.uid,
                 gid: slot.uid,
             },
         })
     }
 
-    fn dir(&self, name: &str) -> PathBuf {
-        self.run.join(name)
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
+        self.dirs.run().join(name)
     }
 
     fn record(&self, name: &str) -> Result<Option<Record>, GuestError> {
@@ -259,9 +273,9 @@ impl Host {
     }
 
     fn names(&self) -> Result<BTreeSet<String>, GuestError> {
-        let list = match fs::read_dir(&self.run) {
+        let list = match fs::read_dir(self.dirs.run()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-            list => list.map_err(GuestError::file("listing", &self.run))?,
+            list => list.map_err(GuestError::file("listing", self.dirs.run()))?,
         };
         let names = list.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         Ok(names.collect())

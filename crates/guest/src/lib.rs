@@ -11,6 +11,7 @@ pub mod hooks;
 mod host;
 mod layer;
 mod output;
+mod spares;
 mod suspension;
 
 pub use dirs::{Dirs, DirsError};

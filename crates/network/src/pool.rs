@@ -188,6 +188,27 @@ impl Pool {
         }
     }
 
+    /// Gives back, by its name, a slot that this or an earlier server handed out; another's name means nothing here.
+    pub fn release_named(&self, name: &str) {
+        let config = &self.shared.config;
+        let Some(index) =
+            slot::index_of(&config.instance, name).filter(|index| *index < config.slot_cidr.slots())
+        else {
+            return;
+        };
+        let claimed = {
+            let mut state = self.shared.lock();
+            let ready = state.ready.iter().any(|slot| slot.index == index);
+            if !ready && state.taken.contains_key(&index) {
+                state.taken.insert(index, Holder::Us);
+            }
+            !ready
+        };
+        if claimed {
+            self.release(Slot::new(config, index));
+        }
+    }
+
     /// Removes every slot of this instance that is neither in `keep` nor handed out or kept ready by this pool,
     /// after the slots already released; returns the names of those it removed.
     pub async fn reap(&self, keep: BTreeSet<String>) -> Result<Vec<String>, ReapError> {

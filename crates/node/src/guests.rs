@@ -79,12 +79,10 @@ impl GuestMachines {
         // An earlier attempt, cut short by a restart, was never seen by a client.
         self.release(microvm).await;
         fs::create_dir_all(&dir).map_err(file_error("creating", &dir))?;
-        layer.make_overlay(&overlay)?;
-        tracing::debug!(microvm = %microvm.id, "files made");
-        let guest =
-            self.host.restore(&microvm.id.to_string(), layer.clone_with(overlay)?, layer.restore()).await?;
+        let guest = self.host.launch(&microvm.id.to_string(), &layer, overlay).await?;
         let running = self.running(microvm, guest, hooks);
         running.live(Some(Hook::Run)).await?;
+        self.host.keep_spare(&layer);
         Ok(running)
     }
 

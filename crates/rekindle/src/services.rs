@@ -158,7 +158,7 @@ async fn host(config: &Config, data: &DataDir, dirs: &Dirs) -> Result<Arc<Host>,
     let pool = range::open_pool(config, data)?;
     let cgroups = Cgroups::open(&data.tag())?;
     let upstreams = dns::upstreams(Path::new(RESOLV_CONF)).map_err(ServicesError::Resolvers)?;
-    Ok(Host::new(Arc::new(engine), pool, cgroups, upstreams, dirs.run()))
+    Ok(Host::new(Arc::new(engine), pool, cgroups, upstreams, dirs.clone()))
 }
 
 /// The names of the guests that go on.
