@@ -26,25 +26,11 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     /// Boots a machine whose memory is the shared file `memory`, which is created (see [`Machine::save_full`]).
     async fn boot(&self, spec: MachineSpec, memory: PathBuf) -> Result<Box<dyn Machine>, StartError>;
 
-    /// Starts a VMM that waits to be told to load a snapshot: whatever takes time and does not depend on the moment is
-    /// done.
-    async fn park(&self, spec: MachineSpec, from: Restore) -> Result<Box<dyn Parked>, StartError>;
-
     /// Starts a machine from a snapshot; its vCPUs run when this returns. Its memory is private.
-    async fn restore(&self, spec: MachineSpec, from: Restore) -> Result<Box<dyn Machine>, StartError> {
-        self.park(spec.clone(), from).await?.start(spec).await
-    }
+    async fn restore(&self, spec: MachineSpec, from: Restore) -> Result<Box<dyn Machine>, StartError>;
 
     /// Takes charge again of the machine started in `run_dir`. `None` when it no longer runs.
     async fn adopt(&self, run_dir: &Path) -> Result<Option<Box<dyn Machine>>, StartError>;
-}
-
-/// A VMM that waits. Dropping this leaves it waiting.
-#[async_trait]
-pub trait Parked: Send + Sync + std::fmt::Debug {
-    /// Loads the snapshot; the vCPUs run when this returns. `spec` is the one that it was parked with, but for its name
-    /// and for the paths of what was renamed meanwhile.
-    async fn start(self: Box<Self>, spec: MachineSpec) -> Result<Box<dyn Machine>, StartError>;
 }
 
 /// A machine that was started. Dropping this leaves it running.
@@ -52,6 +38,9 @@ pub trait Parked: Send + Sync + std::fmt::Debug {
 pub trait Machine: Send + Sync + std::fmt::Debug {
     /// Process id of the VMM.
     fn pid(&self) -> i32;
+
+    /// Its directory and disks have been renamed: `spec` is the one that it was started with, but for their paths.
+    fn moved(&mut self, spec: MachineSpec) -> Result<(), StartError>;
 
     /// A new connection to the guest's channel. The guest sees one at a time, in the order made.
     async fn channel(&self) -> std::io::Result<UnixStream>;

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use agent_proto::host::Channel;
 use agent_proto::{ENTROPY_BYTES, Event, HookCall, HookOutcome, NewLife, Request, Response};
-use engine::{CommandError, Machine, SaveError};
+use engine::{CommandError, Machine, MachineSpec, SaveError};
+use futures::FutureExt;
 use logs::LogFile;
 use network::Slot;
 use tokio::sync::{mpsc, watch};
@@ -63,6 +64,26 @@ impl Guest {
                 Err(error)
             }
         }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// Its directory and disks have been renamed.
+    pub(crate) fn moved(&mut self, name: &str, spec: MachineSpec) -> Result<(), GuestError> {
+        self.machine.moved(spec)?;
+        name.clone_into(&mut self.name);
+        Ok(())
+    }
+
+    /// Whether its agent can be reached.
+    pub(crate) fn is_well(&self) -> bool {
+        self.lost().now_or_never().is_none()
     }
 
     /// The session with the agent.

@@ -106,6 +106,17 @@ impl Host {
         shape: Shape,
         from: Restore,
     ) -> Result<Guest, GuestError> {
+        self.spares.touch();
+        self.clone_of(name, shape, from).await
+    }
+
+    /// [`Host::restore`] for what nobody waits for.
+    pub(crate) async fn clone_of(
+        self: &Arc<Self>,
+        name: &str,
+        shape: Shape,
+        from: Restore,
+    ) -> Result<Guest, GuestError> {
         let slot = self.pool.acquire().await?;
         let started = match self.prepare(name, shape, &slot) {
             Ok(spec) => self.engine.restore(spec, from).await.map_err(GuestError::from),

@@ -1,7 +1,8 @@
-//! VMMs started ahead: each waits, with a slot and an empty private disk, for a MicroVM of one image version to be
-//! launched. Starting a VMM takes as long as everything else that a launch needs of the host.
+//! Clones started ahead: each waits for a MicroVM of one image version to be launched, with a slot and a private disk of
+//! its own, its agent greeted and its application as frozen as in the snapshot (invariant 5: its life begins when a
+//! MicroVM takes it). Restoring and greeting a guest takes as long as everything else that a launch needs of the host.
 //!
-//! A spare is a guest of its own name until a MicroVM takes it: then its directory and its disk get their new names.
+//! A spare is a guest of its own name until then; its directory and its disk get their new names with it.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
@@ -10,15 +11,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engine::Parked;
-use network::Slot;
+use agent_proto::HookCall;
 use tokio::time::Instant;
 
 use crate::{Guest, GuestError, Host, ImageLayer};
 
-/// Spares of all images together: each costs the memory of a VMM that has not begun.
+/// Spares of all images together: each costs the memory of a clone that has done nothing yet.
 const MAX_SPARES: usize = 4;
-/// How long nothing must have been launched before a spare is started: a launch needs the CPU itself.
+/// A port on which nothing listens.
+const NO_PORT: u16 = 1;
+/// For a rehearsal, which takes milliseconds.
+const REHEARSAL_MS: u64 = 1000;
+/// How long nothing must have been launched or woken before a spare is started: that needs the CPU itself.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// What is kept ready.
@@ -35,16 +39,14 @@ struct Shelf {
     ready: VecDeque<Spare>,
     /// Layers for which one is on its way.
     coming: HashSet<PathBuf>,
-    launched: Option<Instant>,
+    busy: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Spare {
     layer: PathBuf,
-    name: String,
-    slot: Slot,
+    guest: Guest,
     overlay: PathBuf,
-    parked: Box<dyn Parked>,
 }
 
 impl Spares {
@@ -53,9 +55,14 @@ impl Spares {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Something is being launched or woken.
+    pub(crate) fn touch(&self) {
+        self.shelf().busy = Some(Instant::now());
+    }
+
     fn take(&self, layer: &Path) -> Option<Spare> {
+        self.touch();
         let mut shelf = self.shelf();
-        shelf.launched = Some(Instant::now());
         let at = shelf.ready.iter().position(|spare| spare.layer == layer)?;
         shelf.ready.remove(at)
     }
@@ -80,7 +87,7 @@ impl Spares {
 
     async fn quiet(&self) {
         loop {
-            let quiet = self.shelf().launched.map(|launched| launched + QUIET);
+            let quiet = self.shelf().busy.map(|busy| busy + QUIET);
             match quiet {
                 Some(quiet) if quiet > Instant::now() => tokio::time::sleep_until(quiet).await,
                 _ => return,
@@ -102,12 +109,13 @@ impl Host {
         overlay: PathBuf,
     ) -> Result<Guest, GuestError> {
         if let Some(spare) = self.spares.take(layer.dir()) {
-            let left = spare.name.clone();
-            match self.assign(spare, name, layer, overlay.clone()).await {
-                Ok(guest) => return Ok(guest),
-                Err(error) => tracing::warn!(name, %error, "a spare VMM was of no use; starting another"),
+            let old_name = spare.guest.name().to_owned();
+            match self.assign(spare, name, layer, &overlay) {
+                Ok(guest) if guest.is_well() => return Ok(guest),
+                Ok(_) => tracing::warn!(name, "a spare clone had ended; starting another"),
+                Err(error) => tracing::warn!(name, %error, "a spare clone was of no use; starting another"),
             }
-            self.discard(&left).await;
+            self.discard(&old_name).await;
             self.discard(name).await;
             // It may or may not have been renamed already.
             let _ = fs::remove_file(&overlay);
@@ -124,7 +132,7 @@ impl Host {
         let (host, layer) = (Arc::clone(self), layer.clone());
         tokio::spawn(async move {
             host.spares.quiet().await;
-            match host.park(&layer).await {
+            match host.start_spare(&layer).await {
                 Ok(spare) => {
                     if let Some(old) = host.spares.put(spare) {
                         host.drop_spare(old).await;
@@ -132,7 +140,7 @@ impl Host {
                 }
                 Err(error) => {
                     host.spares.give_up(layer.dir());
-                    tracing::warn!(%error, "cannot start a spare VMM");
+                    tracing::warn!(%error, "cannot start a spare clone");
                 }
             }
         });
@@ -152,45 +160,56 @@ impl Host {
         }
     }
 
-    async fn park(&self, layer: &ImageLayer) -> Result<Spare, GuestError> {
+    async fn start_spare(self: &Arc<Self>, layer: &ImageLayer) -> Result<Spare, GuestError> {
         let name = format!("spare-{}", self.spares.count.fetch_add(1, Ordering::Relaxed));
         let overlay = self.dirs.spare(&name);
-        let slot = self.pool.acquire().await?;
-        let parked = async {
-            layer.make_overlay(&overlay)?;
-            let spec = self.prepare(&name, layer.clone_with(overlay.clone())?, &slot)?;
-            Ok::<_, GuestError>(self.engine.park(spec, layer.restore()).await?)
-        };
-        match parked.await {
-            Ok(parked) => Ok(Spare { layer: layer.dir().to_owned(), name, slot, overlay, parked }),
+        layer.make_overlay(&overlay)?;
+        match self.clone_of(&name, layer.clone_with(overlay.clone())?, layer.restore()).await {
+            Ok(guest) => {
+                rehearse(&guest).await;
+                Ok(Spare { layer: layer.dir().to_owned(), guest, overlay })
+            }
             Err(error) => {
-                self.release(&name, &slot.name);
-                let _ = fs::remove_file(&overlay);
+                remove(&overlay);
                 Err(error)
             }
         }
     }
 
-    /// Gives a spare its MicroVM's names, and lets it run.
-    async fn assign(
-        self: &Arc<Self>,
+    /// Gives a spare its MicroVM's names.
+    fn assign(
+        &self,
         spare: Spare,
         name: &str,
         layer: &ImageLayer,
-        overlay: PathBuf,
+        overlay: &Path,
     ) -> Result<Guest, GuestError> {
-        let (from, to) = (self.dir(&spare.name), self.dir(name));
-        fs::rename(&spare.overlay, &overlay).map_err(GuestError::file("renaming", &spare.overlay))?;
+        let mut guest = spare.guest;
+        let (from, to) = (self.dir(guest.name()), self.dir(name));
         fs::rename(&from, &to).map_err(GuestError::file("renaming", &from))?;
-        let spec = self.spec(name, layer.clone_with(overlay)?, &spare.slot)?;
-        let started = spare.parked.start(spec).await.map_err(GuestError::from);
-        self.greet(name, spare.slot, started, Guest::RESTORE_TIME).await
+        fs::rename(&spare.overlay, overlay).map_err(GuestError::file("renaming", &spare.overlay))?;
+        let spec = self.spec(name, layer.clone_with(overlay.to_owned())?, guest.slot())?;
+        guest.moved(name, spec)?;
+        Ok(guest)
     }
 
     async fn drop_spare(&self, spare: Spare) {
-        self.discard(&spare.name).await;
-        if let Err(error) = fs::remove_file(&spare.overlay) {
-            tracing::warn!(%error, "cannot remove a spare's disk; the next start does");
-        }
+        spare.guest.end().await;
+        remove(&spare.overlay);
+    }
+}
+
+/// Has the agent call a hook that nobody answers. Under software emulation, code costs most the first time that it
+/// runs: so that is not when a client waits for it.
+async fn rehearse(guest: &Guest) {
+    let call = HookCall { hook: "ready".to_owned(), port: NO_PORT, timeout_ms: REHEARSAL_MS, body: None };
+    // Whatever comes of it: a spare that is of no use is found out when it is taken.
+    let _ = guest.hook(call).await;
+    let _ = guest.channel().relay(NO_PORT).await;
+}
+
+fn remove(overlay: &Path) {
+    if let Err(error) = fs::remove_file(overlay) {
+        tracing::warn!(%error, "cannot remove a spare's disk; the next start does");
     }
 }

@@ -11,11 +11,12 @@ use tokio::net::UnixStream;
 
 use super::command::{CONSOLE_BYTES, written_disks};
 use super::qmp::Qmp;
-use super::start::{CHANNEL, Record, STATE_OUT, migrated, set_capabilities};
+use super::start::{CHANNEL, Record, STATE_OUT, migrated, set_capabilities, write_record};
 use crate::Machine;
-use crate::error::{CommandError, SaveError};
+use crate::error::{CommandError, SaveError, StartError};
 use crate::memory::{self, Mapping, MemoryError, MemoryUse};
 use crate::process::Process;
+use crate::spec::MachineSpec;
 
 /// Most bytes of device state accepted from a VMM.
 const MAX_DEVICE_STATE: u64 = 64 << 20;
@@ -32,6 +33,11 @@ pub(crate) struct QemuMachine {
 impl Machine for QemuMachine {
     fn pid(&self) -> i32 {
         self.process.pid()
+    }
+
+    fn moved(&mut self, spec: MachineSpec) -> Result<(), StartError> {
+        self.record.spec = spec;
+        write_record(&self.record.spec.run_dir, &self.record)
     }
 
     async fn channel(&self) -> io::Result<UnixStream> {

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use crate::accelerator::Accelerator;
 use crate::error::StartError;
 use crate::spec::{MachineSpec, Restore};
-use crate::{Engine, Machine, Parked};
+use crate::{Engine, Machine};
 
 pub use probe::detect;
 
@@ -36,8 +36,8 @@ impl Engine for Qemu {
         Ok(Box::new(start::boot(self, spec, memory).await?))
     }
 
-    async fn park(&self, spec: MachineSpec, from: Restore) -> Result<Box<dyn Parked>, StartError> {
-        Ok(Box::new(start::park(self, spec, from).await?))
+    async fn restore(&self, spec: MachineSpec, from: Restore) -> Result<Box<dyn Machine>, StartError> {
+        Ok(Box::new(start::restore(self, spec, from).await?))
     }
 
     async fn adopt(&self, run_dir: &Path) -> Result<Option<Box<dyn Machine>>, StartError> {

@@ -7,7 +7,6 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use snapshot::diff::Reader;
@@ -21,7 +20,6 @@ use crate::jail::JailPlan;
 use crate::memory::{Mapping, MemoryError};
 use crate::process::Process;
 use crate::spec::{MachineSpec, Restore};
-use crate::{Machine, Parked};
 
 const QMP: &str = "qmp.sock";
 pub(crate) const CHANNEL: &str = "channel.sock";
@@ -56,50 +54,23 @@ pub(crate) async fn boot(qemu: &Qemu, spec: MachineSpec, memory: PathBuf) -> Res
     launch(qemu, spec, memory, Start::Boot).await.map(|(machine, _)| machine)
 }
 
-/// A QEMU that waits for its device state.
-#[derive(Debug)]
-pub(crate) struct ParkedQemu {
-    machine: QemuMachine,
-    state_in: String,
-    diff: Option<Reader>,
-}
-
-pub(crate) async fn park(qemu: &Qemu, spec: MachineSpec, from: Restore) -> Result<ParkedQemu, StartError> {
+pub(crate) async fn restore(
+    qemu: &Qemu,
+    spec: MachineSpec,
+    from: Restore,
+) -> Result<QemuMachine, StartError> {
     // A damaged diff is found before anything is started.
     let diff = from.diff.as_deref().map(open_diff).transpose()?;
     let start = Start::Incoming { device_state: &from.device_state, diff: diff.is_some() };
     let (machine, state_in) = launch(qemu, spec, from.base_memory, start).await?;
-    let ready = set_capabilities(&machine.qmp).await;
-    let ready = ready.map_err(|error| vmm_error(&machine.record.spec.run_dir, error));
-    kill_unless(&machine, ready).await?;
-    Ok(ParkedQemu { machine, state_in: state_in.unwrap_or_default(), diff })
-}
-
-#[async_trait]
-impl Parked for ParkedQemu {
-    async fn start(self: Box<Self>, spec: MachineSpec) -> Result<Box<dyn Machine>, StartError> {
-        let Self { mut machine, state_in, diff } = *self;
-        let loaded = load(&mut machine, spec, &state_in, diff).await;
-        kill_unless(&machine, loaded).await?;
-        Ok(Box::new(machine))
-    }
-}
-
-async fn load(
-    machine: &mut QemuMachine,
-    spec: MachineSpec,
-    state_in: &str,
-    diff: Option<Reader>,
-) -> Result<(), StartError> {
-    if spec != machine.record.spec {
-        machine.record.spec = spec;
-        write_record(&machine.record.spec.run_dir, &machine.record)?;
-    }
     if let Some(diff) = diff {
-        load_diff(machine, diff).await?;
+        let loaded = load_diff(&machine, diff).await;
+        kill_unless(&machine, loaded).await?;
     }
-    let loaded = load_state(&machine.qmp, state_in).await;
-    loaded.map_err(|error| vmm_error(&machine.record.spec.run_dir, error))
+    let loaded = load_state(&machine.qmp, &state_in.unwrap_or_default()).await;
+    let loaded = loaded.map_err(|error| vmm_error(&machine.record.spec.run_dir, error));
+    kill_unless(&machine, loaded).await?;
+    Ok(machine)
 }
 
 fn open_diff(path: &Path) -> Result<Reader, StartError> {
@@ -125,6 +96,7 @@ async fn kill_unless(machine: &QemuMachine, result: Result<(), StartError>) -> R
 }
 
 async fn load_state(qmp: &Qmp, state: &str) -> Result<(), CommandError> {
+    set_capabilities(qmp).await?;
     qmp.execute("migrate-incoming", json!({"uri": format!("file:{state}")})).await?;
     migrated(qmp).await?;
     let status = qmp.execute("query-status", json!({})).await?;
@@ -198,7 +170,7 @@ fn kernel_head(spec: &MachineSpec) -> Result<PathBuf, StartError> {
     Ok(to)
 }
 
-fn write_record(dir: &Path, record: &Record) -> Result<(), StartError> {
+pub(crate) fn write_record(dir: &Path, record: &Record) -> Result<(), StartError> {
     let path = dir.join(RECORD);
     let json = serde_json::to_vec(record).map_err(io::Error::from);
     json.and_then(|json| fs::write(&path, json)).map_err(file_error("writing", &path))

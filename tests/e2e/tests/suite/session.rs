@@ -4,11 +4,13 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rekindle_e2e::{Artifact, Hooks, Image, Json, Microvm, Server, json, microvm};
+use rekindle_e2e::{Artifact, Hooks, Image, Json, Microvm, Server, json, microvm, until};
 
 use crate::fixture;
 
 const NAME: &str = "session";
+/// For a line of output to reach the log.
+const LOGGED: Duration = Duration::from_secs(10);
 const HOOKS: [&str; 6] = ["ready", "validate", "run", "resume", "suspend", "terminate"];
 
 pub(crate) fn the_cli_session_of_the_manual() {
@@ -164,8 +166,9 @@ fn application(server: &Server, microvm: &Microvm<'_>) {
     assert_eq!(summary["microvmId"], microvm.id.as_str(), "{summary}");
     assert_eq!(summary["runHookPayload"], "a payload", "{summary}");
     assert_eq!(hook_counts(&summary), [1, 0, 1, 0, 0, 0], "{summary}");
-    let log = server.logs(&microvm.id);
-    assert!(log.contains("8080:"), "the application's output is missing:\n{log}");
+    until("the application's output to be logged", LOGGED, || {
+        server.logs(&microvm.id).contains("8080:").then_some(())
+    });
 }
 
 /// The validate hook is called in a MicroVM that is thrown away, so no other knows of it.
