@@ -36,6 +36,21 @@ pub enum State {
     Terminated,
 }
 
+impl State {
+    /// The name that clients know.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Running => "RUNNING",
+            Self::Suspending => "SUSPENDING",
+            Self::Suspended => "SUSPENDED",
+            Self::Terminating => "TERMINATING",
+            Self::Terminated => "TERMINATED",
+        }
+    }
+}
+
 /// When an idle MicroVM sleeps, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -104,7 +119,7 @@ pub enum Action {
 
 /// An event that the state does not allow; the client gets a ConflictException.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the MicroVM is {state:?}, which does not allow this; wait for it to settle and ask again")]
+#[error("the MicroVM is {}, which does not allow this{}", .state.as_str(), advice(*.state))]
 pub struct Refused {
     /// The state it is in.
     pub state: State,
@@ -274,6 +289,14 @@ impl Microvm {
     }
 }
 
+/// What a client can do about a state.
+fn advice(state: State) -> &'static str {
+    match state {
+        State::Terminating | State::Terminated => "; run a new one",
+        _ => "; wait for it to settle and ask again",
+    }
+}
+
 fn after(start: u64, seconds: u32) -> u64 {
     start.saturating_add(u64::from(seconds) * 1000)
 }
@@ -353,6 +376,14 @@ mod tests {
         assert_eq!(vm.next_deadline(28_790_000), Some((28_801_000, Event::LifetimeExceeded)));
         assert_eq!(suspended(Some(IDLE)).next_deadline(0), Some((303_000, Event::SuspendedTooLong)));
         assert_eq!(suspended(None).next_deadline(0), Some((28_801_000, Event::LifetimeExceeded)));
+    }
+
+    #[test]
+    fn a_refusal_names_the_state_as_clients_know_it() {
+        let ended = Refused { state: State::Terminated }.to_string();
+        assert_eq!(ended, "the MicroVM is TERMINATED, which does not allow this; run a new one");
+        let busy = Refused { state: State::Suspending }.to_string();
+        assert!(busy.starts_with("the MicroVM is SUSPENDING, ") && busy.ends_with("ask again"), "{busy}");
     }
 
     #[test]

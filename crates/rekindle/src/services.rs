@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use build::{Builder, Workshop};
 use control::{Builds, Operations, Quotas, Service};
@@ -28,6 +28,8 @@ use crate::range::{self, RangeError};
 
 /// Builds at once: each takes a VM of its own, and more would only slow each other down.
 const BUILDS_AT_ONCE: usize = 2;
+/// Between two looks for logs that nothing belongs to any more.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Why the server cannot work here.
@@ -89,6 +91,7 @@ impl Services {
 
         let machines = GuestMachines::new(Arc::clone(&host), store.clone(), dirs.clone(), logs.clone());
         let node = Node::start(store.clone(), Arc::new(machines))?;
+        tokio::spawn(sweep_logs(store.clone(), logs.clone()));
         let base_image_created_at = modified_ms(&assets.bases());
         let builder = Builder::new(Workshop {
             host: Arc::clone(&host),
@@ -119,6 +122,25 @@ impl Services {
     pub(crate) async fn close(self) -> Result<(), ServicesError> {
         self.builder.stop().await;
         Ok(self.host.close(&living(&self.store)?).await?)
+    }
+}
+
+/// Removes the logs whose build or MicroVM is forgotten, now and every so often.
+async fn sweep_logs(store: Store, logs: Logs) {
+    let mut hours = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        hours.tick().await;
+        let (store, logs) = (store.clone(), logs.clone());
+        // What cannot be looked up is taken for known.
+        let sweep = move || {
+            logs.sweep(
+                |id| store.read::<_, StoreError>(|tx| tx.build(id)).map_or(true, |found| found.is_some()),
+                |id| store.read::<_, StoreError>(|tx| tx.microvm(id)).map_or(true, |found| found.is_some()),
+            )
+        };
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(sweep).await {
+            tracing::warn!(%error, "cannot remove old logs");
+        }
     }
 }
 

@@ -3,6 +3,8 @@ with hooks that fail to order and with more to ask for.
 
     GET  /file?path=P               a file, such as /proc/self/status
     GET  /connect?host=H&port=P     whether a TCP connection is made within a second
+    GET  /hold?host=H&port=P        opens a TCP connection and keeps it
+    GET  /held                      the name of the error that it has met, or null while it is open
     GET  /stream?count=N            N lines, one every tenth of a second
     GET  /headers                   the request's own headers
     GET  /environment               the process's environment
@@ -12,6 +14,7 @@ take, and how many calls to answer 503 at first. The build's hooks find it in th
 PROBE_VALIDATE, the others under their name in the run hook's payload. PROBE_EXIT ends the application at its start.
 """
 
+import errno
 import json
 import os
 import socket
@@ -26,6 +29,8 @@ STREAM_PAUSE = 0.1
 
 
 class App(app.App):
+    held: socket.socket
+
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
@@ -34,6 +39,11 @@ class App(app.App):
                 self.file(query["path"])
             case "/connect":
                 self.answer(200, connect(query["host"], int(query["port"])))
+            case "/hold":
+                App.held = socket.create_connection((query["host"], int(query["port"])), CONNECT_TIMEOUT)
+                self.answer(200, {"held": True})
+            case "/held":
+                self.answer(200, {"error": error_of(App.held)})
             case "/stream":
                 self.stream(int(query["count"]))
             case "/headers":
@@ -67,6 +77,16 @@ def connect(host: str, port: int) -> dict:
     except OSError as error:
         return {"reached": False, "error": str(error)}
     return {"reached": True}
+
+
+def error_of(connection: socket.socket) -> str | None:
+    connection.setblocking(False)
+    try:
+        return None if connection.recv(1) else "EOF"
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        return errno.errorcode[error.errno]
 
 
 class Hooks(app.Hooks):

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rekindle_e2e::{Json, Microvm, json};
+use rekindle_e2e::{Json, Microvm, Neighbour, json, neighbour};
 
 use crate::fixture;
 
@@ -158,5 +158,18 @@ pub(crate) fn suspend_and_resume_lose_nothing() {
     }
     let summary = microvm.json("/");
     assert_eq!((&summary["hooks"]["suspend"], &summary["hooks"]["resume"]), (&json!(CYCLES), &json!(CYCLES)));
+    microvm.terminate();
+}
+
+/// Their peers belong to the life before (SPEC §4.3).
+pub(crate) fn connections_to_others_end_with_a_life() {
+    let server = fixture::shared();
+    let microvm = Microvm::run(&server, &fixture::probe(&server), &[]);
+    let public = Neighbour::new("held", "198.51.103");
+    microvm.json(&format!("/hold?host={}&port={}", public.address, neighbour::PORT));
+    assert_eq!(microvm.json("/held")["error"], Json::Null);
+    microvm.suspend();
+    microvm.resume();
+    assert_eq!(microvm.json("/held")["error"], "ECONNABORTED");
     microvm.terminate();
 }

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let conclusion = libtest_mimic::run(
         &Arguments::from_args(),
         trials! {
-            session { the_cli_session_of_the_manual, requests_over_every_protocol }
+            session { the_cli_session_of_the_manual, requests_over_every_protocol, two_servers_side_by_side }
             builds {
                 artifacts_that_cannot_be_built_say_why,
                 a_failed_step_fails_the_build_with_its_output,
@@ -55,6 +55,7 @@ fn main() -> ExitCode {
                 the_end_of_the_application_terminates,
                 clones_differ_and_know_the_time,
                 suspend_and_resume_lose_nothing,
+                connections_to_others_end_with_a_life,
             }
             isolation {
                 every_vmm_is_confined_on_its_own,

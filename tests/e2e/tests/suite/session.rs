@@ -269,3 +269,16 @@ fn streams(server: &Server, microvm: &Microvm<'_>) {
     assert_eq!(lines[19].0, "line 19");
     assert!(lines[19].1 - lines[0].1 > Duration::from_secs(1), "not streamed: {lines:?}");
 }
+
+/// Accounts, keys, buckets and ranges of addresses of their own.
+pub(crate) fn two_servers_side_by_side() {
+    let first = fixture::shared();
+    let mut second = Server::start();
+    for variable in ["AWS_ACCOUNT_ID", "AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL"] {
+        assert_ne!(first.variable(variable), second.variable(variable), "{variable}");
+    }
+    let images = second.aws(&["lambda-microvms", "list-microvm-images"]);
+    assert_eq!(images["items"], json!([]), "another server's images");
+    second.stop();
+    first.aws(&["lambda-microvms", "list-microvm-images"]);
+}
