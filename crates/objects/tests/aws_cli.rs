@@ -1,5 +1,4 @@
-//! The AWS CLI against the store over a loopback listener. Needs `aws` on the path, or named by `AWS_CLI`;
-//! ignored by default because not every machine that builds has it: `cargo test -- --ignored`.
+//! The AWS CLI against the store over a loopback listener. Needs the clients that `scripts/clients` installs.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -31,8 +30,8 @@ async fn serve(store: &ObjectStore) -> String {
 }
 
 async fn aws(dir: &Path, url: &str, secret: &str, arguments: &str) -> Output {
-    let program = std::env::var("AWS_CLI").unwrap_or_else(|_| "aws".to_owned());
-    let mut command = Command::new(program);
+    let assets = std::env::var_os("REKINDLE_ASSETS").unwrap_or_else(|| "/var/lib/rekindle/assets".into());
+    let mut command = Command::new(Path::new(&assets).join("clients/bin/aws"));
     command
         .args(arguments.split(' '))
         .current_dir(dir)
@@ -45,7 +44,6 @@ async fn aws(dir: &Path, url: &str, secret: &str, arguments: &str) -> Output {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the AWS CLI"]
 async fn the_aws_cli_works_with_the_store() {
     let dir = tempfile::tempdir().unwrap();
     let store = ObjectStore::open(&dir.path().join("store")).unwrap();
