@@ -135,11 +135,12 @@ impl Cgroups {
         self.group(name)?.dirs.iter().try_for_each(|dir| remove_dir(dir))
     }
 
-    /// Removes the groups which are not in `keep`; returns their names.
+    /// Removes the groups which are not in `keep`, with what still runs in them; returns their names. Blocks.
     pub fn reap(&self, keep: &BTreeSet<String>) -> Result<BTreeSet<String>, CgroupError> {
         let mut left_over = self.names()?;
         left_over.retain(|name| !keep.contains(name));
         for name in &left_over {
+            self.kill(name)?;
             self.remove(name)?;
         }
         Ok(left_over)
