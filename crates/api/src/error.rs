@@ -181,12 +181,6 @@ impl Error {
         Self::not_found("MicrovmImage", arn, message)
     }
 
-    /// The image is being created, changed or deleted.
-    #[must_use]
-    pub fn image_busy(arn: &str, state: &str) -> Self {
-        Self::conflict("MicrovmImage", arn, format!("MicroVM Image is already in state: {state}"))
-    }
-
     /// The image's name is taken.
     #[must_use]
     pub fn duplicate_image(name: &str) -> Self {

@@ -1,7 +1,6 @@
 //! The snapshot VM: starts the application, waits until it is ready, and saves it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use agent_proto::{AppSpec, ImageConfig, Request};
@@ -54,7 +53,7 @@ async fn bring_up(
         ready = ready(guest, version) => ready?,
     }
     guest.freeze().await?;
-    save(guest, &layer.device()).await
+    Ok(guest.save_full(&layer.device()).await?)
 }
 
 async fn ready(guest: &Guest, version: &VersionRecord) -> Result<(), BuildError> {
@@ -64,10 +63,6 @@ async fn ready(guest: &Guest, version: &VersionRecord) -> Result<(), BuildError>
     };
     let port = version.hooks.port.unwrap_or(guest::hooks::DEFAULT_PORT);
     hooks::until_ready(guest, &BuildHook { path: "ready", title: "Ready", port, seconds }).await
-}
-
-async fn save(guest: &Guest, device: &Path) -> Result<(), BuildError> {
-    Ok(guest.save_full(device).await?)
 }
 
 /// The image's variables and those that every MicroVM has (SPEC §3, environment).

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use agent_proto::host::Channel;
 use agent_proto::{ENTROPY_BYTES, Event, HookCall, HookOutcome, NewLife, Request, Response};
-use engine::{CommandError, Machine, MachineSpec, SaveError};
+use engine::{Machine, MachineSpec, SaveError};
 use futures::FutureExt;
 use logs::LogFile;
 use network::Slot;
@@ -90,12 +90,6 @@ impl Guest {
     #[must_use]
     pub fn channel(&self) -> &Channel {
         &self.channel
-    }
-
-    /// Process id of the VMM.
-    #[must_use]
-    pub fn pid(&self) -> i32 {
-        self.machine.pid()
     }
 
     /// Writes the application's output to `log` from now on. The receiver holds the exit code of the application's
@@ -186,14 +180,6 @@ impl Guest {
     pub async fn save_diff(&self, device_state: &Path, diff: &Path) -> Result<(), SaveError> {
         self.machine.pause().await?;
         self.machine.save_diff(device_state, diff).await.map(drop)
-    }
-
-    /// What the guest's kernel last printed.
-    ///
-    /// # Errors
-    /// [`CommandError`] where the VMM does not answer.
-    pub async fn console(&self) -> Result<String, CommandError> {
-        self.machine.console().await
     }
 
     /// Returns when the VMM is gone or the agent can no longer be reached, with the reason.

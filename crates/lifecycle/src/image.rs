@@ -23,12 +23,6 @@ pub enum ImageState {
 }
 
 impl ImageState {
-    /// Whether nothing is under way, so that it may be changed or deleted.
-    #[must_use]
-    pub fn is_settled(self) -> bool {
-        !matches!(self, Self::Creating | Self::Updating | Self::Deleting)
-    }
-
     /// Whether a SUCCESSFUL, ACTIVE version of it may be run. An update in progress, or one that failed,
     /// does not stop the versions before it.
     #[must_use]

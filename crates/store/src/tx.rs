@@ -180,14 +180,6 @@ impl<'a> Tx<'a> {
         self.many("build", SQL, params![image.to_string(), version.major()])
     }
 
-    /// Every build there is, for the look around after a restart.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn all_builds(&self) -> Result<Vec<BuildRecord>> {
-        self.many("build", "SELECT doc FROM builds ORDER BY id", [])
-    }
-
     /// Every build that has not ended, for the look around after a restart.
     ///
     /// # Errors

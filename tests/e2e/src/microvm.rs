@@ -129,12 +129,6 @@ impl<'a> Microvm<'a> {
         self.server.curl(&self.url(path), &[&["--header", &auth][..], options].concat())
     }
 
-    /// The same, with curl's words where no answer comes.
-    pub fn try_request(&self, path: &str, options: &[&str]) -> Result<Answer, String> {
-        let auth = self.auth();
-        self.server.try_curl(&self.url(path), &[&["--header", &auth][..], options].concat())
-    }
-
     /// The JSON that its application answers to a GET.
     ///
     /// # Panics
