@@ -4,6 +4,8 @@
 //! a crash could take back (invariant 2). The rules live with the callers: they run inside the transaction.
 
 pub mod builds;
+mod connectors;
+mod identity;
 mod records;
 mod tx;
 
@@ -24,8 +26,12 @@ pub use tx::Tx;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Changes queued for the writer before callers wait.
 const WRITE_QUEUE: usize = 1024;
-/// Version of the tables, kept in the database itself.
-const SCHEMA_VERSION: i64 = 1;
+/// The tables as they were added. The database keeps how many of these it has; one that was released is never changed.
+const MIGRATIONS: [&str; 3] = [
+    include_str!("schema/1-microvms.sql"),
+    include_str!("schema/2-identity.sql"),
+    include_str!("schema/3-connectors.sql"),
+];
 
 /// Why records could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -42,10 +48,14 @@ pub enum StoreError {
         source: serde_json::Error,
     },
     /// The database belongs to another version.
-    #[error("the data directory holds records of format {found}, this Rekindle reads {SCHEMA_VERSION}")]
+    #[error(
+        "the data directory holds records of format {found}, newer than the {} of this Rekindle; \
+         start it with the newer one",
+        MIGRATIONS.len()
+    )]
     Schema {
         /// The format found.
-        found: i64,
+        found: usize,
     },
     /// The writer is gone; the server is stopping.
     #[error("the record store has stopped; restart the server")]
@@ -138,19 +148,14 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// Brings the tables up to date, all of it or nothing.
 fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    match found {
-        0 => {
-            let transaction = connection.transaction()?;
-            transaction.execute_batch(include_str!("schema.sql"))?;
-            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            transaction.commit()?;
-            Ok(())
-        }
-        SCHEMA_VERSION => Ok(()),
-        found => Err(StoreError::Schema { found }),
-    }
+    let found: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let missing = MIGRATIONS.get(found..).ok_or(StoreError::Schema { found })?;
+    let transaction = connection.transaction()?;
+    missing.iter().try_for_each(|step| transaction.execute_batch(step))?;
+    transaction.pragma_update(None, "user_version", MIGRATIONS.len())?;
+    Ok(transaction.commit()?)
 }
 
 #[cfg(test)]

@@ -1,0 +1,1 @@
+//! Network connectors and their versions.

@@ -1,0 +1,1 @@
+//! Accounts, users, roles, policies and access keys.
