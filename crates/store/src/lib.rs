@@ -16,6 +16,10 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
+pub use identity::{
+    AccessKeyRecord, AccountRecord, GrantedPolicies, PolicyRecord, PolicyVersionRecord, RoleRecord,
+    UserRecord,
+};
 pub use records::{
     Architecture, BuildRecord, CodeArtifact, HookSettings, ImageRecord, LogSettings, MicrovmRecord,
     SnapshotSizes, TokenRecord, VersionRecord,

@@ -361,23 +361,33 @@ impl<'a> Tx<'a> {
         self.run("DELETE FROM tokens WHERE created_at < ?1", [moment])
     }
 
-    fn count(&self, sql: &str, by: impl Params) -> Result<usize> {
+    pub(crate) fn count(&self, sql: &str, by: impl Params) -> Result<usize> {
         Ok(self.connection.prepare_cached(sql)?.query_row(by, |row| row.get(0))?)
     }
 
-    fn one<T: DeserializeOwned>(&self, kind: &'static str, sql: &str, by: impl Params) -> Result<Option<T>> {
+    pub(crate) fn one<T: DeserializeOwned>(
+        &self,
+        kind: &'static str,
+        sql: &str,
+        by: impl Params,
+    ) -> Result<Option<T>> {
         let text: Option<String> =
             self.connection.prepare_cached(sql)?.query_row(by, |row| row.get(0)).optional()?;
         text.map(|text| parse(kind, &text)).transpose()
     }
 
-    fn many<T: DeserializeOwned>(&self, kind: &'static str, sql: &str, by: impl Params) -> Result<Vec<T>> {
+    pub(crate) fn many<T: DeserializeOwned>(
+        &self,
+        kind: &'static str,
+        sql: &str,
+        by: impl Params,
+    ) -> Result<Vec<T>> {
         let mut statement = self.connection.prepare_cached(sql)?;
         let texts = statement.query_map(by, |row| row.get::<_, String>(0))?;
         texts.map(|text| parse(kind, &text?)).collect()
     }
 
-    fn run(&self, sql: &str, values: impl Params) -> Result<()> {
+    pub(crate) fn run(&self, sql: &str, values: impl Params) -> Result<()> {
         self.connection.prepare_cached(sql)?.execute(values)?;
         Ok(())
     }
@@ -387,6 +397,6 @@ fn parse<T: DeserializeOwned>(kind: &'static str, text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|source| StoreError::Record { kind, source })
 }
 
-fn doc<T: Serialize>(kind: &'static str, record: &T) -> Result<String> {
+pub(crate) fn doc<T: Serialize>(kind: &'static str, record: &T) -> Result<String> {
     serde_json::to_string(record).map_err(|source| StoreError::Record { kind, source })
 }
