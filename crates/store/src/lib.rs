@@ -8,6 +8,7 @@ mod connectors;
 mod identity;
 mod records;
 mod tx;
+pub mod versions;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,10 +32,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Changes queued for the writer before callers wait.
 const WRITE_QUEUE: usize = 1024;
 /// The tables as they were added. The database keeps how many of these it has; one that was released is never changed.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("schema/1-microvms.sql"),
     include_str!("schema/2-identity.sql"),
     include_str!("schema/3-connectors.sql"),
+    include_str!("schema/4-version-deletion.sql"),
 ];
 
 /// Why records could not be read or written.

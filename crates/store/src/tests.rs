@@ -271,3 +271,76 @@ async fn pages_of_microvms_are_found_in_an_index_however_deep() {
         assert!(plan.starts_with("SEARCH") && plan.contains("id>?"), "{filter}: {plan}");
     }
 }
+
+fn build(version: &VersionRecord) -> BuildRecord {
+    BuildRecord {
+        id: BuildId::random(),
+        image: version.image.clone(),
+        version: version.version,
+        state: version.state,
+        state_reason: None,
+        created_at: 1,
+        snapshot: None,
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_version_leaves_the_others_and_its_number_unused() {
+    let (_dir, store) = open();
+    let first =
+        VersionRecord { state: BuildState::Successful, status: VersionStatus::Active, ..version("a") };
+    let second = VersionRecord { version: first.version.next(), ..first.clone() };
+    let third = VersionRecord {
+        version: second.version.next(),
+        state: BuildState::Failed,
+        status: VersionStatus::Inactive,
+        ..first.clone()
+    };
+    let image = ImageRecord { state: ImageState::UpdateFailed, last_version: third.version, ..image("a") };
+    let builds: Vec<_> = [&first, &second, &third].map(build).into();
+    let mut running = microvm();
+    let deleted = store
+        .write::<_, StoreError>(move |tx| {
+            tx.put_image(&image)?;
+            for (version, build) in [&first, &second, &third].into_iter().zip(&builds) {
+                tx.put_version(version)?;
+                tx.put_build(build)?;
+            }
+            tx.put_microvm(&running)?;
+            let in_use = versions::begin_delete(tx, image.clone(), first.clone(), 9);
+            assert!(matches!(
+                in_use,
+                Err(versions::DeleteError::Refused(lifecycle::image::ImageRefused::VersionHasMicrovms))
+            ));
+            running.life.apply(&Event::TerminateRequested, 6).unwrap();
+            running.life.apply(&Event::Released, 7).unwrap();
+            tx.put_microvm(&running)?;
+
+            for deleted in [&second, &third] {
+                let image = tx.image(&arn("a"))?.unwrap();
+                assert!(versions::begin_delete(tx, image, deleted.clone(), 9).unwrap());
+                let (image, leaving) = (tx.image(&arn("a"))?.unwrap(), tx.deleting_versions()?);
+                assert_eq!((image.state, leaving.len()), (ImageState::Updating, 1));
+                assert!(!versions::begin_delete(tx, image, leaving[0].clone(), 10).unwrap());
+                assert_eq!(tx.latest_runnable_version(&arn("a"))?.unwrap().version, first.version);
+                versions::finish_delete(tx, &arn("a"), deleted.version, 11)?;
+                // A second time, as after a crash.
+                versions::finish_delete(tx, &arn("a"), deleted.version, 12)?;
+                assert!(tx.builds(&arn("a"), deleted.version)?.is_empty());
+            }
+            assert_eq!(tx.latest_failed_version(&arn("a"))?, None);
+            assert_eq!(tx.builds(&arn("a"), first.version)?.len(), 1);
+            let image = tx.image(&arn("a"))?.unwrap();
+            assert_eq!((image.updated_at, image.last_version), (11, third.version));
+            let only = versions::begin_delete(tx, image.clone(), first.clone(), 13);
+            assert!(matches!(
+                only,
+                Err(versions::DeleteError::Refused(lifecycle::image::ImageRefused::OnlyVersion))
+            ));
+            assert!(tx.deleting_versions()?.is_empty());
+            Ok(image)
+        })
+        .await
+        .unwrap();
+    assert_eq!(deleted.state, ImageState::Updated);
+}

@@ -145,22 +145,42 @@ impl<'a> Tx<'a> {
         self.one("version", SQL, [image.to_string()])
     }
 
+    /// Every version that is being deleted while its image stays, for the look around after a restart.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn deleting_versions(&self) -> Result<Vec<VersionRecord>> {
+        const SQL: &str = "SELECT doc FROM versions WHERE deleting = 1 ORDER BY image, version";
+        self.many("version", SQL, [])
+    }
+
     /// Writes a version.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn put_version(&self, version: &VersionRecord) -> Result<()> {
         self.run(
-            "INSERT OR REPLACE INTO versions (image, version, runnable, failed, doc) \
-             VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT OR REPLACE INTO versions (image, version, runnable, failed, deleting, doc) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![
                 version.image.to_string(),
                 version.version.major(),
                 version.is_runnable(),
                 version.state == BuildState::Failed,
+                version.state == BuildState::Deleting,
                 doc("version", version)?
             ],
         )
+    }
+
+    /// Removes a version with its builds. Its number is not given again.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn delete_version(&self, image: &ImageArn, version: ImageVersion) -> Result<()> {
+        let image = image.to_string();
+        self.run("DELETE FROM builds WHERE image = ?1 AND version = ?2", params![image, version.major()])?;
+        self.run("DELETE FROM versions WHERE image = ?1 AND version = ?2", params![image, version.major()])
     }
 
     /// One build.
@@ -270,6 +290,16 @@ impl<'a> Tx<'a> {
     pub fn live_microvms_of(&self, image: &ImageArn) -> Result<usize> {
         const SQL: &str = "SELECT count(*) FROM microvms WHERE image = ?1 AND terminated_at IS NULL";
         self.count(SQL, [image.to_string()])
+    }
+
+    /// How many MicroVMs of one version of an image are not terminated.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn live_microvms_of_version(&self, image: &ImageArn, version: ImageVersion) -> Result<usize> {
+        const SQL: &str =
+            "SELECT count(*) FROM microvms WHERE image = ?1 AND version = ?2 AND terminated_at IS NULL";
+        self.count(SQL, params![image.to_string(), version.major()])
     }
 
     /// How many MicroVMs of `account` are not terminated.
