@@ -1,4 +1,4 @@
-//! Access keys: made at random, in the shape that AWS's tools expect.
+//! Access keys and the ids of their owners: made at random, in the shape that AWS's tools expect.
 
 use std::fmt;
 
@@ -6,7 +6,12 @@ use std::fmt;
 pub const ID_CHARS: usize = 20;
 /// Characters of a secret access key.
 pub const SECRET_CHARS: usize = 40;
-const PREFIX: &str = "AKIA";
+/// How the id of a long-lived access key begins.
+pub const LONG_LIVED: &str = "AKIA";
+/// How the id of a temporary access key begins.
+pub const TEMPORARY: &str = "ASIA";
+/// Characters of the unique id of a user, a role or a policy, its prefix included.
+const UNIQUE_ID_CHARS: usize = 21;
 /// 32 letters, so that 5 random bits choose one without bias.
 const ID_ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 /// 64 letters, for 6 bits.
@@ -34,10 +39,35 @@ impl AccessKey {
     /// # Errors
     /// If the system has no source of random numbers.
     pub fn generate() -> Result<Self, GenerateError> {
-        let mut id = PREFIX.to_owned();
-        id.push_str(&pick(ID_ALPHABET, ID_CHARS - PREFIX.len())?);
-        Ok(Self { id, secret: pick(SECRET_ALPHABET, SECRET_CHARS)? })
+        Ok(Self { id: id(LONG_LIVED, ID_CHARS)?, secret: pick(SECRET_ALPHABET, SECRET_CHARS)? })
     }
+}
+
+/// The id of a new temporary access key.
+///
+/// # Errors
+/// If the system has no source of random numbers.
+pub fn temporary_id() -> Result<String, GenerateError> {
+    id(TEMPORARY, ID_CHARS)
+}
+
+/// A new unique id; its prefix tells of what: `AIDA` a user, `AROA` a role, `ANPA` a policy.
+///
+/// # Errors
+/// If the system has no source of random numbers.
+pub fn unique_id(prefix: &str) -> Result<String, GenerateError> {
+    id(prefix, UNIQUE_ID_CHARS)
+}
+
+/// Whether `text` has the shape of an access key id that begins with `prefix`.
+#[must_use]
+pub fn is_id(text: &str, prefix: &str) -> bool {
+    text.len() == ID_CHARS
+        && text.strip_prefix(prefix).is_some_and(|rest| rest.bytes().all(|byte| ID_ALPHABET.contains(&byte)))
+}
+
+fn id(prefix: &str, chars: usize) -> Result<String, GenerateError> {
+    Ok(prefix.to_owned() + &pick(ID_ALPHABET, chars.saturating_sub(prefix.len()))?)
 }
 
 impl fmt::Debug for AccessKey {
@@ -63,5 +93,17 @@ mod tests {
         assert_eq!((key.id.len(), key.secret.len(), &key.id[..4]), (20, 40, "AKIA"));
         assert_ne!(key, AccessKey::generate().unwrap());
         assert!(!format!("{key:?}").contains(&key.secret));
+    }
+
+    #[test]
+    fn ids_begin_with_what_they_are_of() {
+        let key = AccessKey::generate().unwrap();
+        let temporary = temporary_id().unwrap();
+        assert!(is_id(&key.id, LONG_LIVED) && is_id(&temporary, TEMPORARY));
+        for bad in [&temporary, "", "AKIA", "AKIA\u{e9}AAAAAAAAAAAAAA", "AKIAAAAAAAAAAAAAAAA0"] {
+            assert!(!is_id(bad, LONG_LIVED), "{bad}");
+        }
+        let role = unique_id("AROA").unwrap();
+        assert_eq!((role.len(), &role[..4]), (21, "AROA"));
     }
 }

@@ -1,5 +1,7 @@
-//! Who may do what: endpoint tokens, SigV4 verification and access keys. No I/O but the system's random source.
+//! Who may do what: endpoint tokens, SigV4 verification, access keys and temporary sessions. No I/O but the system's
+//! random source.
 
 pub mod keys;
+pub mod session;
 pub mod sigv4;
 pub mod token;
