@@ -204,3 +204,55 @@ fn variable(inner: &str) -> Result<Piece, String> {
     }
     Ok(Piece::Variable { key: key.to_lowercase(), default })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SYNTAX: Syntax = Syntax { wildcards: true, variables: false };
+
+    /// What `*` and `?` mean, as one would write it down.
+    fn naive(pattern: &[char], value: &[char]) -> bool {
+        match (pattern.split_first(), value.split_first()) {
+            (None, None) => true,
+            (Some(('*', after)), None) => naive(after, value),
+            (Some(('*', after)), Some((_, rest))) => naive(after, value) || naive(pattern, rest),
+            (Some(('?', after)), Some((_, rest))) => naive(after, rest),
+            (Some((wanted, after)), Some((found, rest))) => wanted == found && naive(after, rest),
+            (None, Some(_)) | (Some(_), None) => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn matching_agrees_with_its_definition(pattern in "[ab?*]{0,10}", value in "[abä]{0,10}") {
+            let chars = |text: &str| text.chars().collect::<Vec<_>>();
+            let found = Pattern::parse(&pattern, SYNTAX).unwrap().matches(&value, &Context::new(), Case::Kept);
+            prop_assert_eq!(found, Some(naive(&chars(&pattern), &chars(&value))));
+        }
+
+        #[test]
+        fn text_without_wildcards_matches_itself_alone(text in "[^*?]{0,20}", other in ".{0,20}") {
+            let pattern = Pattern::parse(&text, SYNTAX).unwrap();
+            prop_assert_eq!(pattern.matches(&text, &Context::new(), Case::Kept), Some(true));
+            prop_assert_eq!(pattern.matches(&other, &Context::new(), Case::Kept), Some(text == other));
+        }
+
+        #[test]
+        fn the_value_of_a_variable_matches_itself_alone(text in ".{0,20}", other in ".{0,20}") {
+            let pattern = Pattern::parse("${a:b}", Syntax { wildcards: true, variables: true }).unwrap();
+            let context = Context::new().with("a:b", text.as_str());
+            prop_assert_eq!(pattern.matches(&text, &context, Case::Kept), Some(true));
+            prop_assert_eq!(pattern.matches(&other, &context, Case::Kept), Some(text == other));
+        }
+    }
+
+    #[test]
+    fn many_stars_do_not_explode() {
+        // With exponential backtracking this test would outlive the sun.
+        let pattern = Pattern::parse(&("*a".repeat(500) + "b"), SYNTAX).unwrap();
+        assert_eq!(pattern.matches(&"a".repeat(5_000), &Context::new(), Case::Kept), Some(false));
+    }
+}
