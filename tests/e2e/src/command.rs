@@ -33,15 +33,21 @@ pub fn agent() -> PathBuf {
     std::env::var_os("REKINDLE_AGENT").map_or_else(built, PathBuf::from)
 }
 
-/// The AWS CLI that `scripts/clients` installs; installed by the first call.
-pub fn aws_cli() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
+/// Where the clients are that `scripts/clients` installs; installed by the first call.
+pub fn clients() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
         let assets = std::env::var_os("REKINDLE_ASSETS").unwrap_or_else(|| DEFAULT_ASSETS.into());
         let script = workspace().join("scripts/clients");
         must(Command::new(script).env("REKINDLE_ASSETS", &assets));
-        Path::new(&assets).join("clients/bin/aws")
+        Path::new(&assets).join("clients")
     })
+}
+
+/// The AWS CLI.
+#[must_use]
+pub fn aws_cli() -> PathBuf {
+    clients().join("bin/aws")
 }
 
 /// What a program did.

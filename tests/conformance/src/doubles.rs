@@ -1,0 +1,95 @@
+//! What stands in for virtual machines and for builds.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use control::Builds;
+use ids::{BuildId, ImageArn};
+use lifecycle::microvm::Event;
+use node::{Instance, Machines, now_ms};
+use proxy::{Activity, BoxedIo, Connector, Life};
+use store::{MicrovmRecord, SnapshotSizes, Store, StoreError, builds};
+
+/// Builds of artifacts of these names never end, or fail; all others succeed at once.
+const NEVER_ENDS: &str = "never-ends.zip";
+const FAILS: &str = "fails.zip";
+
+/// Machines that start, sleep and end without being there.
+#[derive(Debug)]
+pub struct Imagined;
+
+struct Nowhere;
+
+#[async_trait]
+impl Connector for Nowhere {
+    async fn connect(&self, _port: u16) -> std::io::Result<BoxedIo> {
+        Err(std::io::ErrorKind::ConnectionRefused.into())
+    }
+}
+
+struct Still(Arc<Life>);
+
+#[async_trait]
+impl Instance for Still {
+    fn life(&self) -> Arc<Life> {
+        Arc::clone(&self.0)
+    }
+    async fn ended(&mut self) -> Event {
+        std::future::pending().await
+    }
+    async fn suspend(self: Box<Self>, _: &MicrovmRecord) -> Result<(), String> {
+        Ok(())
+    }
+    async fn terminate(self: Box<Self>, _: &MicrovmRecord, _: bool) {}
+}
+
+fn started(microvm: &MicrovmRecord) -> Box<dyn Instance> {
+    Box::new(Still(Arc::new(Life::new(microvm.life.life, Arc::new(Nowhere), Arc::new(Activity::new())))))
+}
+
+#[async_trait]
+impl Machines for Imagined {
+    async fn launch(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
+        Ok(started(microvm))
+    }
+    async fn adopt(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
+        Ok(started(microvm))
+    }
+    async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
+        Ok(started(microvm))
+    }
+    async fn finish_suspend(&self, _: &MicrovmRecord) -> Result<(), String> {
+        Ok(())
+    }
+    async fn discard(&self, _: &MicrovmRecord) {}
+}
+
+/// Builds that end as the artifact's name says.
+#[derive(Debug)]
+pub struct Named(pub Store);
+
+impl Builds for Named {
+    fn start(&self, build: BuildId) {
+        let store = self.0.clone();
+        tokio::spawn(async move { carry_out(&store, build).await });
+    }
+
+    fn remove(&self, image: ImageArn) {
+        let store = self.0.clone();
+        tokio::spawn(async move {
+            store.write::<_, StoreError>(move |tx| tx.delete_image(&image)).await.unwrap();
+        });
+    }
+}
+
+async fn carry_out(store: &Store, id: BuildId) {
+    let begun = store.write::<_, StoreError>(move |tx| builds::begin(tx, id, now_ms())).await.unwrap();
+    let Some((_, version)) = begun else { return };
+    let outcome = match version.code_artifact.uri.rsplit('/').next() {
+        Some(NEVER_ENDS) => return,
+        Some(FAILS) => Err("The container image build failed.".to_owned()),
+        _ => Ok(SnapshotSizes { memory: Some(1), code_install: Some(2), disk: Some(3) }),
+    };
+    let finish = move |tx: &store::Tx<'_>| builds::finish(tx, id, outcome, None, now_ms());
+    store.write::<_, StoreError>(finish).await.unwrap();
+}
