@@ -4,10 +4,10 @@
 AGENT_TARGET := x86_64-unknown-linux-gnu
 AGENT_FLAGS := -C target-feature=+crt-static
 
-.PHONY: help setup build serve demo bench lint test
+.PHONY: help setup build serve demo bench lint test wire-types
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: ## prepare this machine: host packages, guest kernel, build tools, base images
 	scripts/setup
@@ -36,3 +36,7 @@ lint: ## formatting, clippy, and the licences of dependencies where cargo-deny i
 test: setup build ## every test, also those against a server with the real AWS CLI
 	scripts/clients >/dev/null
 	cargo test --workspace
+
+wire-types: ## generate the API's wire types again, from the models in the installed botocore
+	scripts/clients >/dev/null
+	cargo run -p rekindle-wire-types

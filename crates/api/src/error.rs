@@ -1,6 +1,9 @@
 //! What a refused or failed request answers (SPEC §2.3).
 
-use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::generated::operations::{CORE_ERRORS, MICROVMS_ERRORS};
+use crate::operation::Family;
 
 /// Which error it is: settles the status and `x-amzn-errortype`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,89 +36,135 @@ pub enum ErrorKind {
     IncompleteSignature,
     /// The request is not signed.
     MissingAuthenticationToken,
+    /// The session's credentials have run out.
+    ExpiredToken,
     /// The body is longer than any request may be.
     RequestEntityTooLarge,
+}
+
+/// An error as a service's model has it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ErrorModel {
+    /// Its name, which `x-amzn-errortype` tells.
+    pub name: &'static str,
+    /// HTTP status.
+    pub status: u16,
+    /// Whether the client is to blame.
+    pub sender: bool,
+    /// Members of its body.
+    pub members: &'static [&'static str],
+    /// Whether it says in `Retry-After` when to come again.
+    pub retry_after: bool,
 }
 
 impl ErrorKind {
     /// The HTTP status.
     #[must_use]
-    pub fn status(self) -> u16 {
-        match self {
-            Self::Validation | Self::Serialization | Self::IncompleteSignature => 400,
-            Self::ServiceQuotaExceeded => 402,
-            Self::AccessDenied
-            | Self::UnrecognizedClient
-            | Self::InvalidSignature
-            | Self::MissingAuthenticationToken => 403,
-            Self::ResourceNotFound | Self::UnknownOperation => 404,
-            Self::Conflict => 409,
-            Self::RequestEntityTooLarge => 413,
-            Self::Throttling => 429,
-            Self::InternalServer | Self::InsufficientCapacity => 500,
-        }
+    pub fn status(self, family: Family) -> u16 {
+        self.model(family).map_or_else(|| self.unmodelled_status(), |model| model.status)
     }
 
     /// The text of `x-amzn-errortype`.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn name(self, family: Family) -> &'static str {
+        match (self, family) {
+            (Self::Validation, Family::Core) => "InvalidParameterValueException",
+            (Self::Conflict, Family::Core) => "ResourceConflictException",
+            (Self::ServiceQuotaExceeded, Family::Core) => "NetworkConnectorLimitExceededException",
+            (Self::Throttling, Family::Core) => "TooManyRequestsException",
+            (Self::InternalServer, Family::Core) => "ServiceException",
+            (Self::Validation, _) => "ValidationException",
+            (Self::Conflict, _) => "ConflictException",
+            (Self::ServiceQuotaExceeded, _) => "ServiceQuotaExceededException",
+            (Self::Throttling, _) => "ThrottlingException",
+            (Self::InternalServer, _) => "InternalServerException",
+            (Self::AccessDenied, _) => "AccessDeniedException",
+            (Self::ResourceNotFound, _) => "ResourceNotFoundException",
+            (Self::InsufficientCapacity, _) => "InsufficientCapacityException",
+            (Self::Serialization, _) => "SerializationException",
+            (Self::UnknownOperation, _) => "UnknownOperationException",
+            (Self::UnrecognizedClient, _) => "UnrecognizedClientException",
+            (Self::InvalidSignature, _) => "InvalidSignatureException",
+            (Self::IncompleteSignature, _) => "IncompleteSignatureException",
+            (Self::MissingAuthenticationToken, _) => "MissingAuthenticationTokenException",
+            (Self::ExpiredToken, _) => "ExpiredTokenException",
+            (Self::RequestEntityTooLarge, _) => "RequestEntityTooLargeException",
+        }
+    }
+
+    /// What the family's model says of it; of an error that only the other family models, what that one says.
+    #[must_use]
+    pub fn model(self, family: Family) -> Option<&'static ErrorModel> {
+        let name = self.name(family);
+        let find = |errors: &'static [ErrorModel]| errors.iter().find(|model| model.name == name);
+        match family {
+            Family::Microvms => find(&MICROVMS_ERRORS),
+            Family::Core => find(&CORE_ERRORS).or_else(|| find(&MICROVMS_ERRORS)),
+        }
+    }
+
+    /// Errors of signatures and of HTTP are in no model.
+    fn unmodelled_status(self) -> u16 {
         match self {
-            Self::AccessDenied => "AccessDeniedException",
-            Self::Conflict => "ConflictException",
-            Self::ResourceNotFound => "ResourceNotFoundException",
-            Self::Validation => "ValidationException",
-            Self::ServiceQuotaExceeded => "ServiceQuotaExceededException",
-            Self::Throttling => "ThrottlingException",
-            Self::InternalServer => "InternalServerException",
-            Self::InsufficientCapacity => "InsufficientCapacityException",
-            Self::Serialization => "SerializationException",
-            Self::UnknownOperation => "UnknownOperationException",
-            Self::UnrecognizedClient => "UnrecognizedClientException",
-            Self::InvalidSignature => "InvalidSignatureException",
-            Self::IncompleteSignature => "IncompleteSignatureException",
-            Self::MissingAuthenticationToken => "MissingAuthenticationTokenException",
-            Self::RequestEntityTooLarge => "RequestEntityTooLargeException",
+            Self::UnrecognizedClient
+            | Self::InvalidSignature
+            | Self::MissingAuthenticationToken
+            | Self::ExpiredToken => 403,
+            Self::UnknownOperation => 404,
+            Self::RequestEntityTooLarge => 413,
+            _ => 400,
         }
     }
 }
 
 /// Members of an error beyond its message.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Details {
     /// The resource concerned.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_id: Option<String>,
     /// Its kind, for example `MicrovmImage`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_type: Option<String>,
     /// Whose quota was exceeded.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub service_code: Option<String>,
     /// Which quota was exceeded.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub quota_code: Option<String>,
 }
 
-/// An error answer. Serialises as its JSON body.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
-#[serde(rename_all = "camelCase")]
-#[error("{}: {message}", kind.name())]
+/// An error answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {message}", kind.name(Family::Microvms))]
 pub struct Error {
     /// Which error.
-    #[serde(skip)]
     pub kind: ErrorKind,
     /// What was attempted and what to do.
     pub message: String,
     /// The members that only some errors have.
-    #[serde(flatten)]
     pub details: Box<Details>,
     /// Sent as `Retry-After`.
-    #[serde(skip)]
     pub retry_after_seconds: Option<u32>,
 }
 
 impl Error {
+    /// The JSON body: the members that the model gives this error, as far as they are known.
+    #[must_use]
+    pub fn body(&self, family: Family) -> Value {
+        let model = self.kind.model(family);
+        let members = model.map_or(&["message"][..], |model| model.members);
+        let known = |member: &&str| match *member {
+            "message" | "Message" => Some(self.message.clone()),
+            "Type" => {
+                Some(if model.is_some_and(|model| model.sender) { "User" } else { "Service" }.to_owned())
+            }
+            "resourceId" => self.details.resource_id.clone(),
+            "resourceType" => self.details.resource_type.clone(),
+            "serviceCode" => self.details.service_code.clone(),
+            "quotaCode" => self.details.quota_code.clone(),
+            _ => None,
+        };
+        let given = members.iter().filter_map(|member| Some(((*member).to_owned(), known(member)?.into())));
+        Value::Object(given.collect::<Map<_, _>>())
+    }
+
     /// An error without any field but its message.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
@@ -208,16 +257,6 @@ impl Error {
         Self::not_found("MicrovmImageBuild", build, message)
     }
 
-    /// The resource is another account's.
-    #[must_use]
-    pub fn access_denied(account: &str, operation: &str, resource: &str) -> Self {
-        let message = format!(
-            "User: arn:aws:iam::{account}:root is not authorized to perform: lambda:{operation} on resource: \
-             {resource} because no identity-based policy allows the lambda:{operation} action"
-        );
-        Self::new(ErrorKind::AccessDenied, message)
-    }
-
     /// A key of the client's was named, which would have to encrypt what we store.
     #[must_use]
     pub fn no_kms() -> Self {
@@ -246,7 +285,7 @@ mod tests {
 
     #[test]
     fn bodies_hold_only_what_is_known() {
-        let json = |error: &Error| serde_json::to_value(error).unwrap();
+        let json = |error: &Error| error.body(Family::Microvms);
         assert_eq!(json(&Error::validation("no")), serde_json::json!({"message": "no"}));
         assert_eq!(
             json(&Error::unknown_microvm("microvm-1")),
@@ -256,5 +295,41 @@ mod tests {
                 "resourceId": "microvm-1",
             })
         );
+    }
+
+    #[test]
+    fn each_family_has_its_own_names_and_members() {
+        let core = |error: &Error| {
+            (error.kind.name(Family::Core), error.kind.status(Family::Core), error.body(Family::Core))
+        };
+        let user = serde_json::json!({"Type": "User", "message": "no"});
+        assert_eq!(core(&Error::validation("no")), ("InvalidParameterValueException", 400, user));
+        let service = serde_json::json!({"Type": "Service", "Message": "no"});
+        assert_eq!(core(&Error::internal("no")), ("ServiceException", 500, service));
+        let microvms = ErrorKind::ServiceQuotaExceeded.status(Family::Microvms);
+        assert_eq!((microvms, ErrorKind::ServiceQuotaExceeded.status(Family::Core)), (402, 400));
+        assert_eq!(ErrorKind::AccessDenied.status(Family::Core), 403);
+    }
+
+    #[test]
+    fn every_error_of_the_models_is_one_that_can_be_answered() {
+        use ErrorKind::*;
+        let kinds = [
+            AccessDenied,
+            Conflict,
+            ResourceNotFound,
+            Validation,
+            ServiceQuotaExceeded,
+            Throttling,
+            InternalServer,
+            InsufficientCapacity,
+        ];
+        for (family, errors) in [(Family::Microvms, &MICROVMS_ERRORS[..]), (Family::Core, &CORE_ERRORS[..])] {
+            for model in errors {
+                let answered = |family| kinds.iter().any(|kind| kind.name(family) == model.name);
+                // Operations on tags answer in the manners of either.
+                assert!(answered(family) || answered(Family::Core), "{}", model.name);
+            }
+        }
     }
 }

@@ -1,37 +1,41 @@
-//! The lambda-microvms API as clients see it: wire types, errors, validation rules and messages (SPEC §2). No I/O.
+//! The APIs of lambda-microvms and of lambda-core's network connectors as clients see them: wire types, errors,
+//! validation rules and messages (SPEC §2). No I/O.
 //!
-//! A request is read with [`decode::decode`] and checked with [`Request::validate`]; both fail with the [`Error`]
-//! that AWS would answer.
+//! What the service models say is generated (`generated`, by `make wire-types`); what they do not say stands in
+//! [`rules`]. A request is read with [`decode::decode`], which fails with the [`Error`] that AWS would answer.
 
 pub mod common;
 pub mod connector;
 pub mod decode;
 pub mod error;
-pub mod image;
-pub mod microvm;
+mod generated;
+pub mod identifiers;
+pub mod operation;
+pub mod rules;
+pub mod shape;
 pub mod size;
 pub mod timestamp;
-pub mod validate;
 
-pub use common::*;
-pub use connector::ManagedConnector;
+pub use common::{Empty, Sensitive, Tags};
+pub use connector::{Connector, ConnectorArn, ManagedConnector};
 pub use error::{Error, ErrorKind};
-pub use image::*;
-pub use microvm::*;
+pub use generated::microvms::*;
+pub use generated::operations::{OPERATIONS, Operation};
+pub use operation::Family;
+pub use rules::Rules;
 pub use size::SizeClass;
-pub use timestamp::Timestamp;
+pub use timestamp::{IsoTimestamp, Timestamp};
+
+/// The wire types of lambda-core's network connectors.
+pub mod connectors {
+    pub use crate::generated::connectors::*;
+}
 
 /// What every operation's input offers: its place in the API and its own rules.
-pub trait Request: serde::de::DeserializeOwned {
-    /// What a success answers.
+pub trait Request: Rules + serde::Serialize + serde::de::DeserializeOwned {
+    /// What a success answers; `()` where that is no body at all.
     type Response: serde::Serialize;
 
-    /// The operation's name, for example `RunMicrovm`.
-    const OPERATION: &'static str;
-
-    /// The status of a success.
-    const STATUS: u16 = 200;
-
-    /// Checks every rule that needs no stored state, in the order in which AWS reports them.
-    fn validate(&self) -> Result<(), Error>;
+    /// Which operation it asks for.
+    const OPERATION: Operation;
 }

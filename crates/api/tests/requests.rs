@@ -5,13 +5,14 @@
 
 use proptest::prelude::*;
 
-use rekindle_api as api;
 use rekindle_api::decode::decode;
 use rekindle_api::{
-    CreateMicrovmAuthTokenRequest, CreateMicrovmImageRequest, Error, ErrorKind, RunMicrovmRequest,
+    CreateMicrovmAuthTokenRequest, CreateMicrovmImageRequest, Error, ErrorKind, Family, RunMicrovmRequest,
 };
 use serde_json::{Value, json};
 
+/// Longest `runHookPayload`, in characters.
+const MAX_RUN_HOOK_PAYLOAD: usize = 4096;
 const IMAGE: &str = "arn:aws:lambda:us-east-1:123456789012:microvm-image:my-app";
 
 fn image(change: impl FnOnce(&mut Value)) -> Result<CreateMicrovmImageRequest, Error> {
@@ -23,13 +24,13 @@ fn image(change: impl FnOnce(&mut Value)) -> Result<CreateMicrovmImageRequest, E
         "logging": {"disabled": {}},
     });
     change(&mut body);
-    decode(body.to_string().as_bytes(), &[])
+    decode(body.to_string().as_bytes(), &[], &[])
 }
 
 fn run(change: impl FnOnce(&mut Value)) -> Result<RunMicrovmRequest, Error> {
     let mut body = json!({"imageIdentifier": IMAGE});
     change(&mut body);
-    decode(body.to_string().as_bytes(), &[])
+    decode(body.to_string().as_bytes(), &[], &[])
 }
 
 fn message<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
@@ -82,14 +83,14 @@ fn broken_images_get_the_messages_of_aws() {
     );
     assert_eq!(
         message(image(|body| body["additionalOsCapabilities"] = json!(["SOME"]))),
-        "1 validation error detected: Value 'SOME' failed to satisfy constraint: \
+        "1 validation error detected: Value at 'additionalOsCapabilities.1.member' failed to satisfy constraint: \
          Member must satisfy enum value set: [ALL]"
     );
 }
 
 #[test]
 fn run_reports_in_the_order_of_aws() {
-    let long = "x".repeat(api::MAX_RUN_HOOK_PAYLOAD + 1);
+    let long = "x".repeat(MAX_RUN_HOOK_PAYLOAD + 1);
     assert_eq!(
         message(run(|body| {
             body["runHookPayload"] = json!(long);
@@ -102,7 +103,7 @@ fn run_reports_in_the_order_of_aws() {
         message(run(|body| body["imageIdentifier"] = json!("my-app"))),
         "Malformed ARN - doesn't start with 'arn:'"
     );
-    assert!(run(|body| body["runHookPayload"] = json!("x".repeat(api::MAX_RUN_HOOK_PAYLOAD))).is_ok());
+    assert!(run(|body| body["runHookPayload"] = json!("x".repeat(MAX_RUN_HOOK_PAYLOAD))).is_ok());
     assert_eq!(
         message(run(|body| body["ingressNetworkConnectors"] = json!(["x"]))),
         "Malformed network connector ARN"
@@ -113,8 +114,8 @@ fn run_reports_in_the_order_of_aws() {
 fn tokens_have_ports_and_a_life() {
     let token = |minutes: i64, ports: Value| {
         let body = json!({"expirationInMinutes": minutes, "allowedPorts": ports}).to_string();
-        let path = [("microvmIdentifier".to_owned(), "microvm-x".to_owned())];
-        decode::<CreateMicrovmAuthTokenRequest>(body.as_bytes(), &path)
+        let path = [("microvmIdentifier", "microvm-x".to_owned())];
+        decode::<CreateMicrovmAuthTokenRequest>(body.as_bytes(), &path, &[])
     };
     let all = json!([{"port": 1}, {"range": {"startPort": 1, "endPort": 2}}, {"allPorts": {}}]);
     assert_eq!(token(60, all.clone()).unwrap().allowed_ports.len(), 3);
@@ -126,8 +127,8 @@ fn tokens_have_ports_and_a_life() {
 proptest! {
     #[test]
     fn no_bytes_panic_and_every_error_is_a_400(body in prop::collection::vec(any::<u8>(), 0..200)) {
-        let error = decode::<RunMicrovmRequest>(&body, &[]).unwrap_err();
-        prop_assert_eq!(error.kind.status(), 400);
+        let error = decode::<RunMicrovmRequest>(&body, &[], &[]).unwrap_err();
+        prop_assert_eq!(error.kind.status(Family::Microvms), 400);
     }
 
     #[test]
@@ -149,7 +150,7 @@ proptest! {
             body["runHookPayload"] = json!(payload);
         })
         .unwrap();
-        let again = decode::<RunMicrovmRequest>(&serde_json::to_vec(&request).unwrap(), &[]).unwrap();
+        let again = decode::<RunMicrovmRequest>(&serde_json::to_vec(&request).unwrap(), &[], &[]).unwrap();
         prop_assert_eq!(request, again);
     }
 }

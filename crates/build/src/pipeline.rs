@@ -54,7 +54,7 @@ async fn compile(
     version: &VersionRecord,
     dir: &Path,
 ) -> Result<container::Container, BuildError> {
-    let uri = api::CodeArtifact { uri: Some(version.code_artifact.uri.clone()) };
+    let uri = api::CodeArtifact::Uri(version.code_artifact.uri.clone());
     // The client was told so when it asked for the build.
     let (bucket, key) = uri.location().map_err(|error| BuildError::Container(error.message))?;
     let log = workshop.logs.build(build.id);

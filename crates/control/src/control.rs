@@ -1,4 +1,4 @@
-//! One request's way: to the fallback, or authenticate, route, decode, call, render.
+//! One request's way: to the fallback, or authenticate, route, call, render.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -6,18 +6,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use api::decode::decode;
-use api::{Error, ErrorKind, Request as ApiRequest};
+use api::{Error, Family};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::Service as HyperService;
-use ids::AccountId;
 
 use crate::body::{self, Body, BodyError};
-use crate::route::{self, Operation, Route};
-use crate::{Keys, Service, authenticate, respond};
+use crate::service::Call;
+use crate::{Keys, Service, authenticate, respond, route};
 
 type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 type Fallback = Arc<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
@@ -58,7 +56,10 @@ impl Control {
             Box::pin(async move {
                 match answer.await {
                     Ok(response) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
-                    Err(error) => respond::error(&Error::internal(format!("Serving the request: {error:?}"))),
+                    Err(error) => respond::error(
+                        &Error::internal(format!("Serving the request: {error:?}")),
+                        Family::Microvms,
+                    ),
                 }
             })
         }));
@@ -80,61 +81,22 @@ impl Control {
         B::Error: Into<BodyError>,
     {
         let (parts, body) = request.into_parts();
+        let mut family = Family::Microvms;
         let outcome = async {
             let body = body::read(body).await?;
             let account = authenticate::authenticate(&parts, &body, self.keys.as_ref())?;
-            let found = route::route(&parts.method, parts.uri.path(), parts.uri.query());
-            let route = found.ok_or_else(|| unknown(&parts))?;
-            self.dispatch(route, &body, account).await
+            let route = route::route(parts.method.as_str(), parts.uri.path(), parts.uri.query())?;
+            let model = route.operation.model();
+            family = model.family;
+            let answer = self.service.answer(Call { account, route, body }).await?;
+            Ok(respond::success(model.status, answer))
         };
-        outcome.await.unwrap_or_else(|error: Error| {
+        let outcome: Result<_, Error> = outcome.await;
+        outcome.unwrap_or_else(|error| {
             tracing::debug!(method = %parts.method, path = parts.uri.path(), %error, "request refused");
-            respond::error(&error)
+            respond::error(&error, family)
         })
     }
-
-    async fn dispatch(&self, route: Route, body: &[u8], account: AccountId) -> Result<Response<Body>, Error> {
-        macro_rules! operations {
-            ($($operation:ident => $function:ident),+ $(,)?) => {
-                match route.operation {
-                    $(Operation::$operation => {
-                        let request = decode(body, &route.parameters)?;
-                        let status = status_of(&request);
-                        let answer = self.service.$function(account, request).await?;
-                        Ok(respond::success(status, &answer))
-                    })+
-                }
-            };
-        }
-        operations! {
-            CreateMicrovmImage => create_microvm_image,
-            UpdateMicrovmImage => update_microvm_image,
-            GetMicrovmImage => get_microvm_image,
-            ListMicrovmImages => list_microvm_images,
-            DeleteMicrovmImage => delete_microvm_image,
-            GetMicrovmImageVersion => get_microvm_image_version,
-            ListMicrovmImageVersions => list_microvm_image_versions,
-            GetMicrovmImageBuild => get_microvm_image_build,
-            ListMicrovmImageBuilds => list_microvm_image_builds,
-            ListManagedMicrovmImages => list_managed_microvm_images,
-            RunMicrovm => run_microvm,
-            GetMicrovm => get_microvm,
-            ListMicrovms => list_microvms,
-            SuspendMicrovm => suspend_microvm,
-            ResumeMicrovm => resume_microvm,
-            TerminateMicrovm => terminate_microvm,
-            CreateMicrovmAuthToken => create_microvm_auth_token,
-        }
-    }
-}
-
-fn status_of<R: ApiRequest>(_: &R) -> u16 {
-    R::STATUS
-}
-
-fn unknown(parts: &http::request::Parts) -> Error {
-    let message = format!("No operation answers {} {}", parts.method, parts.uri.path());
-    Error::new(ErrorKind::UnknownOperation, message)
 }
 
 impl HyperService<Request<Incoming>> for Control {

@@ -1,4 +1,4 @@
-//! The operations themselves: what [`Service`] promises, over the records, the node and the builds.
+//! The operations themselves, over the records, the node and the builds.
 //!
 //! Every change is one transaction: the name's uniqueness, the client token and the records stand or fall
 //! together. Only what is on the disk is acted upon and answered, so that a crash in between loses nothing:
@@ -24,12 +24,14 @@ mod versions;
 use std::future::Future;
 use std::sync::Arc;
 
+use api::decode::decode;
 use api::*;
 use async_trait::async_trait;
 use ids::{AccountId, BuildId, ImageArn};
 use store::Store;
 
 use crate::Service;
+use crate::service::Call;
 use failure::Failure;
 use pages::Listing;
 
@@ -120,11 +122,16 @@ impl Operations {
 }
 
 /// Whether an image is the caller's.
-fn check_owner(account: &AccountId, image: &ImageArn, operation: &str) -> Result<(), Error> {
+fn check_owner(account: &AccountId, image: &ImageArn, operation: Operation) -> Result<(), Error> {
     if image.account == *account {
         return Ok(());
     }
-    Err(Error::access_denied(&account.to_string(), operation, &image.to_string()))
+    let message = format!(
+        "User: arn:aws:iam::{account}:root is not authorized to perform: lambda:{0} on resource: {image} \
+         because no resource-based policy allows the lambda:{0} action",
+        operation.name()
+    );
+    Err(Error::new(ErrorKind::AccessDenied, message))
 }
 
 /// Runs `work` to its end even where the client hangs up: a record without the work that follows from it
@@ -139,35 +146,38 @@ async fn uninterrupted<T: Send + 'static>(
 }
 
 macro_rules! service {
-    ($($function:ident($request:ty) => $carried_out:ident;)+) => {
+    ($($operation:ident => $carried_out:ident,)+) => {
         #[async_trait]
         impl Service for Operations {
-            $(async fn $function(
-                &self,
-                account: AccountId,
-                request: $request,
-            ) -> Result<<$request as Request>::Response, Error> {
-                Ok(self.$carried_out(account, request).await?)
-            })+
+            async fn answer(&self, call: Call) -> Result<Vec<u8>, Error> {
+                let Call { account, route, body } = call;
+                match route.operation {
+                    $(Operation::$operation => {
+                        let request = decode(&body, &route.path, &route.query)?;
+                        render::json(route.operation, &self.$carried_out(account, request).await?)
+                    })+
+                    other => Err(Error::new(ErrorKind::UnknownOperation, other.name())),
+                }
+            }
         }
     };
 }
 service! {
-    create_microvm_image(CreateMicrovmImageRequest) => create_image;
-    update_microvm_image(UpdateMicrovmImageRequest) => update_image;
-    get_microvm_image(GetMicrovmImageRequest) => get_image;
-    list_microvm_images(ListMicrovmImagesRequest) => list_images;
-    delete_microvm_image(DeleteMicrovmImageRequest) => delete_image;
-    get_microvm_image_version(GetMicrovmImageVersionRequest) => get_version;
-    list_microvm_image_versions(ListMicrovmImageVersionsRequest) => list_versions;
-    get_microvm_image_build(GetMicrovmImageBuildRequest) => get_build;
-    list_microvm_image_builds(ListMicrovmImageBuildsRequest) => list_builds;
-    list_managed_microvm_images(ListManagedMicrovmImagesRequest) => list_managed_images;
-    run_microvm(RunMicrovmRequest) => run;
-    get_microvm(GetMicrovmRequest) => get;
-    list_microvms(ListMicrovmsRequest) => list;
-    suspend_microvm(SuspendMicrovmRequest) => suspend;
-    resume_microvm(ResumeMicrovmRequest) => resume;
-    terminate_microvm(TerminateMicrovmRequest) => terminate;
-    create_microvm_auth_token(CreateMicrovmAuthTokenRequest) => create_auth_token;
+    CreateMicrovmImage => create_image,
+    UpdateMicrovmImage => update_image,
+    GetMicrovmImage => get_image,
+    ListMicrovmImages => list_images,
+    DeleteMicrovmImage => delete_image,
+    GetMicrovmImageVersion => get_version,
+    ListMicrovmImageVersions => list_versions,
+    GetMicrovmImageBuild => get_build,
+    ListMicrovmImageBuilds => list_builds,
+    ListManagedMicrovmImages => list_managed_images,
+    RunMicrovm => run,
+    GetMicrovm => get,
+    ListMicrovms => list,
+    SuspendMicrovm => suspend,
+    ResumeMicrovm => resume,
+    TerminateMicrovm => terminate,
+    CreateMicrovmAuthToken => create_auth_token,
 }

@@ -1,8 +1,11 @@
-//! What the HTTP side calls: one function per operation, implemented by whoever owns the state.
+//! What the HTTP side calls, implemented by whoever owns the state.
 
-use api::*;
+use api::Error;
 use async_trait::async_trait;
+use bytes::Bytes;
 use ids::AccountId;
+
+use crate::route::Route;
 
 /// Access keys.
 pub trait Keys: Send + Sync + 'static {
@@ -10,37 +13,20 @@ pub trait Keys: Send + Sync + 'static {
     fn secret(&self, access_key_id: &str) -> Option<(AccountId, String)>;
 }
 
-macro_rules! service {
-    ($($function:ident($request:ty);)+) => {
-        /// The operations. Requests are validated already; `account` has been authenticated.
-        #[async_trait]
-        #[allow(missing_docs)] // Each is the operation of its name.
-        pub trait Service: Send + Sync + 'static {
-            $(async fn $function(
-                &self,
-                account: AccountId,
-                request: $request,
-            ) -> Result<<$request as Request>::Response, Error>;)+
-        }
-    };
+/// One call of an operation, by somebody who has been authenticated.
+#[derive(Debug)]
+pub struct Call {
+    /// Who calls.
+    pub account: AccountId,
+    /// Which operation, with its parameters.
+    pub route: Route,
+    /// The body, unread.
+    pub body: Bytes,
 }
 
-service! {
-    create_microvm_image(CreateMicrovmImageRequest);
-    update_microvm_image(UpdateMicrovmImageRequest);
-    get_microvm_image(GetMicrovmImageRequest);
-    list_microvm_images(ListMicrovmImagesRequest);
-    delete_microvm_image(DeleteMicrovmImageRequest);
-    get_microvm_image_version(GetMicrovmImageVersionRequest);
-    list_microvm_image_versions(ListMicrovmImageVersionsRequest);
-    get_microvm_image_build(GetMicrovmImageBuildRequest);
-    list_microvm_image_builds(ListMicrovmImageBuildsRequest);
-    list_managed_microvm_images(ListManagedMicrovmImagesRequest);
-    run_microvm(RunMicrovmRequest);
-    get_microvm(GetMicrovmRequest);
-    list_microvms(ListMicrovmsRequest);
-    suspend_microvm(SuspendMicrovmRequest);
-    resume_microvm(ResumeMicrovmRequest);
-    terminate_microvm(TerminateMicrovmRequest);
-    create_microvm_auth_token(CreateMicrovmAuthTokenRequest);
+/// The operations.
+#[async_trait]
+pub trait Service: Send + Sync + 'static {
+    /// Reads, checks and carries out a call: the answer as JSON, empty where there is none.
+    async fn answer(&self, call: Call) -> Result<Vec<u8>, Error>;
 }

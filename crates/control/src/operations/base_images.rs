@@ -1,6 +1,6 @@
 //! The managed base images: one, whose name clients know from AWS.
 
-use api::{Error, ListManagedMicrovmImagesRequest, ManagedImageSummary, Page};
+use api::{Error, ListManagedMicrovmImagesInput, ListManagedMicrovmImagesOutput, ManagedMicrovmImageSummary};
 use ids::{AccountId, ImageVersion};
 
 use super::failure::Failure;
@@ -24,17 +24,17 @@ impl Operations {
     pub(super) async fn list_managed_images(
         &self,
         account: AccountId,
-        request: ListManagedMicrovmImagesRequest,
-    ) -> Result<Page<ManagedImageSummary>, Failure> {
+        request: ListManagedMicrovmImagesInput,
+    ) -> Result<ListManagedMicrovmImagesOutput, Failure> {
         let scope = ["ListManagedMicrovmImages", &account.to_string()];
         let listing = self.listing(&scope, request.max_results, request.next_token.as_deref())?;
-        let image = ManagedImageSummary {
+        let image = ManagedMicrovmImageSummary {
             image_arn: arn(&self.settings.region),
             created_at: render::time(self.settings.base_image_created_at),
             updated_at: None,
         };
         let (items, next_token) = listing.page(vec![image], |image| image.image_arn.clone());
-        Ok(Page { items, next_token })
+        Ok(ListManagedMicrovmImagesOutput { items, next_token })
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) fn version(image: &ImageArn, config: ImageConfig, now: u64) -> Result
         config.egress_network_connectors,
         vec![ManagedConnector::InternetEgress.arn(&image.region)],
     )?;
+    let api::CodeArtifact::Uri(uri) = config.code_artifact;
     Ok(VersionRecord {
         image: image.clone(),
         version: ImageVersion::FIRST,
@@ -36,7 +37,7 @@ pub(crate) fn version(image: &ImageArn, config: ImageConfig, now: u64) -> Result
         base_image_arn: config.base_image_arn,
         base_image_version: base.to_string(),
         build_role_arn: config.build_role_arn,
-        code_artifact: CodeArtifact { uri: config.code_artifact.uri.unwrap_or_default() },
+        code_artifact: CodeArtifact { uri },
         hooks: hooks(config.hooks.unwrap_or_default()),
         environment_variables: variables.into_iter().map(|(key, value)| (key, value.0)).collect(),
         minimum_memory_mib: size.memory_mib,

@@ -2,7 +2,6 @@
 
 use api::{Error, Request};
 use ids::{AccountId, ImageVersion};
-use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use store::{TokenRecord, Tx};
@@ -10,7 +9,8 @@ use store::{TokenRecord, Tx};
 use super::failure::Failure;
 use super::retention::TOKENS_MS;
 
-const TOKEN_MEMBER: &str = "clientToken";
+/// What the two services call it.
+const TOKEN_MEMBERS: [&str; 2] = ["clientToken", "ClientToken"];
 
 /// A request's claim to be, or to be known as, the first with its token.
 #[derive(Debug, Clone)]
@@ -23,13 +23,14 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// The claim of `request`; without a token, it is always the first.
-    pub(crate) fn of<R: Request + Serialize>(account: &AccountId, request: &R) -> Result<Self, Error> {
+    pub(crate) fn of<R: Request>(account: &AccountId, request: &R) -> Result<Self, Error> {
         let unreadable = |error| Error::internal(format!("Reading the request again: {error}; report this"));
         let mut parameters = serde_json::to_value(request).map_err(unreadable)?;
-        let token = parameters.as_object_mut().and_then(|members| members.remove(TOKEN_MEMBER));
+        let members = parameters.as_object_mut();
+        let token = members.and_then(|members| TOKEN_MEMBERS.iter().find_map(|name| members.remove(*name)));
         Ok(Self {
             account: account.clone(),
-            operation: R::OPERATION,
+            operation: R::OPERATION.name(),
             token: token.as_ref().and_then(Value::as_str).map(str::to_owned),
             fingerprint: format!("{:x}", Sha256::digest(parameters.to_string())),
         })

@@ -8,7 +8,7 @@ use store::{BuildRecord, ImageRecord, StoreError, TokenRecord, Tx, VersionRecord
 
 use super::failure::Failure;
 use super::idempotency::Claim;
-use super::render::Latest;
+use super::render::{Latest, Made};
 use super::{Operations, Quotas, check_owner, config, render, retention, uninterrupted};
 
 /// AWS's codes of the quotas (SPEC §9).
@@ -17,14 +17,14 @@ const VERSIONS_QUOTA: &str = "L-F8BECE9C";
 const BUILDS_QUOTA: &str = "L-72E0D058";
 
 /// What a write made: the answer, and the build to start where it was not made before.
-type Made = (ImageWithVersion, Option<BuildId>);
+type Written = (Made, Option<BuildId>);
 
 impl Operations {
     pub(super) async fn create_image(
         &self,
         account: AccountId,
         request: CreateMicrovmImageRequest,
-    ) -> Result<ImageWithVersion, Failure> {
+    ) -> Result<CreateMicrovmImageResponse, Failure> {
         let claim = Claim::of(&account, &request)?;
         let name = request.name.parse().map_err(|error| Error::validation(format!("{error}")))?;
         let arn = ImageArn { region: self.settings.region.clone(), account, name };
@@ -62,7 +62,7 @@ impl Operations {
         &self,
         account: AccountId,
         request: UpdateMicrovmImageRequest,
-    ) -> Result<ImageWithVersion, Failure> {
+    ) -> Result<UpdateMicrovmImageResponse, Failure> {
         let claim = Claim::of(&account, &request)?;
         let arn = request.image_arn()?;
         check_owner(&account, &arn, UpdateMicrovmImageRequest::OPERATION)?;
@@ -72,7 +72,7 @@ impl Operations {
         self.make(move |tx| {
             retention::tidy(tx, now)?;
             if let Some(made) = made_before(tx, &claim, &arn, now)? {
-                return Ok((without_tags(made), None));
+                return Ok((made, None));
             }
             let mut image = known_image(tx, &arn)?;
             image.state = rules::begin_update(image.state).map_err(|error| refused(&arn, &error))?;
@@ -86,8 +86,7 @@ impl Operations {
             image.updated_at = now;
             image.last_version = image.last_version.next();
             version.version = image.last_version;
-            let (made, build) = add_version(tx, &image, version, claim, quotas)?;
-            Ok((without_tags(made), build))
+            add_version(tx, &image, version, claim, quotas)
         })
         .await
     }
@@ -95,10 +94,10 @@ impl Operations {
     pub(super) async fn get_image(
         &self,
         account: AccountId,
-        request: GetMicrovmImageRequest,
-    ) -> Result<Image, Failure> {
+        request: GetMicrovmImageInput,
+    ) -> Result<GetMicrovmImageOutput, Failure> {
         let arn = request.image_arn()?;
-        check_owner(&account, &arn, GetMicrovmImageRequest::OPERATION)?;
+        check_owner(&account, &arn, GetMicrovmImageInput::OPERATION)?;
         self.store.read(|tx| Ok(render::image(&known_image(tx, &arn)?, latest(tx, &arn)?)))
     }
 
@@ -106,9 +105,9 @@ impl Operations {
         &self,
         account: AccountId,
         request: ListMicrovmImagesRequest,
-    ) -> Result<Page<ImageSummary>, Failure> {
+    ) -> Result<ListMicrovmImagesResponse, Failure> {
         let filter = request.name_filter.unwrap_or_default();
-        let scope = [ListMicrovmImagesRequest::OPERATION, &account.to_string(), &filter];
+        let scope = [ListMicrovmImagesRequest::OPERATION.name(), &account.to_string(), &filter];
         let listing = self.listing(&scope, request.max_results, request.next_token.as_deref())?;
         self.store.read(|tx| {
             let found = tx.images(&account, listing.after().unwrap_or_default(), listing.wanted())?;
@@ -116,17 +115,17 @@ impl Operations {
             // A page is cut before it is filtered (SPEC §2.6), so that it costs the same whatever the filter.
             let shown = page.iter().filter(|image| image.arn.name.as_str().contains(&filter));
             let items = shown.map(|image| Ok(render::image_summary(image, latest(tx, &image.arn)?)));
-            Ok(Page { items: items.collect::<Result<_, StoreError>>()?, next_token })
+            Ok(ListMicrovmImagesResponse { items: items.collect::<Result<_, StoreError>>()?, next_token })
         })
     }
 
     pub(super) async fn delete_image(
         &self,
         account: AccountId,
-        request: DeleteMicrovmImageRequest,
-    ) -> Result<DeleteMicrovmImageResponse, Failure> {
+        request: DeleteMicrovmImageInput,
+    ) -> Result<DeleteMicrovmImageOutput, Failure> {
         let arn = request.image_arn()?;
-        check_owner(&account, &arn, DeleteMicrovmImageRequest::OPERATION)?;
+        check_owner(&account, &arn, DeleteMicrovmImageInput::OPERATION)?;
         let (store, builds) = (self.store.clone(), self.builds.clone());
         uninterrupted(async move {
             let deleted = arn.clone();
@@ -134,25 +133,29 @@ impl Operations {
             if begun {
                 builds.remove(arn.clone());
             }
-            Ok(DeleteMicrovmImageResponse { image_identifier: arn, state: ImageState::Deleting })
+            Ok(DeleteMicrovmImageOutput {
+                image_identifier: arn.to_string(),
+                state: MicrovmImageState::Deleting,
+            })
         })
         .await
     }
 
     /// Writes, and starts the build that came of it.
-    async fn make(
+    async fn make<T: From<Made>>(
         &self,
-        write: impl FnOnce(&Tx<'_>) -> Result<Made, Failure> + Send + 'static,
-    ) -> Result<ImageWithVersion, Failure> {
+        write: impl FnOnce(&Tx<'_>) -> Result<Written, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
         let (store, builds) = (self.store.clone(), self.builds.clone());
         uninterrupted(async move {
-            let (answer, build) = store.write(write).await?;
+            let (made, build) = store.write(write).await?;
             if let Some(build) = build {
                 builds.start(build);
             }
-            Ok(answer)
+            Ok(made)
         })
         .await
+        .map(T::from)
     }
 }
 
@@ -169,32 +172,14 @@ fn latest(tx: &Tx<'_>, arn: &ImageArn) -> Result<Latest, StoreError> {
 
 /// What the claim's token made of this image before, as it is now. None where it is gone: then the token is
 /// free.
-fn made_before(
-    tx: &Tx<'_>,
-    claim: &Claim,
-    arn: &ImageArn,
-    now: u64,
-) -> Result<Option<ImageWithVersion>, Failure> {
+fn made_before(tx: &Tx<'_>, claim: &Claim, arn: &ImageArn, now: u64) -> Result<Option<Made>, Failure> {
     let Some(TokenRecord { version: Some(number), .. }) = claim.earlier(tx, now)? else { return Ok(None) };
     let (Some(image), Some(version)) = (tx.image(arn)?, tx.version(arn, number)?) else { return Ok(None) };
     Ok(Some(with_version(tx, &image, version)?))
 }
 
-fn with_version(
-    tx: &Tx<'_>,
-    image: &ImageRecord,
-    version: VersionRecord,
-) -> Result<ImageWithVersion, StoreError> {
-    Ok(ImageWithVersion {
-        image: render::image(image, latest(tx, &image.arn)?),
-        image_version: version.version,
-        config: render::config(version),
-    })
-}
-
-/// UpdateMicrovmImage answers everything but the tags.
-fn without_tags(made: ImageWithVersion) -> ImageWithVersion {
-    ImageWithVersion { image: Image { tags: None, ..made.image }, ..made }
+fn with_version(tx: &Tx<'_>, image: &ImageRecord, version: VersionRecord) -> Result<Made, StoreError> {
+    Ok(Made { image: render::image(image, latest(tx, &image.arn)?), version })
 }
 
 /// Writes a new version of `image` with the build that it waits for.
@@ -204,7 +189,7 @@ fn add_version(
     version: VersionRecord,
     claim: Claim,
     quotas: Quotas,
-) -> Result<Made, Failure> {
+) -> Result<Written, Failure> {
     if tx.count_unfinished_builds(&image.arn.account)? >= quotas.concurrent_builds {
         let message = format!(
             "The account has reached the maximum number of concurrent builds, {}; wait for one to end",

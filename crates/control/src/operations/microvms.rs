@@ -1,5 +1,6 @@
 //! MicroVMs: launching, showing, suspending, resuming and ending them.
 
+use api::rules::MAX_DURATION_SECONDS;
 use api::*;
 use ids::{AccountId, EndpointId, ImageArn, ImageVersion, MicrovmId};
 use lifecycle::microvm::{self as rules, Event, Refused, State};
@@ -21,7 +22,7 @@ impl Operations {
         &self,
         account: AccountId,
         request: RunMicrovmRequest,
-    ) -> Result<Microvm, Failure> {
+    ) -> Result<GetMicrovmResponse, Failure> {
         let claim = Claim::of(&account, &request)?;
         let arn = request.image_arn()?;
         check_owner(&account, &arn, RunMicrovmRequest::OPERATION)?;
@@ -66,7 +67,7 @@ impl Operations {
         &self,
         account: AccountId,
         request: GetMicrovmRequest,
-    ) -> Result<Microvm, Failure> {
+    ) -> Result<GetMicrovmResponse, Failure> {
         Ok(self.shown(self.known_microvm(&account, request.microvm_id()?)?))
     }
 
@@ -74,11 +75,11 @@ impl Operations {
         &self,
         account: AccountId,
         request: ListMicrovmsRequest,
-    ) -> Result<Page<MicrovmItem>, Failure> {
+    ) -> Result<ListMicrovmsResponse, Failure> {
         let (image, version) = (request.image_arn()?, request.version()?);
         let text = |shown: Option<String>| shown.unwrap_or_default();
         let scope = [
-            ListMicrovmsRequest::OPERATION,
+            ListMicrovmsRequest::OPERATION.name(),
             &account.to_string(),
             &text(image.as_ref().map(ToString::to_string)),
             &text(version.as_ref().map(ToString::to_string)),
@@ -99,7 +100,10 @@ impl Operations {
                 }
             };
             let (page, next_token) = listing.page(found, |microvm| microvm.id.to_string());
-            Ok(Page { items: page.into_iter().map(render::microvm_item).collect(), next_token })
+            Ok(ListMicrovmsResponse {
+                items: page.into_iter().map(render::microvm_item).collect(),
+                next_token,
+            })
         })
     }
 
@@ -107,7 +111,7 @@ impl Operations {
         &self,
         account: AccountId,
         request: SuspendMicrovmRequest,
-    ) -> Result<Unit, Failure> {
+    ) -> Result<Empty, Failure> {
         self.ask(&account, request.microvm_id()?, Event::SuspendRequested).await
     }
 
@@ -115,7 +119,7 @@ impl Operations {
         &self,
         account: AccountId,
         request: ResumeMicrovmRequest,
-    ) -> Result<Unit, Failure> {
+    ) -> Result<Empty, Failure> {
         self.ask(&account, request.microvm_id()?, Event::ResumeRequested).await
     }
 
@@ -123,7 +127,7 @@ impl Operations {
         &self,
         account: AccountId,
         request: TerminateMicrovmRequest,
-    ) -> Result<Unit, Failure> {
+    ) -> Result<Empty, Failure> {
         self.ask(&account, request.microvm_id()?, Event::TerminateRequested).await
     }
 
@@ -134,10 +138,10 @@ impl Operations {
         owned.ok_or_else(|| Error::unknown_microvm(&id.to_string()).into())
     }
 
-    async fn ask(&self, account: &AccountId, id: MicrovmId, event: Event) -> Result<Unit, Failure> {
+    async fn ask(&self, account: &AccountId, id: MicrovmId, event: Event) -> Result<Empty, Failure> {
         self.known_microvm(account, id)?;
         match self.node.ask(id, event.clone()).await {
-            Ok(()) => Ok(Unit {}),
+            Ok(()) => Ok(Empty {}),
             Err(NodeError::Refused(error)) => Err(refused(id, &error).into()),
             Err(NodeError::Store(error)) => Err(error.into()),
             Err(NodeError::Unknown(_)) => {
@@ -147,12 +151,12 @@ impl Operations {
                     return Err(refused(id, &Refused { state: life.state }).into());
                 }
                 life.apply(&event, now_ms()).map_err(|error| refused(id, &error))?;
-                Ok(Unit {})
+                Ok(Empty {})
             }
         }
     }
 
-    fn shown(&self, record: MicrovmRecord) -> Microvm {
+    fn shown(&self, record: MicrovmRecord) -> GetMicrovmResponse {
         let host = self.settings.hosts.host(record.endpoint);
         let endpoint = match self.settings.endpoint_port {
             HTTPS_PORT => host,

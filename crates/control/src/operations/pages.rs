@@ -2,7 +2,7 @@
 //! to.
 
 use api::Error;
-use api::validate::MAX_RESULTS;
+use api::rules::MAX_RESULTS;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};

@@ -20,37 +20,75 @@ pub(crate) struct Latest {
     pub(crate) failed: Option<ImageVersion>,
 }
 
+/// An answer's body: none where the operation has no output.
+pub(crate) fn json(operation: Operation, answer: &impl serde::Serialize) -> Result<Vec<u8>, Error> {
+    if operation.model().output.is_none() {
+        return Ok(vec![]);
+    }
+    serde_json::to_vec(answer)
+        .map_err(|error| Error::internal(format!("Rendering the answer: {error}; report this")))
+}
+
 pub(crate) fn time(millis: u64) -> Timestamp {
     Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
 }
 
-pub(crate) fn image_summary(record: &ImageRecord, latest: Latest) -> ImageSummary {
-    ImageSummary {
-        image_arn: record.arn.clone(),
-        name: record.arn.name.clone(),
+pub(crate) fn image_summary(record: &ImageRecord, latest: Latest) -> MicrovmImageSummary {
+    MicrovmImageSummary {
+        image_arn: record.arn.to_string(),
+        name: record.arn.name.to_string(),
         state: image_state(record.state),
-        latest_active_image_version: latest.active,
-        latest_failed_image_version: latest.failed,
+        latest_active_image_version: latest.active.map(|version| version.to_string()),
+        latest_failed_image_version: latest.failed.map(|version| version.to_string()),
         created_at: time(record.created_at),
     }
 }
 
-pub(crate) fn image(record: &ImageRecord, latest: Latest) -> Image {
-    Image {
+pub(crate) fn image(record: &ImageRecord, latest: Latest) -> GetMicrovmImageOutput {
+    GetMicrovmImageOutput {
         summary: image_summary(record, latest),
         tags: Some(record.tags.clone()).filter(|tags| !tags.is_empty()),
         updated_at: Some(time(record.updated_at)),
     }
 }
 
-pub(crate) fn version(record: VersionRecord) -> ImageVersionDetail {
-    ImageVersionDetail {
-        image_arn: record.image.clone(),
-        image_version: record.version,
+/// A version that Create or Update has made, with its image.
+pub(crate) struct Made {
+    pub(crate) image: GetMicrovmImageOutput,
+    pub(crate) version: VersionRecord,
+}
+
+impl From<Made> for CreateMicrovmImageResponse {
+    fn from(Made { image, version }: Made) -> Self {
+        Self {
+            summary: image.summary,
+            tags: image.tags,
+            updated_at: image.updated_at,
+            image_version: version.version.to_string(),
+            config: config(version),
+        }
+    }
+}
+
+impl From<Made> for UpdateMicrovmImageResponse {
+    fn from(Made { image, version }: Made) -> Self {
+        Self {
+            updated_at: time(version.updated_at),
+            summary: image.summary,
+            image_version: version.version.to_string(),
+            config: config(version),
+        }
+    }
+}
+
+pub(crate) fn version(record: VersionRecord) -> GetMicrovmImageVersionOutput {
+    GetMicrovmImageVersionOutput {
+        image_arn: record.image.to_string(),
+        image_version: record.version.to_string(),
         state: version_state(record.state),
         status: match record.status {
-            built::VersionStatus::Active => VersionStatus::Active,
-            built::VersionStatus::Inactive => VersionStatus::Inactive,
+            built::VersionStatus::Active => MicrovmImageVersionStatus::Active,
+            built::VersionStatus::Inactive => MicrovmImageVersionStatus::Inactive,
         },
         created_at: time(record.created_at),
         updated_at: Some(time(record.updated_at)),
@@ -68,7 +106,7 @@ pub(crate) fn config(record: VersionRecord) -> ImageConfig {
         base_image_version: Some(record.base_image_version),
         build_role_arn: record.build_role_arn,
         description: record.description,
-        code_artifact: CodeArtifact { uri: Some(record.code_artifact.uri) },
+        code_artifact: CodeArtifact::Uri(record.code_artifact.uri),
         logging: record.logging.map(logging),
         egress_network_connectors: Some(record.egress_network_connectors),
         cpu_configurations: Some(cpus(&record.cpu_architectures)),
@@ -81,12 +119,12 @@ pub(crate) fn config(record: VersionRecord) -> ImageConfig {
     }
 }
 
-pub(crate) fn build_summary(record: BuildRecord) -> BuildSummary {
+pub(crate) fn build_summary(record: BuildRecord) -> MicrovmImageBuildSummary {
     let (architecture, chipset, generation) = HOST;
-    BuildSummary {
-        image_arn: record.image,
-        image_version: record.version,
-        build_id: record.id,
+    MicrovmImageBuildSummary {
+        image_arn: record.image.to_string(),
+        image_version: record.version.to_string(),
+        build_id: record.id.to_string(),
         build_state: build_state(record.state),
         architecture,
         chipset,
@@ -96,24 +134,25 @@ pub(crate) fn build_summary(record: BuildRecord) -> BuildSummary {
     }
 }
 
-pub(crate) fn build(record: BuildRecord) -> Build {
+pub(crate) fn build(record: BuildRecord) -> GetMicrovmImageBuildOutput {
+    let bytes = |size: Option<u64>| size.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
     let snapshot_build = record.snapshot.map(|sizes| SnapshotBuild {
-        memory_snapshot_size_in_bytes: sizes.memory,
-        code_install_size_in_bytes: sizes.code_install,
-        disk_snapshot_size_in_bytes: sizes.disk,
+        memory_snapshot_size_in_bytes: bytes(sizes.memory),
+        code_install_size_in_bytes: bytes(sizes.code_install),
+        disk_snapshot_size_in_bytes: bytes(sizes.disk),
     });
-    Build { summary: build_summary(record), snapshot_build }
+    GetMicrovmImageBuildOutput { summary: build_summary(record), snapshot_build }
 }
 
 /// A MicroVM whose endpoint is reached at `endpoint`. Its payload, logging and size are never shown.
-pub(crate) fn microvm(record: MicrovmRecord, endpoint: String) -> Microvm {
+pub(crate) fn microvm(record: MicrovmRecord, endpoint: String) -> GetMicrovmResponse {
     let policy = record.life.policy;
-    Microvm {
-        microvm_id: record.id,
+    GetMicrovmResponse {
+        microvm_id: record.id.to_string(),
         state: microvm_state(record.life.state),
         endpoint,
-        image_arn: record.image,
-        image_version: record.version,
+        image_arn: record.image.to_string(),
+        image_version: record.version.to_string(),
         execution_role_arn: record.execution_role_arn,
         idle_policy: policy.idle.map(|idle| IdlePolicy {
             max_idle_duration_seconds: idle.max_idle_duration_seconds.into(),
@@ -124,6 +163,7 @@ pub(crate) fn microvm(record: MicrovmRecord, endpoint: String) -> Microvm {
         started_at: time(record.life.started_at),
         terminated_at: record.life.terminated_at.map(time),
         state_reason: record.life.reason,
+        kms_key_identifier: None,
         ingress_network_connectors: Some(record.ingress_network_connectors),
         egress_network_connectors: Some(record.egress_network_connectors),
     }
@@ -131,33 +171,33 @@ pub(crate) fn microvm(record: MicrovmRecord, endpoint: String) -> Microvm {
 
 pub(crate) fn microvm_item(record: MicrovmRecord) -> MicrovmItem {
     MicrovmItem {
-        microvm_id: record.id,
+        microvm_id: record.id.to_string(),
         state: microvm_state(record.life.state),
-        image_arn: record.image,
-        image_version: record.version,
+        image_arn: record.image.to_string(),
+        image_version: record.version.to_string(),
         started_at: time(record.life.started_at),
     }
 }
 
-pub(crate) fn image_state(state: built::ImageState) -> ImageState {
+pub(crate) fn image_state(state: built::ImageState) -> MicrovmImageState {
     match state {
-        built::ImageState::Creating => ImageState::Creating,
-        built::ImageState::Created => ImageState::Created,
-        built::ImageState::CreateFailed => ImageState::CreateFailed,
-        built::ImageState::Updating => ImageState::Updating,
-        built::ImageState::Updated => ImageState::Updated,
-        built::ImageState::UpdateFailed => ImageState::UpdateFailed,
-        built::ImageState::Deleting => ImageState::Deleting,
+        built::ImageState::Creating => MicrovmImageState::Creating,
+        built::ImageState::Created => MicrovmImageState::Created,
+        built::ImageState::CreateFailed => MicrovmImageState::CreateFailed,
+        built::ImageState::Updating => MicrovmImageState::Updating,
+        built::ImageState::Updated => MicrovmImageState::Updated,
+        built::ImageState::UpdateFailed => MicrovmImageState::UpdateFailed,
+        built::ImageState::Deleting => MicrovmImageState::Deleting,
     }
 }
 
-fn version_state(state: built::BuildState) -> VersionState {
+fn version_state(state: built::BuildState) -> MicrovmImageVersionState {
     match state {
-        built::BuildState::Pending => VersionState::Pending,
-        built::BuildState::InProgress => VersionState::InProgress,
-        built::BuildState::Successful => VersionState::Successful,
-        built::BuildState::Failed => VersionState::Failed,
-        built::BuildState::Deleting => VersionState::Deleting,
+        built::BuildState::Pending => MicrovmImageVersionState::Pending,
+        built::BuildState::InProgress => MicrovmImageVersionState::InProgress,
+        built::BuildState::Successful => MicrovmImageVersionState::Successful,
+        built::BuildState::Failed => MicrovmImageVersionState::Failed,
+        built::BuildState::Deleting => MicrovmImageVersionState::Deleting,
     }
 }
 
@@ -184,7 +224,7 @@ fn microvm_state(state: State) -> MicrovmState {
 
 fn logging(settings: LogSettings) -> Logging {
     match settings {
-        LogSettings::Disabled => Logging::Disabled(Unit {}),
+        LogSettings::Disabled => Logging::Disabled(Empty {}),
         LogSettings::CloudWatch { group, stream } => {
             Logging::CloudWatch(CloudWatchLogging { log_group: group, log_stream: stream })
         }

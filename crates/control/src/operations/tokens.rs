@@ -1,7 +1,9 @@
 //! Endpoint tokens (SPEC §5.2).
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use api::rules::AUTH_TOKEN_KEY;
 use api::*;
 use auth::token::{MAX_TOKEN_CHARS, Ports, Scope};
 use ids::AccountId;
@@ -19,7 +21,7 @@ impl Operations {
         &self,
         account: AccountId,
         request: CreateMicrovmAuthTokenRequest,
-    ) -> Result<AuthTokenResponse, Failure> {
+    ) -> Result<CreateMicrovmAuthTokenResponse, Failure> {
         let record = self.known_microvm(&account, request.microvm_id()?)?;
         let state = record.life.state;
         if matches!(state, State::Terminating | State::Terminated) {
@@ -36,7 +38,14 @@ impl Operations {
             let message = "allowedPorts names more ranges than a token can hold; join them, or use allPorts";
             return Err(Error::validation(message).into());
         }
-        Ok(AuthTokenResponse::new(token))
+        Ok(answer(token))
+    }
+}
+
+/// One header, which clients send as it is.
+pub(crate) fn answer(token: String) -> CreateMicrovmAuthTokenResponse {
+    CreateMicrovmAuthTokenResponse {
+        auth_token: BTreeMap::from([(AUTH_TOKEN_KEY.to_owned(), Sensitive(token))]),
     }
 }
 
@@ -69,7 +78,7 @@ mod tests {
         ]);
         assert!(some.allows(80) && some.allows(8000) && some.allows(8080));
         assert!(!some.allows(81) && !some.allows(8081));
-        let all = [PortSpecification::Port(80), PortSpecification::AllPorts(Unit {})];
+        let all = [PortSpecification::Port(80), PortSpecification::AllPorts(Empty {})];
         assert_eq!(ports(&all), Ports::All);
     }
 }

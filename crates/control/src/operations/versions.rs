@@ -12,10 +12,10 @@ impl Operations {
     pub(super) async fn get_version(
         &self,
         account: AccountId,
-        request: GetMicrovmImageVersionRequest,
-    ) -> Result<ImageVersionDetail, Failure> {
+        request: GetMicrovmImageVersionInput,
+    ) -> Result<GetMicrovmImageVersionOutput, Failure> {
         let arn = request.image_arn()?;
-        check_owner(&account, &arn, GetMicrovmImageVersionRequest::OPERATION)?;
+        check_owner(&account, &arn, GetMicrovmImageVersionInput::OPERATION)?;
         let number = request.version()?;
         self.store.read(|tx| Ok(render::version(known_version(tx, &arn, number)?)))
     }
@@ -23,11 +23,11 @@ impl Operations {
     pub(super) async fn list_versions(
         &self,
         account: AccountId,
-        request: ListMicrovmImageVersionsRequest,
-    ) -> Result<Page<ImageVersionDetail>, Failure> {
+        request: ListMicrovmImageVersionsInput,
+    ) -> Result<ListMicrovmImageVersionsOutput, Failure> {
         let arn = request.image_arn()?;
-        check_owner(&account, &arn, ListMicrovmImageVersionsRequest::OPERATION)?;
-        let scope = [ListMicrovmImageVersionsRequest::OPERATION, &arn.to_string()];
+        check_owner(&account, &arn, ListMicrovmImageVersionsInput::OPERATION)?;
+        let scope = [ListMicrovmImageVersionsInput::OPERATION.name(), &arn.to_string()];
         let listing = self.listing(&scope, request.max_results, request.next_token.as_deref())?;
         // Signed by us, so it is a version.
         let before = listing.after().and_then(|text| text.parse().ok());
@@ -35,17 +35,20 @@ impl Operations {
             known_image(tx, &arn)?;
             let found = tx.versions_before(&arn, before, listing.wanted())?;
             let (page, next_token) = listing.page(found, |version| version.version.to_string());
-            Ok(Page { items: page.into_iter().map(render::version).collect(), next_token })
+            Ok(ListMicrovmImageVersionsOutput {
+                items: page.into_iter().map(render::version).collect(),
+                next_token,
+            })
         })
     }
 
     pub(super) async fn get_build(
         &self,
         account: AccountId,
-        request: GetMicrovmImageBuildRequest,
-    ) -> Result<Build, Failure> {
+        request: GetMicrovmImageBuildInput,
+    ) -> Result<GetMicrovmImageBuildOutput, Failure> {
         let arn = request.image_arn()?;
-        check_owner(&account, &arn, GetMicrovmImageBuildRequest::OPERATION)?;
+        check_owner(&account, &arn, GetMicrovmImageBuildInput::OPERATION)?;
         let number = request.version()?;
         let id = &request.build_id;
         let unknown = || Error::unknown_build(&arn.to_string(), &number.to_string(), id);
@@ -61,12 +64,12 @@ impl Operations {
     pub(super) async fn list_builds(
         &self,
         account: AccountId,
-        request: ListMicrovmImageBuildsRequest,
-    ) -> Result<Page<BuildSummary>, Failure> {
+        request: ListMicrovmImageBuildsInput,
+    ) -> Result<ListMicrovmImageBuildsOutput, Failure> {
         let arn = request.image_arn()?;
-        check_owner(&account, &arn, ListMicrovmImageBuildsRequest::OPERATION)?;
+        check_owner(&account, &arn, ListMicrovmImageBuildsInput::OPERATION)?;
         let number = request.version()?;
-        let scope = [ListMicrovmImageBuildsRequest::OPERATION, &arn.to_string(), &number.to_string()];
+        let scope = [ListMicrovmImageBuildsInput::OPERATION.name(), &arn.to_string(), &number.to_string()];
         let listing = self.listing(&scope, request.max_results, request.next_token.as_deref())?;
         let (architecture, chipset, generation) = render::HOST;
         let asked_for = request.architecture.is_none_or(|asked| asked == architecture)
@@ -78,7 +81,8 @@ impl Operations {
             let after = listing.after().unwrap_or_default();
             found.retain(|build| asked_for && build.id.to_string().as_str() > after);
             let (page, next_token) = listing.page(found, |build| build.id.to_string());
-            Ok(Page { items: page.into_iter().map(render::build_summary).collect(), next_token })
+            let items = page.into_iter().map(render::build_summary).collect();
+            Ok(ListMicrovmImageBuildsOutput { items, next_token })
         })
     }
 }

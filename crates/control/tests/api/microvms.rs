@@ -290,3 +290,18 @@ async fn a_client_that_hangs_up_leaves_nothing_half_done() {
     bed.reach(made["microvmId"].as_str().unwrap(), "RUNNING").await;
     assert_eq!(bed.calls(), ["launch"]);
 }
+
+#[tokio::test]
+async fn bodies_that_cannot_be_read_are_the_clients_fault() {
+    let bed = bed();
+    for (body, expected) in [
+        (json!([]), "SerializationException"),
+        (json!("x"), "SerializationException"),
+        (json!({"imageIdentifier": 5}), "SerializationException"),
+        (json!({}), "ValidationException"),
+        (json!({"imageIdentifier": "x"}), "ValidationException"),
+    ] {
+        let (status, kind, answer) = bed.call("POST", MICROVMS, &body).await;
+        assert_eq!((status, kind.as_str()), (400, expected), "{body}: {answer}");
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use api::shape::Reader;
 use ids::ImageArn;
 use lifecycle::microvm::{Event, IdlePolicy as Idle, Microvm as Life, Policy};
 use serde::Serialize;
@@ -16,8 +17,12 @@ const UPDATED: u64 = 1_727_000_060_000;
 const ENDPOINT: &str = "0b0f6c7e-58d4-4a2e-9d3c-3f1f9f1b7a11.lambda-microvm.us-east-1.localhost";
 
 macro_rules! assert_response {
-    ($file:literal, $answer:expr) => {
-        assert_eq!(shown(&$answer), expected(include_str!(concat!("responses/", $file, ".json"))), $file);
+    ($file:literal, $operation:ident, $answer:expr) => {
+        let answer = shown(&$answer);
+        assert_eq!(answer, expected(include_str!(concat!("responses/", $file, ".json"))), $file);
+        let mut reader = Reader::default();
+        let read = reader.value(Operation::$operation.model().output.unwrap(), "", answer.clone());
+        assert_eq!((read, reader.broken()), (Ok(answer), &[][..]), "the model knows all of {}", $file);
     };
 }
 
@@ -118,28 +123,33 @@ fn microvm_record() -> MicrovmRecord {
     }
 }
 
-fn page<T>(item: T, next_token: Option<&str>) -> Page<T> {
-    Page { items: vec![item], next_token: next_token.map(str::to_owned) }
-}
-
 #[test]
 fn images_are_shown_as_aws_shows_them() {
-    let made = ImageWithVersion {
-        image: image(&image_record(), latest()),
-        config: config(version_record()),
-        image_version: number(),
-    };
-    assert_response!("CreateMicrovmImage", made);
-    assert_response!("GetMicrovmImage", image(&image_record(), latest()));
-    assert_response!("ListMicrovmImages", page(image_summary(&image_record(), latest()), Some("next")));
-    let deleted = DeleteMicrovmImageResponse { image_identifier: arn(), state: ImageState::Deleting };
-    assert_response!("DeleteMicrovmImage", deleted);
+    let made = Made { image: image(&image_record(), latest()), version: version_record() };
+    let made = CreateMicrovmImageResponse::from(made);
+    assert_response!("CreateMicrovmImage", CreateMicrovmImage, made);
+    assert_response!("GetMicrovmImage", GetMicrovmImage, image(&image_record(), latest()));
+    assert_response!(
+        "ListMicrovmImages",
+        ListMicrovmImages,
+        ListMicrovmImagesResponse {
+            items: vec![image_summary(&image_record(), latest())],
+            next_token: Some("next".into())
+        }
+    );
+    let deleted =
+        DeleteMicrovmImageOutput { image_identifier: arn().to_string(), state: MicrovmImageState::Deleting };
+    assert_response!("DeleteMicrovmImage", DeleteMicrovmImage, deleted);
 }
 
 #[test]
 fn versions_and_builds_are_shown_as_aws_shows_them() {
-    assert_response!("GetMicrovmImageVersion", version(version_record()));
-    assert_response!("ListMicrovmImageBuilds", page(build_summary(build_record()), None));
+    assert_response!("GetMicrovmImageVersion", GetMicrovmImageVersion, version(version_record()));
+    assert_response!(
+        "ListMicrovmImageBuilds",
+        ListMicrovmImageBuilds,
+        ListMicrovmImageBuildsOutput { items: vec![build_summary(build_record())], next_token: None }
+    );
     let sizes =
         SnapshotSizes { memory: Some(574_869_504), code_install: Some(214_093_824), disk: Some(23_474_176) };
     let successful = BuildRecord {
@@ -148,7 +158,7 @@ fn versions_and_builds_are_shown_as_aws_shows_them() {
         snapshot: Some(sizes),
         ..build_record()
     };
-    assert_response!("GetMicrovmImageBuild", build(successful));
+    assert_response!("GetMicrovmImageBuild", GetMicrovmImageBuild, build(successful));
 }
 
 #[test]
@@ -161,24 +171,36 @@ fn what_a_failed_build_did_not_make_is_not_shown() {
 
 #[test]
 fn microvms_are_shown_as_aws_shows_them() {
-    assert_response!("GetMicrovm", microvm(microvm_record(), ENDPOINT.into()));
-    assert_response!("ListMicrovms", page(microvm_item(microvm_record()), None));
+    assert_response!("GetMicrovm", GetMicrovm, microvm(microvm_record(), ENDPOINT.into()));
+    assert_response!(
+        "ListMicrovms",
+        ListMicrovms,
+        ListMicrovmsResponse { items: vec![microvm_item(microvm_record())], next_token: None }
+    );
     let mut ended = microvm_record();
     ended.life.apply(&Event::TerminateRequested, UPDATED).unwrap();
     ended.life.apply(&Event::Released, UPDATED + 10_000).unwrap();
-    assert_response!("GetMicrovm-terminated", microvm(ended, ENDPOINT.into()));
+    assert_response!("GetMicrovm-terminated", GetMicrovm, microvm(ended, ENDPOINT.into()));
 }
 
 #[test]
 fn the_rest_is_shown_as_aws_shows_it() {
-    assert_response!("CreateMicrovmAuthToken", AuthTokenResponse::new("token".into()));
-    assert_response!("SuspendMicrovm", Unit {});
-    let base = ManagedImageSummary {
+    assert_response!(
+        "CreateMicrovmAuthToken",
+        CreateMicrovmAuthToken,
+        crate::operations::tokens::answer("token".into())
+    );
+    assert_response!("SuspendMicrovm", SuspendMicrovm, Empty {});
+    let base = ManagedMicrovmImageSummary {
         image_arn: "arn:aws:lambda:us-east-1:aws:microvm-image:al2023-1".into(),
         created_at: time(CREATED),
         updated_at: None,
     };
-    assert_response!("ListManagedMicrovmImages", page(base, None));
+    assert_response!(
+        "ListManagedMicrovmImages",
+        ListManagedMicrovmImages,
+        ListManagedMicrovmImagesOutput { items: vec![base], next_token: None }
+    );
 }
 
 #[test]

@@ -1,0 +1,71 @@
+//! Which operations of which models are Rekindle's, and how their structures are grouped in Rust.
+
+/// A service and what is taken of it.
+#[derive(Debug)]
+pub(crate) struct Service {
+    /// Variant of `Family`, in Rust.
+    pub(crate) family: &'static str,
+    /// Module of the generated code.
+    pub(crate) module: &'static str,
+    /// Where botocore keeps the model, below `data`.
+    pub(crate) model: &'static str,
+    /// Only operations whose path begins so.
+    pub(crate) paths: &'static str,
+    /// Members that several structures share, which become one Rust structure within them.
+    pub(crate) groups: &'static [Group],
+}
+
+/// Members of `of` that make up one Rust structure wherever all of them are found together.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// The Rust structure.
+    pub(crate) name: &'static str,
+    /// The field that holds it.
+    pub(crate) field: &'static str,
+    /// The structure that shows what the members are.
+    pub(crate) of: &'static str,
+    /// The first of them in the model's order.
+    pub(crate) first: &'static str,
+    /// The last of them.
+    pub(crate) last: &'static str,
+}
+
+/// Everything that is generated.
+pub(crate) const SERVICES: [Service; 2] = [
+    Service {
+        family: "Microvms",
+        module: "microvms",
+        model: "lambda-microvms/2025-09-09",
+        paths: "/",
+        groups: &[
+            Group {
+                name: "ImageConfig",
+                field: "config",
+                of: "CreateMicrovmImageRequest",
+                first: "baseImageArn",
+                last: "kmsKeyIdentifier",
+            },
+            Group {
+                name: "MicrovmImageSummary",
+                field: "summary",
+                of: "MicrovmImageSummary",
+                first: "imageArn",
+                last: "createdAt",
+            },
+            Group {
+                name: "MicrovmImageBuildSummary",
+                field: "summary",
+                of: "MicrovmImageBuildSummary",
+                first: "imageArn",
+                last: "createdAt",
+            },
+        ],
+    },
+    Service {
+        family: "Core",
+        module: "connectors",
+        model: "lambda-core/2026-04-30",
+        paths: "/2026-04-04/network-connectors",
+        groups: &[],
+    },
+];
