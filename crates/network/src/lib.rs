@@ -3,7 +3,8 @@
 //!
 //! The policy is the managed network's: a guest reaches public addresses and nothing else. It reaches neither
 //! its host nor another guest nor a private range, and nobody opens a connection to it. Two rulesets enforce
-//! this independently, one in the slot's namespace and one on the host (see [`rules`]).
+//! this independently, one in the slot's namespace and one on the host (see [`rules`]). A slot that is bound to an
+//! [`Egress`] reaches what that says instead, and nothing else.
 //!
 //! What [`Pool::open`] changes on the host, apart from the slots themselves: the table `inet rekindle_<tag>`,
 //! and `net.ipv4.ip_forward`, which is set to 1 and left so, because others may come to rely on it. A host
@@ -14,6 +15,7 @@ pub mod cgroup;
 mod command;
 mod config;
 pub mod dns;
+pub mod egress;
 mod host;
 mod netns;
 mod pool;
@@ -22,6 +24,7 @@ mod slot;
 
 pub use command::CommandError;
 pub use config::{Cidr, ConfigError, InstanceTag, NetworkConfig};
+pub use egress::Egress;
 pub use host::{OpenError, remove_instance};
-pub use pool::{AcquireError, AdoptError, Pool, ReapError};
+pub use pool::{AcquireError, AdoptError, BindError, Pool, ReapError};
 pub use slot::{Slot, TAP_NAME};

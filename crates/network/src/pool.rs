@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::command::CommandError;
 use crate::config::NetworkConfig;
+use crate::egress::Egress;
 use crate::host::{self, OpenError};
 use crate::slot::{self, Slot};
 
@@ -47,6 +48,17 @@ pub enum AdoptError {
     InUse(String),
 }
 
+/// Why a slot does not reach what it was to reach. It is of no use then, and may be given back.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The host's tools failed.
+    #[error("cannot apply a network connector to a network slot: {0}")]
+    Command(#[from] CommandError),
+    /// The pool was closed meanwhile.
+    #[error("no network connector is applied any more: the pool is closed")]
+    Closed,
+}
+
 /// Why leftovers could not all be removed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReapError {
@@ -70,6 +82,13 @@ enum Holder {
 type Waiter = oneshot::Sender<Result<Slot, AcquireError>>;
 
 #[derive(Debug)]
+struct Bind {
+    slot: Slot,
+    egress: Egress,
+    done: oneshot::Sender<Result<(), BindError>>,
+}
+
+#[derive(Debug)]
 struct Reap {
     keep: BTreeSet<String>,
     done: oneshot::Sender<Result<Vec<String>, ReapError>>,
@@ -89,6 +108,9 @@ struct State {
     taken: BTreeMap<u32, Holder>,
     ready: VecDeque<Slot>,
     waiting: VecDeque<Waiter>,
+    binds: VecDeque<Bind>,
+    /// What slots are bound to, by their index; most are to nothing.
+    bound: BTreeMap<u32, Egress>,
     removals: VecDeque<Slot>,
     reaps: VecDeque<Reap>,
     /// Making a slot failed: only the next acquisition tries again.
@@ -104,6 +126,7 @@ struct State {
 #[derive(Debug)]
 enum Job {
     Make(Slot),
+    Bind(Bind),
     Remove(Slot),
     Reap(Reap),
     Stop,
@@ -176,6 +199,22 @@ impl Pool {
         }
         state.taken.insert(index, Holder::Us);
         Ok(slot)
+    }
+
+    /// Has a slot that was handed out reach what `egress` says in place of public addresses, until it is given back. A
+    /// slot that was adopted has to be bound again.
+    pub async fn bind(&self, slot: &Slot, egress: Egress) -> Result<(), BindError> {
+        let (done, bound) = oneshot::channel();
+        {
+            let mut state = self.shared.lock();
+            if state.closing {
+                return Err(BindError::Closed);
+            }
+            state.busy = Some(Instant::now());
+            state.binds.push_back(Bind { slot: slot.clone(), egress, done });
+            self.shared.work.notify_one();
+        }
+        bound.await.unwrap_or(Err(BindError::Closed))
     }
 
     /// Gives a slot back. It is removed in the background, never used again; nothing may run in it any more.
@@ -253,12 +292,14 @@ impl State {
     fn begin_closing(&mut self) {
         self.closing = true;
         self.waiting.clear();
+        self.binds.clear();
         self.removals.extend(self.ready.drain(..));
     }
 
     /// What the thread should do next. Whoever waits comes first; removals precede the reaps asked for after them.
     fn next(&mut self, config: &NetworkConfig, now: Instant) -> Next {
-        let urgent = self.closing || !self.waiting.is_empty() || !self.reaps.is_empty();
+        let urgent =
+            self.closing || !self.waiting.is_empty() || !self.binds.is_empty() || !self.reaps.is_empty();
         let short = !self.discouraged && self.ready.len() < config.ready;
         match self.busy.map(|busy| busy + QUIET) {
             Some(quiet) if quiet > now && !urgent => {
@@ -273,6 +314,10 @@ impl State {
     }
 
     fn next_job(&mut self, config: &NetworkConfig) -> Option<Job> {
+        // Shorter than anything else, and somebody waits for it.
+        if let Some(bind) = self.binds.pop_front() {
+            return Some(Job::Bind(bind));
+        }
         let wanted = !self.waiting.is_empty() || (!self.discouraged && self.ready.len() < config.ready);
         if wanted && !self.closing {
             if let Some(index) = (0..config.capacity()).find(|index| !self.taken.contains_key(index)) {
@@ -327,6 +372,11 @@ impl Shared {
         loop {
             match self.wait_for_job() {
                 Job::Make(slot) => self.make(slot),
+                Job::Bind(bind) => {
+                    let result = self.bind(&bind.slot, bind.egress);
+                    // Whoever no longer waits needs no answer.
+                    let _ = bind.done.send(result);
+                }
                 Job::Remove(slot) => self.remove(&slot),
                 Job::Reap(reap) => {
                     let result = self.reap(&reap.keep);
@@ -361,8 +411,25 @@ impl Shared {
         }
     }
 
+    fn bind(&self, slot: &Slot, egress: Egress) -> Result<(), BindError> {
+        self.unbind(slot)?;
+        slot::bind(&self.config, slot, &egress)?;
+        self.lock().bound.insert(slot.index, egress);
+        Ok(())
+    }
+
+    /// Takes back what the slot is bound to, if it is.
+    fn unbind(&self, slot: &Slot) -> Result<(), CommandError> {
+        let bound = self.lock().bound.get(&slot.index).cloned();
+        if let Some(egress) = bound {
+            slot::unbind(&self.config, slot, &egress)?;
+            self.lock().bound.remove(&slot.index);
+        }
+        Ok(())
+    }
+
     fn remove(&self, slot: &Slot) {
-        let removed = slot::remove(&slot.name);
+        let removed = self.unbind(slot).and_then(|()| slot::remove(&slot.name));
         let mut state = self.lock();
         match removed {
             Ok(()) => {
@@ -399,7 +466,7 @@ impl Shared {
 
     fn remove_left_over(&self, name: &str) -> Result<(), CommandError> {
         let Some(index) = slot::index_of(&self.config.instance, name) else { return Ok(()) };
-        let removed = slot::remove(name);
+        let removed = self.unbind(&Slot::new(&self.config, index)).and_then(|()| slot::remove(name));
         let mut state = self.lock();
         match removed {
             Ok(()) => state.taken.remove(&index),

@@ -1,6 +1,7 @@
 //! The two rulesets, as text for `nft -f -`.
 
 use crate::config::{Cidr, InstanceTag};
+use crate::egress::Egress;
 use crate::slot::{GUEST, TAP_NAME, UPLINK, prefix};
 
 /// Where no guest may go: this network, private ranges, shared address space, loopback, link-local (cloud
@@ -20,6 +21,9 @@ pub const FORBIDDEN: [&str; 9] = [
 /// The connections a guest may have open at once: the host's connection table is everyone's, and finite.
 pub const MAX_CONNECTIONS: u32 = 8192;
 
+/// Of a set of destinations; those that overlap are one.
+const SET_TYPE: &str = "type ipv4_addr; flags interval; auto-merge;";
+
 /// The host's table for an instance.
 pub(crate) fn table_name(instance: &InstanceTag) -> String {
     format!("rekindle_{instance}")
@@ -29,6 +33,20 @@ pub(crate) fn table_name(instance: &InstanceTag) -> String {
 ///
 /// Nothing enters from outside but answers, and nothing, host included, talks to the namespace itself.
 pub fn slot() -> String {
+    slot_with("", "    ip daddr @forbidden drop\n")
+}
+
+/// The ruleset of a slot that is bound, in place of the one that it has.
+pub fn bound_slot(egress: &Egress) -> String {
+    let define = |(name, elements)| format!("  set {name} {{ {SET_TYPE} elements = {{ {elements} }} }}\n");
+    let sets: String = egress.sets("slot").into_iter().map(define).collect();
+    let rules: String = egress.rules("slot", "return").iter().map(|rule| format!("    {rule}\n")).collect();
+    let ruleset = slot_with(&sets, &format!("{rules}    drop\n"));
+    format!("table inet rekindle\ndelete table inet rekindle\n{ruleset}")
+}
+
+/// `egress`: the rules of the chain that drops what the guest may not reach.
+fn slot_with(sets: &str, egress: &str) -> String {
     let forbidden = FORBIDDEN.join(", ");
     format!(
         r#"table inet rekindle {{
@@ -36,6 +54,8 @@ pub fn slot() -> String {
     type ipv4_addr; flags interval
     elements = {{ {forbidden} }}
   }}
+{sets}  chain egress {{
+{egress}  }}
   chain early {{
     type filter hook prerouting priority raw; policy accept;
     meta nfproto ipv6 drop
@@ -46,7 +66,7 @@ pub fn slot() -> String {
   }}
   chain forward {{
     type filter hook forward priority filter; policy drop;
-    iifname "{TAP_NAME}" ip daddr @forbidden drop
+    iifname "{TAP_NAME}" jump egress
     iifname "{TAP_NAME}" oifname "{UPLINK}" ct state invalid drop
     iifname "{TAP_NAME}" ct state new ct count over {MAX_CONNECTIONS} drop
     iifname "{TAP_NAME}" oifname "{UPLINK}" accept
@@ -62,7 +82,8 @@ pub fn slot() -> String {
 }
 
 /// The host's ruleset, which does not rely on the slots' own: even a VMM which took over its namespace
-/// reaches only public addresses. Applying it again replaces it in one transaction.
+/// reaches only public addresses. Slots that are bound have a chain of their own, which has the last word. Applying it
+/// again replaces it in one transaction, and no slot is bound then.
 pub fn host(instance: &InstanceTag, slot_cidr: Cidr) -> String {
     let (table, ours, forbidden) = (table_name(instance), prefix(instance), FORBIDDEN.join(", "));
     format!(
@@ -73,11 +94,15 @@ table inet {table} {{
     type ipv4_addr; flags interval
     elements = {{ {forbidden} }}
   }}
+  map bound {{
+    type ifname : verdict
+  }}
   chain early {{
     type filter hook prerouting priority raw; policy accept;
     iifname "{ours}*" meta nfproto ipv6 drop
     iifname "{ours}*" ip saddr != {slot_cidr} drop
     iifname "{ours}*" fib daddr type != unicast drop
+    iifname vmap @bound
     iifname "{ours}*" ip daddr @forbidden drop
   }}
   chain input {{
@@ -87,6 +112,7 @@ table inet {table} {{
   chain forward {{
     type filter hook forward priority filter; policy accept;
     iifname "{ours}*" oifname "{ours}*" drop
+    iifname vmap @bound
     iifname "{ours}*" ip daddr @forbidden drop
     oifname "{ours}*" ct state established,related accept
     oifname "{ours}*" drop
@@ -98,6 +124,39 @@ table inet {table} {{
 }}
 "#
     )
+}
+
+/// Lets a slot reach what `egress` says, in the host's ruleset.
+pub(crate) fn bind(instance: &InstanceTag, slot: &str, index: u32, egress: &Egress) -> String {
+    let (table, chain) = (table_name(instance), bound_chain(index));
+    let mut script = String::new();
+    for (name, elements) in egress.sets(&chain) {
+        script += &format!("add set inet {table} {name} {{ {SET_TYPE} }}\n");
+        script += &format!("add element inet {table} {name} {{ {elements} }}\n");
+    }
+    script += &format!("add chain inet {table} {chain}\n");
+    let rules = egress.rules(&chain, "accept");
+    for rule in rules.iter().map(String::as_str).chain(["drop"]) {
+        script += &format!("add rule inet {table} {chain} {rule}\n");
+    }
+    script += &format!("add element inet {table} bound {{ \"{slot}\" : jump {chain} }}\n");
+    script
+}
+
+/// Takes back what [`bind`] did.
+pub(crate) fn unbind(instance: &InstanceTag, slot: &str, index: u32, egress: &Egress) -> String {
+    let (table, chain) = (table_name(instance), bound_chain(index));
+    let sets = egress.sets(&chain);
+    let sets = sets.iter().map(|(name, _)| format!("delete set inet {table} {name}\n"));
+    format!(
+        "delete element inet {table} bound {{ \"{slot}\" }}\nflush chain inet {table} {chain}\n\
+         delete chain inet {table} {chain}\n{}",
+        sets.collect::<String>()
+    )
+}
+
+fn bound_chain(index: u32) -> String {
+    format!("slot{index}")
 }
 
 /// Removes the host's ruleset, whether or not it is there.
@@ -146,7 +205,8 @@ mod tests {
     #[test]
     fn the_slot_forwards_to_public_addresses_only() {
         let rules = slot();
-        let drop = rules.find(r#"iifname "tap0" ip daddr @forbidden drop"#).unwrap();
+        assert!(rules.contains("chain egress {\n    ip daddr @forbidden drop\n  }"), "{rules}");
+        let drop = rules.find(r#"iifname "tap0" jump egress"#).unwrap();
         let accept = rules.find(r#"iifname "tap0" oifname "uplink" accept"#).unwrap();
         let limit = rules.find("ct count over 8192 drop").unwrap();
         assert!(drop < accept && limit < accept);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::command::{CommandError, ip_batch, ip_query, nft};
 use crate::config::{ADDRESSES_PER_SLOT, InstanceTag, NetworkConfig};
+use crate::egress::Egress;
 use crate::{netns, rules};
 
 /// The tap in every slot; the same name everywhere, so that VMMs are interchangeable.
@@ -81,6 +82,18 @@ pub(crate) fn remove(name: &str) -> Result<(), CommandError> {
         script += &format!("netns delete {name}\n");
     }
     if script.is_empty() { Ok(()) } else { ip_batch(&script) }
+}
+
+/// Has the slot reach what `egress` says, and nothing else: first by its own rules, then by the host's.
+pub(crate) fn bind(config: &NetworkConfig, slot: &Slot, egress: &Egress) -> Result<(), CommandError> {
+    netns::inside(&slot.netns, || nft(&rules::bound_slot(egress)))
+        .map_err(|source| CommandError::kernel(format!("enter the namespace {}", slot.name), source))??;
+    nft(&rules::bind(&config.instance, &slot.name, slot.index, egress))
+}
+
+/// Takes the host's part of [`bind`] back; the slot's own goes with the slot.
+pub(crate) fn unbind(config: &NetworkConfig, slot: &Slot, egress: &Egress) -> Result<(), CommandError> {
+    nft(&rules::unbind(&config.instance, &slot.name, slot.index, egress))
 }
 
 /// The names of all slots of the instance of which anything exists.

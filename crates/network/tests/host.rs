@@ -13,8 +13,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rekindle_network::cgroup::{Cgroups, Limits};
+use rekindle_network::egress::{Allowed, Destination, Routes, Traffic, Way};
 use rekindle_network::{
-    AcquireError, AdoptError, InstanceTag, NetworkConfig, OpenError, Pool, Slot, remove_instance,
+    AcquireError, AdoptError, Egress, InstanceTag, NetworkConfig, OpenError, Pool, Slot, remove_instance,
 };
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
@@ -22,6 +23,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 const CONNECT: Duration = Duration::from_millis(700);
 const FIRST_UID: u32 = 4242;
 const PORT: u16 = 8080;
+const OTHER_PORT: u16 = 8081;
 
 /// Runs the test on a thread whose namespace plays the host. Namespaces have names outside of it too, so those
 /// of a test which fails are removed here.
@@ -80,12 +82,24 @@ fn inside<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> T {
 
 /// Listens and greets every caller, for as long as the test process lives.
 fn greet(address: &str) {
-    let listener = TcpListener::bind((address, PORT)).unwrap();
-    std::thread::spawn(move || listener.incoming().for_each(drop));
+    for port in [PORT, OTHER_PORT] {
+        let listener = TcpListener::bind((address, port)).unwrap();
+        std::thread::spawn(move || listener.incoming().for_each(drop));
+    }
 }
 
 fn reaches(address: &str) -> bool {
-    TcpStream::connect_timeout(&SocketAddr::new(address.parse().unwrap(), PORT), CONNECT).is_ok()
+    reaches_port(address, PORT)
+}
+
+fn reaches_port(address: &str, port: u16) -> bool {
+    TcpStream::connect_timeout(&SocketAddr::new(address.parse().unwrap(), port), CONNECT).is_ok()
+}
+
+fn routes(to: &[&str]) -> Routes {
+    let mut routes = Routes::default();
+    to.iter().for_each(|route| routes.add(route.parse().unwrap()).unwrap());
+    routes
 }
 
 /// A namespace deleted with the test.
@@ -239,6 +253,105 @@ fn each_ruleset_holds_without_the_other() {
         drop(guest);
         [first, second, third].into_iter().for_each(|slot| pool.release(slot));
         block_on(pool.close());
+    });
+}
+
+#[test]
+fn a_bound_slot_reaches_what_it_is_bound_to_and_nothing_else() {
+    as_host("bound", || {
+        let tag = tag("bound");
+        let pool = Pool::open(config("bound")).unwrap();
+        let (first, second) = (block_on(pool.acquire()).unwrap(), block_on(pool.acquire()).unwrap());
+        let _internet = Namespace::server(format!("i{tag}"), "203.0.113.1", "203.0.113.2");
+        let _listed = Namespace::server(format!("l{tag}"), "10.1.7.1", "10.1.7.2");
+        let _private = Namespace::server(format!("p{tag}"), "192.168.7.1", "192.168.7.2");
+        greet("0.0.0.0");
+        let guest = Namespace::guest(&first);
+        let neighbour = Namespace::guest(&second);
+        let everything = ["203.0.113.2", "10.1.7.2", "192.168.7.2", "10.1.7.1", "100.72.0.5", "100.72.0.6"];
+        let reached = |guest: &Namespace| -> Vec<&str> {
+            inside(&guest.path(), || everything.into_iter().filter(|address| reaches(address)).collect())
+        };
+
+        let way = Way { routes: routes(&["10.1.0.0/16", "10.1.7.0/24"]), allowed: None };
+        block_on(pool.bind(&first, Egress { ways: vec![way.clone()] })).unwrap();
+        assert_eq!(reached(&guest), ["10.1.7.2"], "the route, and neither the internet nor the host");
+        assert_eq!(reached(&neighbour), ["203.0.113.2"], "a route is for the slot that has it");
+
+        // Another binding takes its place: only some traffic now, and the internet beside it.
+        let traffic = Traffic::Tcp(PORT.to_string().parse().unwrap());
+        let group = vec![Allowed { to: "10.1.7.0/24".parse().unwrap(), traffic }];
+        let ways = vec![
+            Way { allowed: Some(group), ..way.clone() },
+            Way { routes: routes(&["192.168.0.0/16"]), allowed: Some(vec![]) },
+            Way { routes: Routes::internet(), allowed: None },
+        ];
+        block_on(pool.bind(&first, Egress { ways: ways.clone() })).unwrap();
+        assert_eq!(reached(&guest), ["203.0.113.2", "10.1.7.2"]);
+        inside(&guest.path(), || assert!(!reaches_port("10.1.7.2", OTHER_PORT), "past the group"));
+        inside(&neighbour.path(), || assert!(reaches_port("203.0.113.2", OTHER_PORT), "it is there"));
+
+        // Each ruleset holds without the other: the host's against a VMM that took over its namespace...
+        inside(&first.netns, || run("nft", "flush ruleset\n", &["-f", "-"]));
+        inside(&first.netns, || {
+            let reached: Vec<&str> = everything.into_iter().filter(|address| reaches(address)).collect();
+            assert_eq!(reached, ["203.0.113.2", "10.1.7.2"]);
+            assert!(!reaches_port("10.1.7.2", OTHER_PORT), "past the host's rules");
+        });
+        // ...and the slot's own, with the host's gone.
+        block_on(pool.bind(&first, Egress { ways })).unwrap();
+        let chains = ["forward", "early", "input"];
+        let flush = chains.map(|chain| format!("flush chain inet rekindle_{tag} {chain}\n"));
+        run("nft", &flush.concat(), &["-f", "-"]);
+        inside(&guest.path(), || {
+            assert!(reaches("10.1.7.2") && reaches("203.0.113.2"), "what it is bound to");
+            assert!(
+                !reaches_port("10.1.7.2", OTHER_PORT) && !reaches("192.168.7.2"),
+                "past the slot's rules"
+            );
+        });
+
+        // A slot given back leaves nothing that the next one under its name would find.
+        drop(guest);
+        drop(neighbour);
+        let index = first.index;
+        pool.release(first);
+        pool.release(second);
+        block_on(pool.reap(BTreeSet::new())).unwrap();
+        let table = run("nft", "", &["list", "table", "inet", &format!("rekindle_{tag}")]);
+        assert!(!table.contains(&format!("slot{index}")), "{table}");
+        block_on(pool.close());
+        assert_eq!(census(&tag), [0, 0, 0]);
+    });
+}
+
+#[test]
+fn a_slot_bound_to_nothing_reaches_nothing() {
+    as_host("nowhere", || {
+        let tag = tag("nowhere");
+        let earlier = Pool::open(config("nowhere")).unwrap();
+        let slot = block_on(earlier.acquire()).unwrap();
+        let _internet = Namespace::server(format!("i{tag}"), "203.0.113.1", "203.0.113.2");
+        let _listed = Namespace::server(format!("l{tag}"), "10.1.7.1", "10.1.7.2");
+        let guest = Namespace::guest(&slot);
+        let reached = || inside(&guest.path(), || (reaches("203.0.113.2"), reaches("10.1.7.2")));
+        assert_eq!(reached(), (true, false));
+        block_on(earlier.bind(&slot, Egress::default())).unwrap();
+        assert_eq!(reached(), (false, false));
+        block_on(earlier.close());
+
+        // The slot's own rules outlive the server; the next one binds it again.
+        let later = Pool::open(config("nowhere")).unwrap();
+        assert_eq!(reached(), (false, false));
+        let slot = later.adopt(&slot.name).unwrap();
+        let everywhere = Allowed { to: Destination::EVERYWHERE, traffic: Traffic::Any };
+        let way = Way { routes: routes(&["10.1.7.2/32"]), allowed: Some(vec![everywhere]) };
+        block_on(later.bind(&slot, Egress { ways: vec![way] })).unwrap();
+        assert_eq!(reached(), (false, true));
+        drop(guest);
+        later.release(slot);
+        block_on(later.close());
+        assert_eq!(census(&tag), [0, 0, 0]);
     });
 }
 
