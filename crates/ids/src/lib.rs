@@ -78,6 +78,8 @@ uuid_id!(/// The first label of a MicroVM's endpoint host name; not the uuid of 
     EndpointId, "", "an endpoint id (a uuid)");
 uuid_id!(/// One build of one image version.
     BuildId, "", "a build id (a uuid)");
+uuid_id!(/// `nc-<uuid>`.
+    ConnectorId, "nc-", "a network connector id (nc-<uuid>)");
 
 /// A 12-digit account number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -213,6 +215,113 @@ impl FromStr for ImageArn {
 }
 text_serde!(ImageArn);
 
+/// A version of a customer's network connector: 1, 2, …
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct ConnectorVersion(u32);
+
+impl ConnectorVersion {
+    /// What CreateNetworkConnector makes.
+    pub const FIRST: Self = Self(1);
+
+    /// The version that the next update makes.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for ConnectorVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for ConnectorVersion {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let wrong = || ParseIdError::new(text, "a version of a network connector (1 or more)");
+        if text.starts_with(['0', '+']) {
+            return Err(wrong());
+        }
+        text.parse().map(Self).map_err(|_| wrong())
+    }
+}
+
+impl TryFrom<u32> for ConnectorVersion {
+    type Error = ParseIdError;
+    fn try_from(number: u32) -> Result<Self, ParseIdError> {
+        number.to_string().parse()
+    }
+}
+
+impl From<ConnectorVersion> for u32 {
+    fn from(version: ConnectorVersion) -> Self {
+        version.0
+    }
+}
+
+/// A customer's network connector, or one version of it:
+/// `arn:aws:lambda:<region>:<account>:network-connector:<id>[:<version>]`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ConnectorArn {
+    /// Region, for example `us-east-1`.
+    pub region: String,
+    /// Owner.
+    pub account: AccountId,
+    /// Which of the owner's.
+    pub id: ConnectorId,
+    /// None: the connector, whatever its versions.
+    pub version: Option<ConnectorVersion>,
+}
+
+impl ConnectorArn {
+    /// The same connector's, of one version.
+    #[must_use]
+    pub fn of_version(&self, version: ConnectorVersion) -> Self {
+        Self { version: Some(version), ..self.clone() }
+    }
+}
+
+impl fmt::Display for ConnectorArn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "arn:aws:lambda:{}:{}:network-connector:{}", self.region, self.account, self.id)?;
+        self.version.map_or(Ok(()), |version| write!(f, ":{version}"))
+    }
+}
+
+impl FromStr for ConnectorArn {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let wrong = || ParseIdError::new(text, "a network connector ARN");
+        let parts: Vec<&str> = text.split(':').collect();
+        let (region, account, id, version) = match parts[..] {
+            ["arn", "aws", "lambda", region, account, "network-connector", id] => (region, account, id, None),
+            ["arn", "aws", "lambda", region, account, "network-connector", id, version] => {
+                (region, account, id, Some(version))
+            }
+            _ => return Err(wrong()),
+        };
+        if !is_region(region) {
+            return Err(wrong());
+        }
+        Ok(Self {
+            region: region.to_owned(),
+            account: account.parse().map_err(|_| wrong())?,
+            id: id.parse().map_err(|_| wrong())?,
+            version: version.map(str::parse).transpose().map_err(|_| wrong())?,
+        })
+    }
+}
+text_serde!(ConnectorArn);
+
 /// Whether `text` has the shape of a region's name: lower-case labels and digits joined by hyphens.
 #[must_use]
 pub fn is_region(text: &str) -> bool {
@@ -258,5 +367,21 @@ mod tests {
             assert!(bad.parse::<ImageVersion>().is_err(), "{bad}");
         }
         assert_eq!(ImageVersion::FIRST.next().to_string(), "2.0");
+    }
+
+    #[test]
+    fn connector_arns_may_name_a_version() {
+        let id = ConnectorId::random();
+        let text = format!("arn:aws:lambda:us-east-1:123456789012:network-connector:{id}");
+        let arn: ConnectorArn = text.parse().unwrap();
+        assert_eq!((arn.id, arn.version, arn.to_string()), (id, None, text.clone()));
+        let version = arn.of_version(ConnectorVersion::FIRST.next());
+        assert_eq!(version.to_string(), format!("{text}:2"));
+        assert_eq!(version.to_string().parse(), Ok(version));
+        for bad in [":0", ":01", ":+1", ":", ":x", ":1:2", ":4294967296"] {
+            assert!(format!("{text}{bad}").parse::<ConnectorArn>().is_err(), "{bad}");
+        }
+        let managed = "arn:aws:lambda:us-east-1:aws:network-connector:aws-network-connector:INTERNET_EGRESS";
+        assert!(managed.parse::<ConnectorArn>().is_err());
     }
 }
