@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use ids::AccountId;
+
 /// Characters of an access key id, its prefix included.
 pub const ID_CHARS: usize = 20;
 /// Characters of a secret access key.
@@ -12,6 +14,8 @@ pub const LONG_LIVED: &str = "AKIA";
 pub const TEMPORARY: &str = "ASIA";
 /// Characters of the unique id of a user, a role or a policy, its prefix included.
 const UNIQUE_ID_CHARS: usize = 21;
+/// Account ids have 12 digits and do not begin with 0, which some tools drop.
+const ACCOUNT_IDS: std::ops::Range<u64> = 100_000_000_000..1_000_000_000_000;
 /// 32 letters, so that 5 random bits choose one without bias.
 const ID_ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 /// 64 letters, for 6 bits.
@@ -29,7 +33,7 @@ pub struct AccessKey {
 /// The random source of the system gave nothing.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "making an access key: the system's random source failed ({0}); check that getrandom(2) is allowed here"
+    "making keys and ids: the system's random source failed ({0}); check that getrandom(2) is allowed here"
 )]
 pub struct GenerateError(getrandom::Error);
 
@@ -57,6 +61,21 @@ pub fn temporary_id() -> Result<String, GenerateError> {
 /// If the system has no source of random numbers.
 pub fn unique_id(prefix: &str) -> Result<String, GenerateError> {
     id(prefix, UNIQUE_ID_CHARS)
+}
+
+/// The id of a new account.
+///
+/// # Errors
+/// If the system has no source of random numbers.
+///
+/// # Panics
+/// Never: 12 digits are an account id.
+pub fn account_id() -> Result<AccountId, GenerateError> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(GenerateError)?;
+    let span = ACCOUNT_IDS.end - ACCOUNT_IDS.start;
+    let id = ACCOUNT_IDS.start + u64::from_le_bytes(random) % span;
+    Ok(id.to_string().parse().expect("a number of 12 digits is an account id"))
 }
 
 /// Whether `text` has the shape of an access key id that begins with `prefix`.
@@ -105,5 +124,6 @@ mod tests {
         }
         let role = unique_id("AROA").unwrap();
         assert_eq!((role.len(), &role[..4]), (21, "AROA"));
+        assert!(!account_id().unwrap().to_string().starts_with('0'));
     }
 }
