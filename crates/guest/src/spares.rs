@@ -73,10 +73,13 @@ impl Spares {
         !shelf.ready.iter().any(|spare| spare.layer == layer) && shelf.coming.insert(layer.to_owned())
     }
 
-    /// Puts one on the shelf; the one that has to go for it is returned.
+    /// Puts one on the shelf; the one that has to go for it is returned, which is itself where it is not wanted any
+    /// more.
     fn put(&self, spare: Spare) -> Option<Spare> {
         let mut shelf = self.shelf();
-        shelf.coming.remove(&spare.layer);
+        if !shelf.coming.remove(&spare.layer) {
+            return Some(spare);
+        }
         shelf.ready.push_back(spare);
         if shelf.ready.len() > MAX_SPARES { shelf.ready.pop_front() } else { None }
     }
@@ -146,10 +149,12 @@ impl Host {
         });
     }
 
-    /// Discards the spares of the layers below `dir`, whose files are about to go.
+    /// Discards the spares of the layers below `dir`, whose files are about to go; those on their way too, once they
+    /// are there.
     pub async fn drop_spares(&self, dir: &Path) {
         let dropped: VecDeque<Spare> = {
             let mut shelf = self.spares.shelf();
+            shelf.coming.retain(|layer| !layer.starts_with(dir));
             let (dropped, kept) =
                 std::mem::take(&mut shelf.ready).into_iter().partition(|spare| spare.layer.starts_with(dir));
             shelf.ready = kept;
