@@ -248,19 +248,28 @@ impl Server {
 
     fn aws_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(command::aws_cli());
+        command.args(arguments).args(["--output", "json"]).env_remove("AWS_PROFILE");
+        command.envs(self.client_environment());
         command
-            .args(arguments)
-            .args(["--output", "json"])
-            .envs(&self.environment)
-            // Nothing of the person who runs the tests: profiles, proxies, pagers.
-            .env_remove("AWS_PROFILE")
-            .env("AWS_CONFIG_FILE", "/dev/null")
-            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .env("AWS_MAX_ATTEMPTS", "1")
-            .env("AWS_PAGER", "")
-            .env("NO_PROXY", "*");
-        command
+    }
+
+    /// What a client of this server is started with: nothing of the person who runs the tests, such as profiles,
+    /// proxies or pagers.
+    #[must_use]
+    pub fn client_environment(&self) -> Environment {
+        let mut environment = self.environment.clone();
+        for (name, value) in [
+            ("AWS_CONFIG_FILE", "/dev/null"),
+            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("AWS_MAX_ATTEMPTS", "1"),
+            ("AWS_PAGER", ""),
+            ("NO_PROXY", "*"),
+            ("NODE_EXTRA_CA_CERTS", self.variable("AWS_CA_BUNDLE")),
+        ] {
+            environment.insert(name.into(), value.into());
+        }
+        environment
     }
 
     /// What curl gets from an endpoint or any other URL; an error where no answer came.

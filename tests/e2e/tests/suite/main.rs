@@ -8,10 +8,12 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod builds;
+mod clients;
 mod crash;
 mod fixture;
 mod isolation;
 mod lifecycle;
+mod rust_sdk;
 mod session;
 
 use std::process::ExitCode;
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         &Arguments::from_args(),
         trials! {
             session { the_cli_session_of_the_manual, requests_over_every_protocol, two_servers_side_by_side }
+            clients { the_aws_cli, boto3, the_sdk_for_javascript, the_sdk_for_rust }
             builds {
                 artifacts_that_cannot_be_built_say_why,
                 a_failed_step_fails_the_build_with_its_output,
