@@ -2,5 +2,6 @@
 //!
 //! Times are milliseconds since the Unix epoch, durations seconds, as the service counts them.
 
+pub mod connector;
 pub mod image;
 pub mod microvm;

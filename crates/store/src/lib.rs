@@ -17,13 +17,16 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
+pub use connectors::{
+    ConnectorRecord, ConnectorSettings, ConnectorUser, ConnectorVersionRecord, ElasticIp, NetworkProtocol,
+};
 pub use identity::{
     AccessKeyRecord, AccountRecord, GrantedPolicies, PolicyRecord, PolicyVersionRecord, RoleRecord,
     UserRecord,
 };
 pub use records::{
-    Architecture, BuildRecord, CodeArtifact, HookSettings, ImageRecord, LogSettings, MicrovmRecord,
-    SnapshotSizes, TokenRecord, VersionRecord,
+    Architecture, BuildRecord, CodeArtifact, EgressBinding, HookSettings, ImageRecord, LogSettings,
+    MicrovmRecord, SnapshotSizes, TokenRecord, VersionRecord,
 };
 pub use tx::Tx;
 
@@ -32,11 +35,12 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Changes queued for the writer before callers wait.
 const WRITE_QUEUE: usize = 1024;
 /// The tables as they were added. The database keeps how many of these it has; one that was released is never changed.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("schema/1-microvms.sql"),
     include_str!("schema/2-identity.sql"),
     include_str!("schema/3-connectors.sql"),
     include_str!("schema/4-version-deletion.sql"),
+    include_str!("schema/5-memory-quota.sql"),
 ];
 
 /// Why records could not be read or written.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ids::{AccountId, BuildId, EndpointId, ImageArn, ImageVersion, MicrovmId};
+use ids::{AccountId, BuildId, ConnectorArn, EndpointId, ImageArn, ImageVersion, MicrovmId};
 use lifecycle::image::{BuildState, ImageState, VersionStatus};
 use lifecycle::microvm::Microvm;
 use serde::{Deserialize, Serialize};
@@ -169,6 +169,9 @@ pub struct MicrovmRecord {
     pub image: ImageArn,
     /// The version it was cloned from.
     pub version: ImageVersion,
+    /// Baseline memory of its size, which its account's quota counts.
+    #[serde(default)]
+    pub memory_mib: u32,
     /// Role of the application.
     pub execution_role_arn: Option<String>,
     /// Given to the `/run` hook as it is.
@@ -179,13 +182,25 @@ pub struct MicrovmRecord {
     /// are called.
     #[serde(default)]
     pub http_ingress: bool,
-    /// ARNs of the egress connectors.
+    /// ARNs of the egress connectors, as clients see them.
     pub egress_network_connectors: Vec<String>,
+    /// What those are for as long as it lives. None: the internet, which every managed one is.
+    #[serde(default)]
+    pub egress_binding: Option<EgressBinding>,
     /// Where the application's output goes. None: the default place, if there is a role to write it.
     #[serde(default)]
     pub logging: Option<LogSettings>,
     /// Where its life stands.
     pub life: Microvm,
+}
+
+/// The connectors that what goes out of a MicroVM may take, fixed when it is run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressBinding {
+    /// Whether the managed network, which leads to the internet, is one of them.
+    pub internet: bool,
+    /// The account's own, each with the version that was in force.
+    pub connectors: Vec<ConnectorArn>,
 }
 
 /// What a `clientToken` was first used for (SPEC §1.4).

@@ -39,6 +39,7 @@ fn microvm() -> MicrovmRecord {
         ingress_network_connectors: vec![],
         http_ingress: true,
         egress_network_connectors: vec![],
+        egress_binding: None,
         logging: None,
         life: Microvm::new(Policy { maximum_duration_seconds: 60, idle: None }, 5),
     }

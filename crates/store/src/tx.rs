@@ -325,8 +325,8 @@ impl<'a> Tx<'a> {
     /// [`StoreError`].
     pub fn put_microvm(&self, microvm: &MicrovmRecord) -> Result<()> {
         self.run(
-            "INSERT OR REPLACE INTO microvms (id, endpoint, account, image, version, terminated_at, doc) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT OR REPLACE INTO microvms (id, endpoint, account, image, version, terminated_at, memory_mib, doc) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 microvm.id.to_string(),
                 microvm.endpoint.to_string(),
@@ -334,9 +334,11 @@ impl<'a> Tx<'a> {
                 microvm.image.to_string(),
                 microvm.version.major(),
                 microvm.life.terminated_at,
+                microvm.memory_mib,
                 doc("MicroVM", microvm)?
             ],
-        )
+        )?;
+        self.note_uses(microvm)
     }
 
     /// Forgets up to `limit` MicroVMs that were terminated before `moment`.

@@ -211,6 +211,7 @@ fn record(
         http_ingress: ingress.iter().any(admits_http),
         ingress_network_connectors: ingress,
         egress_network_connectors: if egress.is_empty() { version.egress_network_connectors } else { egress },
+        egress_binding: None,
         logging: request.logging.map(config::logging),
         life: rules::Microvm::new(
             policy(request.maximum_duration_in_seconds, request.idle_policy.as_ref()),

@@ -115,6 +115,7 @@ impl Bed {
             ingress_network_connectors: vec![],
             egress_network_connectors: vec![],
             http_ingress,
+            egress_binding: None,
             logging: None,
             life: Microvm::new(policy, crate::now_ms()),
         };

@@ -118,6 +118,7 @@ fn microvm_record() -> MicrovmRecord {
         ingress_network_connectors: vec![ManagedConnector::HttpIngress.arn("us-east-1")],
         http_ingress: true,
         egress_network_connectors: vec![ManagedConnector::InternetEgress.arn("us-east-1")],
+        egress_binding: None,
         logging: Some(LogSettings::Disabled),
         life,
     }
