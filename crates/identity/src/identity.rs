@@ -114,12 +114,21 @@ impl Identity {
     pub fn issue(&self, caller: &Caller, seconds: u64) -> TemporaryCredentials {
         let now = now_ms() / 1000;
         let expires_at = now.saturating_add(seconds);
-        credentials::seal(&self.0.sessions, &credentials::claims(caller, now, expires_at), expires_at)
+        self.seal(&credentials::claims(caller, now, expires_at), expires_at)
     }
 
     /// Answers one call of IAM or STS. Every failure is an answer too.
     pub async fn query(&self, caller: &Caller, service: Service, form: &[(String, String)]) -> QueryAnswer {
         query::answer(self, caller, service, form).await
+    }
+
+    pub(crate) fn seal(&self, claims: &[u8], expires_at: u64) -> TemporaryCredentials {
+        credentials::seal(&self.0.sessions, claims, expires_at)
+    }
+
+    /// The account of a long-lived access key.
+    pub(crate) fn owner(&self, access_key_id: &str) -> Option<AccountId> {
+        self.key(access_key_id).map(|key| key.record.account.clone())
     }
 
     pub(crate) fn state(&self) -> Arc<State> {

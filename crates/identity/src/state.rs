@@ -91,9 +91,8 @@ impl State {
 
     /// The role with exactly this ARN.
     pub(crate) fn role(&self, arn: &str) -> Option<&Arc<Role>> {
-        let (account, name) = names::parse(arn, "role")?;
-        let role = self.account(&account)?.roles.get(&name.to_lowercase())?;
-        (names::role_arn(&role.record) == arn).then_some(role)
+        let (account, _) = names::parse(arn, "role")?;
+        self.account(&account)?.role_at(arn)
     }
 
     /// The same, with this account as it is now.
@@ -145,6 +144,12 @@ impl Account {
 
     pub(crate) fn role(&self, name: &str) -> Option<&Arc<Role>> {
         self.roles.get(&name.to_lowercase())
+    }
+
+    /// The account's role with exactly this ARN.
+    pub(crate) fn role_at(&self, arn: &str) -> Option<&Arc<Role>> {
+        let (_, name) = names::parse(arn, "role")?;
+        self.role(name).filter(|role| names::role_arn(&role.record) == arn)
     }
 
     /// The account's own policy with exactly this ARN.

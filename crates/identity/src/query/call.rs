@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use iam::{Access, Context};
 
-use crate::authorize;
+use crate::authorize::{AccessDenied, authorize};
 use crate::caller::{Caller, Principal};
 use crate::clock::now_ms;
 use crate::draft::Draft;
@@ -59,25 +59,12 @@ impl<'a> Call<'a> {
 
     /// Whether the caller may do on `resource` what it calls for.
     pub(crate) fn authorize(&self, resource: &str, context: &Context) -> Result<(), Refusal> {
-        self.authorize_for(&self.action, resource, context)
+        Ok(self.check(&self.action, resource, context)?)
     }
 
-    pub(crate) fn authorize_for(
-        &self,
-        action: &str,
-        resource: &str,
-        context: &Context,
-    ) -> Result<(), Refusal> {
-        let access = Access { action, resource, context };
-        Ok(authorize::authorize(&self.state, self.caller, &access, self.now_ms)?)
-    }
-
-    pub(crate) fn state(&self) -> &State {
-        &self.state
-    }
-
-    pub(crate) fn action(&self) -> &str {
-        &self.action
+    /// The same for another action.
+    pub(crate) fn check(&self, action: &str, resource: &str, context: &Context) -> Result<(), AccessDenied> {
+        authorize(&self.state, self.caller, &Access { action, resource, context }, self.now_ms)
     }
 
     pub(crate) fn into_parts(self) -> (Draft, Xml) {

@@ -10,6 +10,9 @@ pub(crate) const MAX_TAGS: usize = 50;
 /// Of a value that is repeated in an error.
 const SHOWN_CHARS: usize = 256;
 
+const DUPLICATE_TAG: &str = "Duplicate tag keys found. Please note that Tag keys are case insensitive.";
+const SYSTEM_TAG: &str = "Tag keys cannot begin with aws:, which is for tags that AWS itself gives.";
+
 /// What a text may be.
 pub(crate) struct Text {
     pub(crate) name: &'static str,
@@ -117,22 +120,20 @@ pub(crate) struct Fields<'a> {
     /// Whether errors repeat the value, as those of STS do.
     shows_values: bool,
     violations: Vec<String>,
-    duplicate_tag: bool,
+    bad_tag: Option<&'static str>,
 }
 
 impl<'a> Fields<'a> {
     pub(crate) fn new(form: &'a [(String, String)], shows_values: bool) -> Self {
-        Self { form, shows_values, violations: Vec::new(), duplicate_tag: false }
+        Self { form, shows_values, violations: Vec::new(), bad_tag: None }
     }
 
     /// All that is wrong with what has been read. Until it returns `Ok`, what was read may be made up.
     pub(crate) fn done(&self) -> Result<(), Refusal> {
-        match self.violations.as_slice() {
-            [] if self.duplicate_tag => Err(Refusal::invalid_input(
-                "Duplicate tag keys found. Please note that Tag keys are case insensitive.",
-            )),
-            [] => Ok(()),
-            violations => {
+        match (self.violations.as_slice(), self.bad_tag) {
+            ([], Some(what)) => Err(Refusal::invalid_input(what)),
+            ([], None) => Ok(()),
+            (violations, _) => {
                 let (count, all) = (violations.len(), violations.join("; "));
                 let errors = if count == 1 { "error" } else { "errors" };
                 Err(Refusal::validation(format!("{count} validation {errors} detected: {all}")))
@@ -144,10 +145,7 @@ impl<'a> Fields<'a> {
         match self.value(text.name) {
             Some(value) => self.checked(text, text.name, value),
             None => {
-                let at = lower_first(text.name);
-                self.violations.push(format!(
-                    "Value null at '{at}' failed to satisfy constraint: Member must not be null"
-                ));
+                self.missing(text.name);
                 String::new()
             }
         }
@@ -157,11 +155,17 @@ impl<'a> Fields<'a> {
         self.value(text.name).map(|value| self.checked(text, text.name, value))
     }
 
-    /// Whether a parameter is there at all.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.form.iter().any(|(key, _)| {
-            key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        })
+    /// Refuses what would bound somebody's rights, and is not done here: to ignore it would be to grant them.
+    pub(crate) fn refuse_unsupported(&self, names: &[&str]) -> Result<(), Refusal> {
+        let is_given = |name: &&&str| {
+            self.form.iter().any(|(key, _)| {
+                key.strip_prefix(**name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
+        };
+        match names.iter().find(is_given) {
+            Some(name) => Err(Refusal::validation(format!("{name} is not supported here; leave it out"))),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn number(&mut self, name: &'static str, range: RangeInclusive<u32>) -> Option<u32> {
@@ -189,6 +193,17 @@ impl<'a> Fields<'a> {
         self.choice(name, &["true", "false"]) == Some("true")
     }
 
+    pub(crate) fn required_choice(
+        &mut self,
+        name: &'static str,
+        choices: &[&'static str],
+    ) -> Option<&'static str> {
+        if self.value(name).is_none() {
+            self.missing(name);
+        }
+        self.choice(name, choices)
+    }
+
     pub(crate) fn choice(&mut self, name: &'static str, choices: &[&'static str]) -> Option<&'static str> {
         let value = self.value(name)?;
         let found = choices.iter().find(|choice| **choice == value).copied();
@@ -214,8 +229,14 @@ impl<'a> Fields<'a> {
             }
             let key = self.checked(&TAG_KEY, &key_at, key.unwrap_or_default());
             let value = self.checked(&TAG_VALUE, &value_at, value.unwrap_or_default());
-            self.duplicate_tag |= seen.contains(&key.to_lowercase());
-            seen.push(key.to_lowercase());
+            let lower = key.to_lowercase();
+            if seen.contains(&lower) {
+                self.bad_tag = Some(DUPLICATE_TAG);
+            }
+            if lower.starts_with("aws:") {
+                self.bad_tag = Some(SYSTEM_TAG);
+            }
+            seen.push(lower);
             tags.insert(key, value);
         }
         tags
@@ -254,6 +275,12 @@ impl<'a> Fields<'a> {
             self.violate(at, value, &what);
         }
         value.to_owned()
+    }
+
+    fn missing(&mut self, name: &str) {
+        let at = lower_first(name);
+        self.violations
+            .push(format!("Value null at '{at}' failed to satisfy constraint: Member must not be null"));
     }
 
     fn too_many(&mut self, name: &str, most: usize) {

@@ -56,16 +56,21 @@ impl Asked {
 }
 
 impl<T> Page<T> {
-    /// What goes behind the list.
-    pub(crate) fn end(next: Option<&str>, xml: &mut Xml) {
-        xml.text("IsTruncated", if next.is_some() { "true" } else { "false" });
-        xml.optional("Marker", next.map(|key| URL_SAFE_NO_PAD.encode(key)).as_deref());
-    }
-
+    /// The list, and what goes behind it.
     pub(crate) fn write(self, xml: &mut Xml, tag: &str, member: impl FnMut(&mut Xml, T)) {
         xml.list(tag, self.items, member);
-        Self::end(self.next.as_deref(), xml);
+        end(self.next.as_deref(), xml);
     }
+
+    /// What goes behind the lists, where a page is more than one.
+    pub(crate) fn end(&self, xml: &mut Xml) {
+        end(self.next.as_deref(), xml);
+    }
+}
+
+fn end(next: Option<&str>, xml: &mut Xml) {
+    xml.text("IsTruncated", if next.is_some() { "true" } else { "false" });
+    xml.optional("Marker", next.map(|key| URL_SAFE_NO_PAD.encode(key)).as_deref());
 }
 
 #[cfg(test)]

@@ -29,7 +29,12 @@ impl Xml {
     }
 
     pub(crate) fn text(&mut self, tag: &str, text: &str) {
-        self.within(tag, |xml| escape(text, &mut xml.0));
+        self.within(tag, |xml| xml.content(text));
+    }
+
+    /// Text within the element that is open.
+    pub(crate) fn content(&mut self, text: &str) {
+        escape(text, &mut self.0);
     }
 
     pub(crate) fn optional(&mut self, tag: &str, text: Option<&str>) {
