@@ -46,6 +46,8 @@ pub struct Workshop {
     pub store: Store,
     /// The artifacts.
     pub objects: ObjectStore,
+    /// What build roles may do.
+    pub roles: Arc<dyn iam::ServiceRoles>,
     /// The build logs.
     pub logs: Logs,
     /// Where things go.

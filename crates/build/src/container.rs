@@ -8,11 +8,13 @@ use agent_proto::{BuildOutcome, BuildSpec, ImageConfig, Request, Response};
 use engine::qemu::overlay;
 use engine::{Disk, Layer, LayerFormat};
 use guest::{Guest, GuestError, Shape};
+use ids::AccountId;
 use tokio::task::spawn_blocking;
 
 use crate::artifact;
 use crate::builder::Workshop;
 use crate::error::BuildError;
+use crate::role::BuildRole;
 
 /// A disk is whole blocks of this many bytes.
 const BLOCK: u64 = 4096;
@@ -36,15 +38,23 @@ pub(crate) struct Source<'a> {
     pub(crate) key: &'a str,
 }
 
+/// Who reads it.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader {
+    pub(crate) account: AccountId,
+    pub(crate) role: BuildRole,
+}
+
 /// Builds the artifact in `dir`, which is the build's own, under `name`. Its output goes to the log.
 pub(crate) async fn build(
     workshop: &Workshop,
     name: &str,
     dir: &Path,
     source: &Source<'_>,
+    reader: &Reader,
     log: logs::LogFile,
 ) -> Result<Container, BuildError> {
-    let artifact_bytes = fetch(workshop, source, &dir.join("artifact")).await?;
+    let artifact_bytes = fetch(workshop, source, reader, &dir.join("artifact")).await?;
     let (code, shape) = prepare(workshop, dir)?;
     let mut guest = workshop.host.boot(name, shape, dir.join("build-memory")).await?;
     // Kept for as long as the session: it is what writes the output down.
@@ -62,11 +72,20 @@ pub(crate) async fn build(
 }
 
 /// Copies the artifact out of the object store, checks its index, and pads it to a disk. Returns its length.
-async fn fetch(workshop: &Workshop, source: &Source<'_>, to: &Path) -> Result<u64, BuildError> {
+async fn fetch(
+    workshop: &Workshop,
+    source: &Source<'_>,
+    reader: &Reader,
+    to: &Path,
+) -> Result<u64, BuildError> {
+    reader.role.may_read(source)?;
+    let reader = reader.clone();
     let (bucket, key) = (source.bucket.to_owned(), source.key.to_owned());
     let (objects, to) = (workshop.objects.clone(), to.to_owned());
     let copy = move || {
-        let object = objects.read(&bucket, &key).map_err(|error| BuildError::s3(error, &bucket, &key))?;
+        let object = objects
+            .read(&reader.account, &bucket, &key)
+            .map_err(|error| reader.role.unreadable(error, &bucket, &key))?;
         artifact::check_size(object.size)?;
         let mut file = File::options()
             .read(true)

@@ -16,7 +16,12 @@ use crate::artifact::ArtifactError;
 pub(crate) enum BuildError {
     /// The artifact cannot be had.
     #[error("{code}: cannot read s3://{bucket}/{key}: {why}")]
-    S3 { code: &'static str, bucket: String, key: String, why: &'static str },
+    S3 { code: &'static str, bucket: String, key: String, why: String },
+    /// The build role is not ours to use.
+    #[error(
+        "We were unable to assume the role provided. {0} Its trust policy must let lambda.amazonaws.com in."
+    )]
+    Role(String),
     /// The artifact is unusable.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
@@ -50,6 +55,7 @@ impl BuildError {
     pub(crate) fn reason(&self) -> String {
         match self {
             Self::S3 { .. }
+            | Self::Role(_)
             | Self::Artifact(_)
             | Self::Container(_)
             | Self::Application(_)
@@ -69,11 +75,17 @@ impl BuildError {
         let (code, why) = match error {
             ReadError::NoSuchBucket => ("S3_NO_SUCH_BUCKET", "there is no such bucket"),
             ReadError::NoSuchKey => ("S3_NO_SUCH_KEY", "there is no such object"),
+            ReadError::NotYours => ("S3_ACCESS_DENIED", "the bucket belongs to another account"),
             ReadError::Io(source) => {
                 return Self::file("reading", Path::new(&format!("{bucket}/{key}")))(source);
             }
         };
-        Self::S3 { code, bucket: bucket.to_owned(), key: key.to_owned(), why }
+        Self::S3 { code, bucket: bucket.to_owned(), key: key.to_owned(), why: why.to_owned() }
+    }
+
+    /// An object that the build role may not read; `why` is in words.
+    pub(crate) fn access_denied(bucket: &str, key: &str, why: String) -> Self {
+        Self::S3 { code: "S3_ACCESS_DENIED", bucket: bucket.to_owned(), key: key.to_owned(), why }
     }
 
     /// What the build VM came to.

@@ -15,6 +15,7 @@ mod container;
 mod error;
 mod hooks;
 mod pipeline;
+mod role;
 mod trial;
 
 pub use builder::{Builder, Settings, Workshop};

@@ -6,13 +6,15 @@ use std::path::Path;
 
 use api::SizeClass;
 use guest::{CODE, ImageLayer, Layout};
+use logs::LogFile;
 use snapshot::publish::Staging;
 use store::{BuildRecord, SnapshotSizes, VersionRecord};
 use tokio::task::spawn_blocking;
 
 use crate::builder::Workshop;
-use crate::container::{self, Source};
+use crate::container::{self, Reader, Source};
 use crate::error::BuildError;
+use crate::role::BuildRole;
 use crate::{capture, trial};
 
 /// Bytes of a block as file systems count them.
@@ -33,13 +35,15 @@ pub(crate) async fn run(
     let dir = workshop.dirs.build(build.id);
     empty(&dir)?;
     let staging = Staging::new(&published)?;
-    let container = compile(workshop, build, version, &dir).await?;
+    let role = BuildRole::assume(workshop, version)?;
+    let may_log = role.may_log(build, version);
+    let log = || workshop.logs.build(build.id).kept_if(may_log);
+    let container = compile(workshop, build, version, &dir, role, log()).await?;
     *made = Some(SnapshotSizes { code_install: Some(container.code_bytes), ..SnapshotSizes::default() });
     fs::rename(&container.code, staging.path().join(CODE))
         .map_err(BuildError::file("moving", &container.code))?;
 
     let layer = lay_out(workshop, staging.path(), version)?;
-    let log = || workshop.logs.build(build.id);
     let name = |step: &str| format!("{step}-{}", build.id);
     capture::capture(workshop, &name("snapshot"), &layer, version, container.config, log()).await?;
     trial::run(workshop, &name("trial"), &dir, &layer, version, log()).await?;
@@ -53,12 +57,14 @@ async fn compile(
     build: &BuildRecord,
     version: &VersionRecord,
     dir: &Path,
+    role: BuildRole,
+    log: LogFile,
 ) -> Result<container::Container, BuildError> {
     let uri = api::CodeArtifact::Uri(version.code_artifact.uri.clone());
     // The client was told so when it asked for the build.
     let (bucket, key) = uri.location().map_err(|error| BuildError::Container(error.message))?;
-    let log = workshop.logs.build(build.id);
-    container::build(workshop, &format!("build-{}", build.id), dir, &Source { bucket, key }, log).await
+    let (source, reader) = (Source { bucket, key }, Reader { account: build.image.account.clone(), role });
+    container::build(workshop, &format!("build-{}", build.id), dir, &source, &reader, log).await
 }
 
 fn lay_out(workshop: &Workshop, dir: &Path, version: &VersionRecord) -> Result<ImageLayer, BuildError> {

@@ -1,9 +1,9 @@
 //! The policy language of AWS IAM: what JSON policies with Allow and Deny decide. Pure: no clock, no I/O.
 //!
-//! Own code, since the crates there are fail open where it matters. `iam-rs` 0.8 lets a user whose name is `*` into
-//! everything under `${aws:username}`, takes a variable that nobody set for an empty string, and skips a misspelt
-//! `Condition`; `scratchstack-aspen` 0.3 has neither `ForAllValues` nor `ForAnyValue`. Here whatever is not understood
-//! is an error when the policy is put, and whatever cannot be resolved lets nobody in.
+//! Own code, since the crates there are fail open where it matters. `iam-rs` 0.8 lets a user whose name is `*`
+//! into everything under `${aws:username}`, takes a variable that nobody set for an empty string, and skips a
+//! misspelt `Condition`; `scratchstack-aspen` 0.3 has neither `ForAllValues` nor `ForAnyValue`. Here whatever is not
+//! understood is an error when the policy is put, and whatever cannot be resolved lets nobody in.
 
 mod condition;
 mod context;
@@ -13,11 +13,13 @@ mod json;
 pub mod limits;
 mod pattern;
 mod policy;
+mod roles;
 mod trust;
 
 pub use context::Context;
 pub use error::PolicyError;
 pub use policy::{Policy, evaluate};
+pub use roles::{RoleSession, ServiceRoles};
 pub use trust::{TrustPolicy, TrustedPrincipal};
 
 /// What is asked for: an action on a resource, under circumstances.

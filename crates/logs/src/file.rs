@@ -16,6 +16,7 @@ pub const LIMIT: u64 = 64 << 20;
 pub struct LogFile {
     path: PathBuf,
     limit: u64,
+    kept: bool,
     open: Mutex<Option<Open>>,
 }
 
@@ -31,7 +32,13 @@ impl LogFile {
     }
 
     pub(crate) fn with_limit(path: PathBuf, limit: u64) -> Self {
-        Self { path, limit, open: Mutex::new(None) }
+        Self { path, limit, kept: true, open: Mutex::new(None) }
+    }
+
+    /// The same log, to which nothing is added unless it may be kept.
+    #[must_use]
+    pub fn kept_if(self, kept: bool) -> Self {
+        Self { kept, ..self }
     }
 
     /// Where it is.
@@ -71,6 +78,9 @@ impl LogFile {
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        if !self.kept {
+            return Ok(());
+        }
         // What is behind the lock stays true wherever a holder of it panicked.
         let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mut open = match slot.take() {
@@ -122,6 +132,14 @@ mod tests {
 
     fn log(dir: &tempfile::TempDir, limit: u64) -> LogFile {
         LogFile::with_limit(dir.path().join("builds/x.log"), limit)
+    }
+
+    #[test]
+    fn nothing_is_added_to_a_log_that_may_not_be_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        log(&dir, 100).append(b"before").unwrap();
+        log(&dir, 100).kept_if(false).append(b"after").unwrap();
+        assert_eq!(log(&dir, 100).tail(100).unwrap(), b"before");
     }
 
     #[test]

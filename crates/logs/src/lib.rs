@@ -3,6 +3,7 @@
 //! The bytes are the tenant's and are kept as they came; whoever shows them escapes them.
 
 mod file;
+mod permission;
 mod reader;
 
 use std::fs;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use ids::{BuildId, MicrovmId};
 
 pub use file::{LIMIT, LogFile};
+pub use permission::permitted;
 pub use reader::LogReader;
 
 const BUILDS: &str = "builds";

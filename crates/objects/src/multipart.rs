@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::PathBuf;
 
+use ids::AccountId;
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -45,28 +46,36 @@ impl From<io::Error> for UploadError {
 /// An upload that is under way.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Upload {
+    /// None: from before there were accounts. The bucket may be another account's by now.
+    #[serde(default)]
+    pub(crate) owner: Option<AccountId>,
     pub(crate) bucket: String,
     pub(crate) key: String,
     pub(crate) started_ms: u64,
     pub(crate) attributes: Attributes,
 }
 
+impl Upload {
+    fn is_of(&self, account: &AccountId, bucket: &str) -> bool {
+        self.bucket == bucket && self.owner.as_ref().is_none_or(|owner| owner == account)
+    }
+}
+
 impl ObjectStore {
     pub(crate) fn begin_upload(
         &self,
+        account: &AccountId,
         bucket: &str,
         key: &str,
         attributes: Attributes,
     ) -> Result<Uuid, UploadError> {
         check_key(key)?;
-        if !self.has_bucket(bucket) {
-            return Err(StoreError::NoSuchBucket.into());
-        }
+        self.require(account, bucket)?;
         let id = Uuid::new_v4();
         let dir = self.upload_dir(id);
         fs::create_dir(&dir)?;
-        let upload =
-            Upload { bucket: bucket.to_owned(), key: key.to_owned(), started_ms: now_ms(), attributes };
+        let (owner, bucket, key) = (Some(account.clone()), bucket.to_owned(), key.to_owned());
+        let upload = Upload { owner, bucket, key, started_ms: now_ms(), attributes };
         let mut file = File::create_new(dir.join(ABOUT))?;
         file.write_all(&serde_json::to_vec(&upload).map_err(io::Error::other)?)?;
         file.sync_all()?;
@@ -75,11 +84,18 @@ impl ObjectStore {
         Ok(id)
     }
 
-    /// The upload `id`, if it is of that bucket and key.
-    pub(crate) fn upload(&self, id: &str, bucket: &str, key: &str) -> Result<(Uuid, Upload), UploadError> {
+    /// The upload `id`, if it is the account's, and of that bucket and key.
+    pub(crate) fn upload(
+        &self,
+        account: &AccountId,
+        id: &str,
+        bucket: &str,
+        key: &str,
+    ) -> Result<(Uuid, Upload), UploadError> {
+        self.require(account, bucket)?;
         let id = Uuid::try_parse(id).map_err(|_| UploadError::NoSuchUpload)?;
         let upload = self.read_upload(id)?;
-        if upload.bucket == bucket && upload.key == key {
+        if upload.is_of(account, bucket) && upload.key == key {
             Ok((id, upload))
         } else {
             Err(UploadError::NoSuchUpload)
@@ -151,6 +167,7 @@ impl ObjectStore {
     /// Joins the parts that `wanted` lists, by number and ETag, to the object.
     pub(crate) fn complete_upload(
         &self,
+        account: &AccountId,
         id: Uuid,
         upload: Upload,
         wanted: &[(i32, Option<String>)],
@@ -180,7 +197,7 @@ impl ObjectStore {
             etag: etag.clone(),
             attributes: upload.attributes,
         };
-        self.commit(&upload.bucket, whole, &meta, condition)?;
+        self.commit(account, &upload.bucket, whole, &meta, condition)?;
         self.end_upload(id)?;
         Ok(etag)
     }
@@ -200,14 +217,19 @@ impl ObjectStore {
         Ok(sync_dir(&self.uploads_dir())?)
     }
 
-    /// The uploads under way in a bucket, by id.
-    pub(crate) fn uploads(&self, bucket: &str) -> Result<Vec<(Uuid, Upload)>, UploadError> {
+    /// The account's uploads under way in a bucket, by id.
+    pub(crate) fn uploads(
+        &self,
+        account: &AccountId,
+        bucket: &str,
+    ) -> Result<Vec<(Uuid, Upload)>, UploadError> {
+        self.require(account, bucket)?;
         let mut uploads = Vec::new();
         for entry in fs::read_dir(self.uploads_dir())? {
             let name = entry?.file_name();
             let Some(id) = name.to_str().and_then(|name| Uuid::try_parse(name).ok()) else { continue };
             match self.read_upload(id) {
-                Ok(upload) if upload.bucket == bucket => uploads.push((id, upload)),
+                Ok(upload) if upload.is_of(account, bucket) => uploads.push((id, upload)),
                 Ok(_) | Err(UploadError::NoSuchUpload) => {}
                 Err(error) => return Err(error),
             }

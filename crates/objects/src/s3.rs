@@ -2,23 +2,25 @@
 
 use std::fmt;
 use std::io::{Seek, SeekFrom};
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ids::AccountId;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use s3s::auth::{S3Auth, SecretKey};
 use s3s::dto::*;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 
+use crate::access::{Access, Caller, DELETE, Gate, LIST, bucket_arn, object_arn, requester, require};
 use crate::ingest::{Expectation, Failure, blocking, ingest};
 use crate::listing::{Page, Query};
 use crate::multipart::{MAX_PARTS, UploadError, hex};
 use crate::object_file::{Attributes, Meta};
-use crate::store::{Condition, Entry, ObjectStore, ReadError, StoreError, now_ms};
+use crate::store::{Condition, Entry, ObjectStore, ReadError, Reader, StoreError, now_ms};
 
 /// Keys and groups on a page, at most and unless fewer are asked for.
 const PAGE: usize = 1000;
@@ -29,26 +31,13 @@ const URL_SAFE: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
 impl ObjectStore {
-    /// The S3 API over this store, for hyper: every request must be signed by a key that `secret_of` knows.
-    pub fn service(
-        &self,
-        region: &str,
-        secret_of: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
-    ) -> S3Service {
+    /// The S3 API over this store, for hyper: every request must be signed by somebody whom `access` knows and who
+    /// may do what it asks for.
+    pub fn service(&self, region: &str, access: Arc<dyn Access>) -> S3Service {
         let mut builder = S3ServiceBuilder::new(Api { store: self.clone(), region: region.to_owned() });
-        builder.set_auth(Keys(secret_of));
+        builder.set_auth(Gate(Arc::clone(&access)));
+        builder.set_access(Gate(access));
         builder.build()
-    }
-}
-
-struct Keys<F>(F);
-
-#[async_trait::async_trait]
-impl<F: Fn(&str) -> Option<String> + Send + Sync + 'static> S3Auth for Keys<F> {
-    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        self.0(access_key).map(SecretKey::from).ok_or_else(|| {
-            s3_error!(InvalidAccessKeyId, "The AWS Access Key Id you provided does not exist in our records.")
-        })
     }
 }
 
@@ -69,6 +58,8 @@ impl From<StoreError> for Failure {
         Self(match error {
             StoreError::InvalidBucketName => s3_error!(InvalidBucketName, "{text}"),
             StoreError::BucketExists => s3_error!(BucketAlreadyOwnedByYou, "{text}"),
+            StoreError::BucketTaken => s3_error!(BucketAlreadyExists, "{text}"),
+            StoreError::NotYours => s3_error!(AccessDenied, "{text}"),
             StoreError::BucketNotEmpty => s3_error!(BucketNotEmpty, "{text}"),
             StoreError::NoSuchBucket => s3_error!(NoSuchBucket, "The specified bucket does not exist"),
             StoreError::InvalidKey => s3_error!(KeyTooLongError, "{text}"),
@@ -82,6 +73,7 @@ impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
         Self(match error {
             ReadError::NoSuchBucket => s3_error!(NoSuchBucket, "The specified bucket does not exist"),
+            ReadError::NotYours => s3_error!(AccessDenied, "{error}"),
             ReadError::NoSuchKey => s3_error!(NoSuchKey, "The specified key does not exist."),
             ReadError::Io(source) => S3Error::internal_error(source),
         })
@@ -151,9 +143,10 @@ impl S3 for Api {
         &self,
         req: S3Request<CreateBucketInput>,
     ) -> S3Result<S3Response<CreateBucketOutput>> {
+        let account = account(&req)?;
         let name = req.input.bucket;
         let location = Some(format!("/{name}"));
-        on_disk!(self, |store| store.create_bucket(&name))?;
+        on_disk!(self, |store| store.create_bucket(&account, &name))?;
         Ok(S3Response::new(CreateBucketOutput { location }))
     }
 
@@ -161,18 +154,22 @@ impl S3 for Api {
         &self,
         req: S3Request<DeleteBucketInput>,
     ) -> S3Result<S3Response<DeleteBucketOutput>> {
-        on_disk!(self, |store| store.delete_bucket(&req.input.bucket))?;
+        let account = account(&req)?;
+        on_disk!(self, |store| store.delete_bucket(&account, &req.input.bucket))?;
         Ok(S3Response::new(DeleteBucketOutput::default()))
     }
 
     async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
-        self.require(&req.input.bucket)?;
+        self.require(&account(&req)?, &req.input.bucket)?;
         let bucket_region = Some(self.region.clone());
         Ok(S3Response::new(HeadBucketOutput { bucket_region, ..Default::default() }))
     }
 
-    async fn list_buckets(&self, _: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
-        let buckets = self.store.list_buckets().into_iter().map(|(name, created_ms)| Bucket {
+    async fn list_buckets(
+        &self,
+        req: S3Request<ListBucketsInput>,
+    ) -> S3Result<S3Response<ListBucketsOutput>> {
+        let buckets = self.store.list_buckets(&account(&req)?).into_iter().map(|(name, created_ms)| Bucket {
             name: Some(name),
             creation_date: Some(timestamp(created_ms)),
             ..Default::default()
@@ -184,7 +181,7 @@ impl S3 for Api {
         &self,
         req: S3Request<GetBucketLocationInput>,
     ) -> S3Result<S3Response<GetBucketLocationOutput>> {
-        self.require(&req.input.bucket)?;
+        self.require(&account(&req)?, &req.input.bucket)?;
         // The first region has no name here.
         let named = (self.region != "us-east-1").then(|| self.region.clone());
         let location_constraint = named.map(BucketLocationConstraint::from);
@@ -192,8 +189,9 @@ impl S3 for Api {
     }
 
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        let account = account(&req)?;
         let mut input = req.input;
-        self.require(&input.bucket)?;
+        self.require(&account, &input.bucket)?;
         let expectation = Expectation { headers: req.headers, trailers: req.trailing_headers };
         let body = ingest(&self.store, input.body.take(), &expectation).await?;
         let condition = condition(input.if_match, input.if_none_match);
@@ -201,7 +199,7 @@ impl S3 for Api {
         meta.attributes.checksums = body.checksums;
         let (e_tag, sums) = (Some(ETag::Strong(meta.etag.clone())), meta.attributes.checksums.clone());
         let (bucket, file) = (input.bucket, body.file);
-        on_disk!(self, |store| store.commit(&bucket, file, &meta, &condition))?;
+        on_disk!(self, |store| store.commit(&account, &bucket, file, &meta, &condition))?;
         let sum = |name| sums.get(name).cloned();
         Ok(S3Response::new(PutObjectOutput {
             e_tag,
@@ -215,9 +213,9 @@ impl S3 for Api {
     }
 
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+        let caller = requester(&req)?;
         let input = req.input;
-        let (bucket, key) = (input.bucket, input.key);
-        let mut reader = on_disk!(self, |store| store.read(&bucket, &key))?;
+        let mut reader = self.read(&*caller, input.bucket, input.key).await?;
         readable(&reader.meta, input.if_match.as_ref(), input.if_none_match.as_ref())?;
         let range = input.range.map(|range| range.check(reader.size)).transpose()?;
         let content_range =
@@ -235,9 +233,9 @@ impl S3 for Api {
     }
 
     async fn head_object(&self, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+        let caller = requester(&req)?;
         let input = req.input;
-        let (bucket, key) = (input.bucket, input.key);
-        let reader = on_disk!(self, |store| store.read(&bucket, &key))?;
+        let reader = self.read(&*caller, input.bucket, input.key).await?;
         readable(&reader.meta, input.if_match.as_ref(), input.if_none_match.as_ref())?;
         Ok(S3Response::new(described!(HeadObjectOutput, reader.meta,
             content_length: Some(signed(reader.size)),
@@ -248,7 +246,8 @@ impl S3 for Api {
         &self,
         req: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
-        on_disk!(self, |store| store.delete(&req.input.bucket, &req.input.key))?;
+        let account = account(&req)?;
+        on_disk!(self, |store| store.delete(&account, &req.input.bucket, &req.input.key))?;
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 
@@ -256,13 +255,18 @@ impl S3 for Api {
         &self,
         req: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
+        let caller = requester(&req)?;
         let input = req.input;
-        self.require(&input.bucket)?;
+        self.require(caller.account(), &input.bucket)?;
         let quiet = input.delete.quiet.unwrap_or(false);
         let (mut deleted, mut errors) = (Vec::new(), Vec::new());
         for object in input.delete.objects {
-            let (bucket, key) = (input.bucket.clone(), object.key.clone());
-            match on_disk!(self, |store| store.delete(&bucket, &key)) {
+            let (account, bucket, key) = (caller.account().clone(), input.bucket.clone(), object.key.clone());
+            let deletion = match require(&*caller, DELETE, &object_arn(&bucket, &key), &[]) {
+                Ok(()) => on_disk!(self, |store| store.delete(&account, &bucket, &key)),
+                Err(denied) => Err(denied),
+            };
+            match deletion {
                 Ok(()) if quiet => {}
                 Ok(()) => deleted.push(DeletedObject { key: Some(object.key), ..Default::default() }),
                 Err(error) => errors.push(Error {
@@ -278,6 +282,7 @@ impl S3 for Api {
     }
 
     async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
+        let caller = requester(&req)?;
         let mut input = req.input;
         let CopySource::Bucket { bucket: from_bucket, key: from_key, .. } = input.copy_source else {
             return Err(s3_error!(NotImplemented, "only an object of a bucket can be copied"));
@@ -286,9 +291,9 @@ impl S3 for Api {
             == Some(MetadataDirective::REPLACE);
         let attributes = replace.then(|| attributes!(input));
         let (bucket, key) = (input.bucket.to_string(), input.key.clone());
-        let (from_bucket, from_key) = (from_bucket.to_string(), from_key.to_string());
-        let meta =
-            on_disk!(self, |store| copy(&store, (&from_bucket, &from_key), (&bucket, key), attributes))?;
+        let from = self.read(&*caller, from_bucket.into(), from_key.into()).await?;
+        let account = caller.account().clone();
+        let meta = on_disk!(self, |store| copy(&store, &account, from, (&bucket, key), attributes))?;
         let copy_object_result = Some(CopyObjectResult {
             e_tag: Some(ETag::Strong(meta.etag)),
             last_modified: Some(timestamp(meta.modified_ms)),
@@ -301,11 +306,13 @@ impl S3 for Api {
         &self,
         req: S3Request<ListObjectsInput>,
     ) -> S3Result<S3Response<ListObjectsOutput>> {
+        let account = account(&req)?;
         let input = req.input;
         let url = input.encoding_type.is_some();
         let query =
             query(input.prefix.as_ref(), input.delimiter.as_ref(), input.marker.clone(), input.max_keys);
-        let page = self.store.list(&input.bucket, &query).map_err(|error| Failure::from(error).0)?;
+        let page =
+            self.store.list(&account, &input.bucket, &query).map_err(|error| Failure::from(error).0)?;
         let next_marker = page.next.as_ref().map(|next| shown(next, url));
         let (contents, common_prefixes) = contents(&page, url);
         Ok(S3Response::new(ListObjectsOutput {
@@ -327,6 +334,7 @@ impl S3 for Api {
         &self,
         req: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        let account = account(&req)?;
         let input = req.input;
         let url = input.encoding_type.is_some();
         let after = match &input.continuation_token {
@@ -334,7 +342,8 @@ impl S3 for Api {
             None => input.start_after.clone(),
         };
         let query = query(input.prefix.as_ref(), input.delimiter.as_ref(), after, input.max_keys);
-        let page = self.store.list(&input.bucket, &query).map_err(|error| Failure::from(error).0)?;
+        let page =
+            self.store.list(&account, &input.bucket, &query).map_err(|error| Failure::from(error).0)?;
         let (contents, common_prefixes) = contents(&page, url);
         Ok(S3Response::new(ListObjectsV2Output {
             name: Some(input.bucket),
@@ -357,10 +366,11 @@ impl S3 for Api {
         &self,
         req: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        let account = account(&req)?;
         let mut input = req.input;
         let attributes = attributes!(input);
         let (bucket, key) = (input.bucket.clone(), input.key.clone());
-        let id = on_disk!(self, |store| store.begin_upload(&bucket, &key, attributes))?;
+        let id = on_disk!(self, |store| store.begin_upload(&account, &bucket, &key, attributes))?;
         Ok(S3Response::new(CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
             key: Some(input.key),
@@ -370,6 +380,7 @@ impl S3 for Api {
     }
 
     async fn upload_part(&self, req: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+        let account = account(&req)?;
         let input = req.input;
         let number = input.part_number;
         if !(1..=MAX_PARTS).contains(&number) {
@@ -379,7 +390,7 @@ impl S3 for Api {
             ));
         }
         let (upload_id, bucket, key) = (input.upload_id, input.bucket, input.key);
-        let (id, _) = on_disk!(self, |store| store.upload(&upload_id, &bucket, &key))?;
+        let (id, _) = on_disk!(self, |store| store.upload(&account, &upload_id, &bucket, &key))?;
         let expectation = Expectation { headers: req.headers, trailers: req.trailing_headers };
         let body = ingest(&self.store, input.body, &expectation).await?;
         let meta = new_meta(String::new(), body.size, hex(&body.md5), Attributes::default());
@@ -402,6 +413,7 @@ impl S3 for Api {
         &self,
         req: S3Request<UploadPartCopyInput>,
     ) -> S3Result<S3Response<UploadPartCopyOutput>> {
+        let caller = requester(&req)?;
         let input = req.input;
         if !(1..=MAX_PARTS).contains(&input.part_number) {
             return Err(s3_error!(
@@ -416,11 +428,12 @@ impl S3 for Api {
         let range = range.map_err(|_| {
             s3_error!(InvalidArgument, "x-amz-copy-source-range must be bytes=<first>-<last>")
         })?;
-        let from = on_disk!(self, |store| store.read(&from_bucket, &from_key))?;
+        let from = self.read(&*caller, from_bucket.into(), from_key.into()).await?;
         let range = range.map(|range| range.check(from.size)).transpose()?.unwrap_or(0..from.size);
         let (upload_id, bucket, key, number) = (input.upload_id, input.bucket, input.key, input.part_number);
+        let account = caller.account().clone();
         let meta = on_disk!(self, |store| {
-            let (id, _) = store.upload(&upload_id, &bucket, &key)?;
+            let (id, _) = store.upload(&account, &upload_id, &bucket, &key)?;
             store.copy_part(id, number, from.file, range)
         })?;
         let copy_part_result = Some(CopyPartResult {
@@ -435,6 +448,7 @@ impl S3 for Api {
         &self,
         req: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        let account = account(&req)?;
         let input = req.input;
         let listed = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
         let wanted: Vec<(i32, Option<String>)> = listed
@@ -444,8 +458,8 @@ impl S3 for Api {
         let condition = condition(input.if_match, input.if_none_match);
         let (upload_id, bucket, key) = (input.upload_id, input.bucket.clone(), input.key.clone());
         let etag = on_disk!(self, |store| {
-            let (id, upload) = store.upload(&upload_id, &bucket, &key)?;
-            store.complete_upload(id, upload, &wanted, &condition)
+            let (id, upload) = store.upload(&account, &upload_id, &bucket, &key)?;
+            store.complete_upload(&account, id, upload, &wanted, &condition)
         })?;
         Ok(S3Response::new(CompleteMultipartUploadOutput {
             location: Some(format!("/{}/{}", input.bucket, input.key)),
@@ -460,19 +474,21 @@ impl S3 for Api {
         &self,
         req: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+        let account = account(&req)?;
         let input = req.input;
         on_disk!(self, |store| {
-            let (id, _) = store.upload(&input.upload_id, &input.bucket, &input.key)?;
+            let (id, _) = store.upload(&account, &input.upload_id, &input.bucket, &input.key)?;
             store.end_upload(id)
         })?;
         Ok(S3Response::new(AbortMultipartUploadOutput::default()))
     }
 
     async fn list_parts(&self, req: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
+        let account = account(&req)?;
         let input = req.input;
         let (upload_id, bucket, key) = (input.upload_id.clone(), input.bucket.clone(), input.key.clone());
         let parts = on_disk!(self, |store| {
-            let (id, _) = store.upload(&upload_id, &bucket, &key)?;
+            let (id, _) = store.upload(&account, &upload_id, &bucket, &key)?;
             store.parts(id)
         })?;
         let parts = parts.into_iter().map(|(number, meta)| Part {
@@ -496,10 +512,10 @@ impl S3 for Api {
         &self,
         req: S3Request<ListMultipartUploadsInput>,
     ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+        let account = account(&req)?;
         let name = req.input.bucket;
-        self.require(&name)?;
         let bucket = Some(name.clone());
-        let uploads = on_disk!(self, |store| store.uploads(&name))?;
+        let uploads = on_disk!(self, |store| store.uploads(&account, &name))?;
         let uploads = uploads.into_iter().map(|(id, upload)| MultipartUpload {
             upload_id: Some(id.to_string()),
             key: Some(upload.key),
@@ -516,23 +532,40 @@ impl S3 for Api {
 }
 
 impl Api {
-    fn require(&self, bucket: &str) -> S3Result<()> {
-        if self.store.has_bucket(bucket) { Ok(()) } else { Err(Failure::from(StoreError::NoSuchBucket).0) }
+    fn require(&self, account: &AccountId, bucket: &str) -> S3Result<()> {
+        self.store.require(account, bucket).map_err(|error| Failure::from(error).0)
     }
+
+    /// An object of the caller's. Who may not list the bucket is not told which keys it lacks.
+    async fn read(&self, caller: &dyn Caller, bucket: String, key: String) -> S3Result<Reader> {
+        let (account, arn) = (caller.account().clone(), bucket_arn(&bucket));
+        match on_disk!(self, |store| Ok::<_, Failure>(store.read(&account, &bucket, &key)))? {
+            Err(ReadError::NoSuchKey) => {
+                require(caller, LIST, &arn, &[])?;
+                Err(Failure::from(ReadError::NoSuchKey).0)
+            }
+            read => read.map_err(|error| Failure::from(error).0),
+        }
+    }
+}
+
+/// The account that a request is made for.
+fn account<T>(request: &S3Request<T>) -> S3Result<AccountId> {
+    Ok(requester(request)?.account().clone())
 }
 
 fn copy(
     store: &ObjectStore,
-    (from_bucket, from_key): (&str, &str),
+    account: &AccountId,
+    from: Reader,
     (bucket, key): (&str, String),
     attributes: Option<Attributes>,
 ) -> Result<Meta, Failure> {
-    let from = store.read(from_bucket, from_key)?;
     let mut file = store.temporary()?;
     std::io::copy(&mut std::io::Read::take(from.file, from.size), file.as_file_mut())?;
     let attributes = attributes.unwrap_or(from.meta.attributes);
     let meta = new_meta(key, from.size, from.meta.etag, attributes);
-    store.commit(bucket, file, &meta, &Condition::Always)?;
+    store.commit(account, bucket, file, &meta, &Condition::Always)?;
     Ok(meta)
 }
 

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ids::AccountId;
 use sha2::{Digest, Sha256};
 use tempfile::{NamedTempFile, TempPath};
 
 use crate::listing::{self, Page, Query};
 use crate::object_file::{self, Meta};
+use crate::owner::Owners;
 
 /// S3's limit.
 pub(crate) const MAX_KEY_BYTES: usize = 1024;
@@ -30,6 +32,9 @@ pub enum ReadError {
     /// No such bucket.
     #[error("reading an object: the bucket does not exist; create it first")]
     NoSuchBucket,
+    /// It belongs to another account.
+    #[error("reading an object: the bucket belongs to another account; use one of your own")]
+    NotYours,
     /// No such object in it.
     #[error("reading an object: the key does not exist in the bucket; upload the object first")]
     NoSuchKey,
@@ -47,12 +52,18 @@ pub enum StoreError {
     /// The bucket is there already.
     #[error("the bucket exists already")]
     BucketExists,
+    /// Another account has a bucket of this name.
+    #[error("the bucket's name is taken by another account; choose another one")]
+    BucketTaken,
     /// Only an empty bucket can be deleted.
     #[error("the bucket is not empty; delete its objects first")]
     BucketNotEmpty,
     /// No such bucket.
     #[error("the bucket does not exist; create it first")]
     NoSuchBucket,
+    /// It belongs to another account.
+    #[error("the bucket belongs to another account; use one of your own")]
+    NotYours,
     /// The key is empty or above 1024 bytes.
     #[error("the key must have 1 to 1024 bytes")]
     InvalidKey,
@@ -100,12 +111,13 @@ impl From<&Meta> for Entry {
 }
 
 #[derive(Debug)]
-pub(crate) struct Bucket {
-    pub(crate) created_ms: u64,
+struct Bucket {
+    owner: AccountId,
+    created_ms: u64,
     objects: BTreeMap<String, Entry>,
 }
 
-/// The store. Clones share it.
+/// The store. Clones share it. Whatever is done is done for an account, and to that account's buckets alone.
 #[derive(Debug, Clone)]
 pub struct ObjectStore {
     root: Arc<Path>,
@@ -114,15 +126,16 @@ pub struct ObjectStore {
 }
 
 impl ObjectStore {
-    /// Opens the store in `dir`, making it if it is not there. Blocks while it reads what is there.
+    /// Opens the store in `dir`, making it if it is not there. Blocks while it reads what is there. Buckets from
+    /// before there were accounts are `heir`'s from now on.
     ///
     /// # Errors
     /// If the directory cannot be read or written, or an object in it is damaged.
-    pub fn open(dir: &Path) -> Result<Self, OpenError> {
-        Self::open_io(dir).map_err(|source| OpenError { path: dir.to_owned(), source })
+    pub fn open(dir: &Path, heir: &AccountId) -> Result<Self, OpenError> {
+        Self::open_io(dir, heir).map_err(|source| OpenError { path: dir.to_owned(), source })
     }
 
-    fn open_io(dir: &Path) -> io::Result<Self> {
+    fn open_io(dir: &Path, heir: &AccountId) -> io::Result<Self> {
         let store = Self { root: dir.into(), buckets: Arc::default() };
         // Nothing in it was ever acknowledged.
         match fs::remove_dir_all(store.tmp_dir()) {
@@ -132,25 +145,31 @@ impl ObjectStore {
         for dir in [store.tmp_dir(), store.buckets_dir(), store.uploads_dir()] {
             fs::create_dir_all(dir)?;
         }
+        let owners = store.owners();
+        owners.prepare()?;
         sync_dir(dir)?;
         let mut buckets = store.buckets();
         for entry in fs::read_dir(store.buckets_dir())? {
             let entry = entry?;
             if let Ok(name) = entry.file_name().into_string() {
-                buckets.insert(name, load_bucket(&entry.path())?);
+                let owner = owners.find_or_set(&name, heir)?;
+                buckets.insert(name, load_bucket(&entry.path(), owner)?);
             }
         }
+        owners.keep_only(|bucket| buckets.contains_key(bucket))?;
         drop(buckets);
         Ok(store)
     }
 
-    /// Opens an object for the server's own use. Blocks for as long as opening a file takes.
+    /// Opens an object of a bucket of `account`. Blocks for as long as opening a file takes.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn read(&self, bucket: &str, key: &str) -> Result<Reader, ReadError> {
-        if !self.buckets().contains_key(bucket) {
-            return Err(ReadError::NoSuchBucket);
+    pub fn read(&self, account: &AccountId, bucket: &str, key: &str) -> Result<Reader, ReadError> {
+        match self.buckets().get(bucket) {
+            None => return Err(ReadError::NoSuchBucket),
+            Some(bucket) if bucket.owner != *account => return Err(ReadError::NotYours),
+            Some(_) => {}
         }
         match object_file::open(&self.object_path(bucket, key)) {
             Ok((file, meta)) => Ok(Reader { file, size: meta.size, meta }),
@@ -159,21 +178,26 @@ impl ObjectStore {
         }
     }
 
-    /// Makes a bucket.
+    /// Makes a bucket that belongs to `account`.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub fn create_bucket(&self, name: &str) -> Result<(), StoreError> {
+    pub fn create_bucket(&self, account: &AccountId, name: &str) -> Result<(), StoreError> {
         if !is_bucket_name(name) {
             return Err(StoreError::InvalidBucketName);
         }
         let mut buckets = self.buckets();
-        if buckets.contains_key(name) {
-            return Err(StoreError::BucketExists);
+        match buckets.get(name) {
+            None => {}
+            Some(bucket) if bucket.owner == *account => return Err(StoreError::BucketExists),
+            Some(_) => return Err(StoreError::BucketTaken),
         }
+        // The owner first: an owner without a bucket is forgotten, a bucket without one would be the heir's.
+        self.owners().set(name, account)?;
         fs::create_dir(self.bucket_dir(name))?;
         sync_dir(&self.buckets_dir())?;
-        buckets.insert(name.to_owned(), Bucket { created_ms: now_ms(), objects: BTreeMap::new() });
+        let bucket = Bucket { owner: account.clone(), created_ms: now_ms(), objects: BTreeMap::new() };
+        buckets.insert(name.to_owned(), bucket);
         Ok(())
     }
 
@@ -181,25 +205,25 @@ impl ObjectStore {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub fn delete_bucket(&self, name: &str) -> Result<(), StoreError> {
+    pub fn delete_bucket(&self, account: &AccountId, name: &str) -> Result<(), StoreError> {
         let mut buckets = self.buckets();
-        let bucket = buckets.get(name).ok_or(StoreError::NoSuchBucket)?;
+        let bucket = of(&mut buckets, account, name)?;
         if !bucket.objects.is_empty() {
             return Err(StoreError::BucketNotEmpty);
         }
         fs::remove_dir(self.bucket_dir(name))?;
         sync_dir(&self.buckets_dir())?;
         buckets.remove(name);
-        Ok(())
+        Ok(self.owners().remove(name)?)
     }
 
     /// Deletes an object; it need not be there.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub fn delete(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
+    pub fn delete(&self, account: &AccountId, bucket: &str, key: &str) -> Result<(), StoreError> {
         let mut buckets = self.buckets();
-        let objects = &mut buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?.objects;
+        let objects = &mut of(&mut buckets, account, bucket)?.objects;
         if objects.contains_key(key) {
             fs::remove_file(self.object_path(bucket, key))?;
             sync_dir(&self.bucket_dir(bucket))?;
@@ -208,21 +232,28 @@ impl ObjectStore {
         Ok(())
     }
 
-    /// Whether the bucket is there.
-    #[must_use]
-    pub fn has_bucket(&self, name: &str) -> bool {
-        self.buckets().contains_key(name)
+    /// Whether the bucket is there and the account's.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn require(&self, account: &AccountId, bucket: &str) -> Result<(), StoreError> {
+        of(&mut self.buckets(), account, bucket).map(drop)
     }
 
-    /// Names of the buckets, and when each was made.
-    pub(crate) fn list_buckets(&self) -> Vec<(String, u64)> {
-        self.buckets().iter().map(|(name, bucket)| (name.clone(), bucket.created_ms)).collect()
-    }
-
-    pub(crate) fn list(&self, bucket: &str, query: &Query) -> Result<Page<Entry>, StoreError> {
+    /// Names of the account's buckets, and when each was made.
+    pub(crate) fn list_buckets(&self, account: &AccountId) -> Vec<(String, u64)> {
         let buckets = self.buckets();
-        let bucket = buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
-        Ok(listing::page(&bucket.objects, query))
+        let own = buckets.iter().filter(|(_, bucket)| bucket.owner == *account);
+        own.map(|(name, bucket)| (name.clone(), bucket.created_ms)).collect()
+    }
+
+    pub(crate) fn list(
+        &self,
+        account: &AccountId,
+        bucket: &str,
+        query: &Query,
+    ) -> Result<Page<Entry>, StoreError> {
+        Ok(listing::page(&of(&mut self.buckets(), account, bucket)?.objects, query))
     }
 
     /// A file to write a body to.
@@ -233,6 +264,7 @@ impl ObjectStore {
     /// Makes the body in `file` the object `meta.key`, durably, replacing what was there.
     pub(crate) fn commit(
         &self,
+        account: &AccountId,
         bucket: &str,
         file: NamedTempFile,
         meta: &Meta,
@@ -241,7 +273,7 @@ impl ObjectStore {
         check_key(&meta.key)?;
         let path = sealed(file, meta)?;
         let mut buckets = self.buckets();
-        let objects = &mut buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?.objects;
+        let objects = &mut of(&mut buckets, account, bucket)?.objects;
         if !condition.holds(objects.get(&meta.key)) {
             return Err(StoreError::Precondition);
         }
@@ -253,6 +285,10 @@ impl ObjectStore {
 
     pub(crate) fn uploads_dir(&self) -> PathBuf {
         self.root.join("uploads")
+    }
+
+    fn owners(&self) -> Owners {
+        Owners { dir: self.root.join("owners"), tmp: self.tmp_dir() }
     }
 
     fn tmp_dir(&self) -> PathBuf {
@@ -290,6 +326,19 @@ impl Condition {
     }
 }
 
+/// A bucket of the account.
+fn of<'b>(
+    buckets: &'b mut BTreeMap<String, Bucket>,
+    account: &AccountId,
+    name: &str,
+) -> Result<&'b mut Bucket, StoreError> {
+    match buckets.get_mut(name) {
+        None => Err(StoreError::NoSuchBucket),
+        Some(bucket) if bucket.owner != *account => Err(StoreError::NotYours),
+        Some(bucket) => Ok(bucket),
+    }
+}
+
 /// Puts `meta` behind the body, durably; the file is still to be named.
 pub(crate) fn sealed(file: NamedTempFile, meta: &Meta) -> io::Result<TempPath> {
     let (mut file, path) = file.into_parts();
@@ -316,10 +365,10 @@ pub(crate) fn check_key(key: &str) -> Result<(), StoreError> {
     if (1..=MAX_KEY_BYTES).contains(&key.len()) { Ok(()) } else { Err(StoreError::InvalidKey) }
 }
 
-fn load_bucket(dir: &Path) -> io::Result<Bucket> {
+fn load_bucket(dir: &Path, owner: AccountId) -> io::Result<Bucket> {
     let about = fs::metadata(dir)?;
-    let mut bucket =
-        Bucket { created_ms: millis(about.created().or(about.modified())?), objects: BTreeMap::new() };
+    let created_ms = millis(about.created().or(about.modified())?);
+    let mut bucket = Bucket { owner, created_ms, objects: BTreeMap::new() };
     for entry in fs::read_dir(dir)? {
         let (_, meta) = object_file::open(&entry?.path())?;
         bucket.objects.insert(meta.key.clone(), (&meta).into());
@@ -343,6 +392,14 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
 
+    fn me() -> AccountId {
+        "111122223333".parse().unwrap()
+    }
+
+    fn other() -> AccountId {
+        "444455556666".parse().unwrap()
+    }
+
     fn put(store: &ObjectStore, key: &str, body: &[u8], condition: &Condition) -> Result<(), StoreError> {
         let mut file = store.temporary()?;
         file.write_all(body)?;
@@ -353,11 +410,11 @@ mod tests {
             etag: "e".to_owned(),
             attributes: crate::Attributes::default(),
         };
-        store.commit("bucket", file, &meta, condition)
+        store.commit(&me(), "bucket", file, &meta, condition)
     }
 
     fn text(store: &ObjectStore, key: &str) -> String {
-        let reader = store.read("bucket", key).unwrap();
+        let reader = store.read(&me(), "bucket", key).unwrap();
         let mut text = String::new();
         reader.file.take(reader.size).read_to_string(&mut text).unwrap();
         text
@@ -367,38 +424,86 @@ mod tests {
     fn objects_outlive_the_process_and_keys_are_no_paths() {
         let dir = tempfile::tempdir().unwrap();
         let keys = ["../../etc/passwd", "a/b", "a", "/", "..", &"k".repeat(1024)];
-        let store = ObjectStore::open(dir.path()).unwrap();
-        store.create_bucket("bucket").unwrap();
+        let store = ObjectStore::open(dir.path(), &me()).unwrap();
+        store.create_bucket(&me(), "bucket").unwrap();
         for key in keys {
             put(&store, key, key.as_bytes(), &Condition::Always).unwrap();
         }
         drop(store);
-        let store = ObjectStore::open(dir.path()).unwrap();
+        let store = ObjectStore::open(dir.path(), &me()).unwrap();
         for key in keys {
             assert_eq!(text(&store, key), key);
         }
         let query = Query { max: 1000, ..Query::default() };
-        assert_eq!(store.list("bucket", &query).unwrap().objects.len(), keys.len());
-        assert!(matches!(store.delete_bucket("bucket"), Err(StoreError::BucketNotEmpty)));
+        assert_eq!(store.list(&me(), "bucket", &query).unwrap().objects.len(), keys.len());
+        assert!(matches!(store.delete_bucket(&me(), "bucket"), Err(StoreError::BucketNotEmpty)));
         for key in keys {
-            store.delete("bucket", key).unwrap();
+            store.delete(&me(), "bucket", key).unwrap();
         }
-        store.delete_bucket("bucket").unwrap();
-        assert!(matches!(store.read("bucket", "a"), Err(ReadError::NoSuchBucket)));
+        store.delete_bucket(&me(), "bucket").unwrap();
+        assert!(matches!(store.read(&me(), "bucket", "a"), Err(ReadError::NoSuchBucket)));
     }
 
     #[test]
     fn conditions_are_checked_at_the_moment_of_change() {
         let dir = tempfile::tempdir().unwrap();
-        let store = ObjectStore::open(dir.path()).unwrap();
-        store.create_bucket("bucket").unwrap();
+        let store = ObjectStore::open(dir.path(), &me()).unwrap();
+        store.create_bucket(&me(), "bucket").unwrap();
         assert!(matches!(put(&store, "k", b"1", &Condition::Present), Err(StoreError::Precondition)));
         put(&store, "k", b"1", &Condition::Absent).unwrap();
         assert!(matches!(put(&store, "k", b"2", &Condition::Absent), Err(StoreError::Precondition)));
         put(&store, "k", b"3", &Condition::Etag("e".into())).unwrap();
         assert_eq!(text(&store, "k"), "3");
         assert!(matches!(put(&store, "", b"", &Condition::Always), Err(StoreError::InvalidKey)));
-        assert!(matches!(store.read("bucket", "other"), Err(ReadError::NoSuchKey)));
+        assert!(matches!(store.read(&me(), "bucket", "other"), Err(ReadError::NoSuchKey)));
+    }
+
+    #[test]
+    fn a_bucket_is_closed_to_other_accounts() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ObjectStore::open(dir.path(), &me()).unwrap();
+        store.create_bucket(&me(), "bucket").unwrap();
+        put(&store, "k", b"1", &Condition::Always).unwrap();
+        drop(store);
+        // Whoever the heir is now, the bucket has its owner.
+        let store = ObjectStore::open(dir.path(), &other()).unwrap();
+        assert_eq!(text(&store, "k"), "1");
+        let query = Query { max: 1000, ..Query::default() };
+        assert!(matches!(store.read(&other(), "bucket", "k"), Err(ReadError::NotYours)));
+        assert!(matches!(store.list(&other(), "bucket", &query), Err(StoreError::NotYours)));
+        assert!(matches!(store.delete(&other(), "bucket", "k"), Err(StoreError::NotYours)));
+        assert!(matches!(store.delete_bucket(&other(), "bucket"), Err(StoreError::NotYours)));
+        assert!(matches!(store.require(&other(), "bucket"), Err(StoreError::NotYours)));
+        assert!(matches!(store.create_bucket(&other(), "bucket"), Err(StoreError::BucketTaken)));
+        assert!(matches!(store.create_bucket(&me(), "bucket"), Err(StoreError::BucketExists)));
+        assert_eq!(store.list_buckets(&other()), []);
+        assert_eq!(store.list_buckets(&me()).len(), 1);
+
+        store.delete(&me(), "bucket", "k").unwrap();
+        store.delete_bucket(&me(), "bucket").unwrap();
+        store.create_bucket(&other(), "bucket").unwrap();
+        assert!(matches!(put(&store, "k", b"1", &Condition::Always), Err(StoreError::NotYours)));
+    }
+
+    #[test]
+    fn buckets_from_before_there_were_accounts_are_the_first_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("buckets/bucket")).unwrap();
+        for heir in [me(), other()] {
+            let store = ObjectStore::open(dir.path(), &heir).unwrap();
+            store.require(&me(), "bucket").unwrap();
+        }
+    }
+
+    #[test]
+    fn an_owner_without_a_bucket_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(ObjectStore::open(dir.path(), &me()).unwrap());
+        fs::write(dir.path().join("owners/bucket"), other().to_string()).unwrap();
+        drop(ObjectStore::open(dir.path(), &me()).unwrap());
+        fs::create_dir(dir.path().join("buckets/bucket")).unwrap();
+        let store = ObjectStore::open(dir.path(), &me()).unwrap();
+        store.require(&me(), "bucket").unwrap();
     }
 
     #[test]

@@ -1,55 +1,23 @@
-//! The AWS CLI against the store over a loopback listener. Needs the clients that `scripts/clients` installs.
+//! The AWS CLI against the store.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod world;
 
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
 use rekindle_objects::{ObjectStore, ReadError};
-use tokio::net::TcpListener;
+use world::{As, EVERYTHING, Person, SECRET, account, aws, serve};
 
 const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
-const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
-
-async fn serve(store: &ObjectStore) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let service = store.service("us-east-1", |id| (id == KEY).then(|| SECRET.to_owned()));
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let service = service.clone();
-            tokio::spawn(async move {
-                let builder = auto::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
-    });
-    url
-}
-
-async fn aws(dir: &Path, url: &str, secret: &str, arguments: &str) -> Output {
-    let assets = std::env::var_os("REKINDLE_ASSETS").unwrap_or_else(|| "/var/lib/rekindle/assets".into());
-    let mut command = Command::new(Path::new(&assets).join("clients/bin/aws"));
-    command
-        .args(arguments.split(' '))
-        .current_dir(dir)
-        .env("AWS_ENDPOINT_URL", url)
-        .env("AWS_ACCESS_KEY_ID", KEY)
-        .env("AWS_SECRET_ACCESS_KEY", secret)
-        .env("AWS_DEFAULT_REGION", "us-east-1")
-        .env("NO_PROXY", "127.0.0.1");
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_aws_cli_works_with_the_store() {
     let dir = tempfile::tempdir().unwrap();
-    let store = ObjectStore::open(&dir.path().join("store")).unwrap();
-    let url = serve(&store).await;
+    let me = account(1);
+    let store = ObjectStore::open(&dir.path().join("store"), &me).unwrap();
+    let url = serve(&store, [Person { key: KEY, account: me.clone(), token: None, may: EVERYTHING }]).await;
+    let right = As { key: KEY, secret: SECRET, token: None };
     let run = async |arguments: &str| {
-        let output = aws(dir.path(), &url, SECRET, arguments).await;
+        let output = aws(dir.path(), &url, right, arguments).await;
         assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
@@ -61,7 +29,7 @@ async fn the_aws_cli_works_with_the_store() {
     run("s3 mb s3://artifacts").await;
     run("s3 cp big s3://artifacts/app/big.zip").await;
     run("s3 cp small s3://artifacts/app/sm%2Fall+.txt").await;
-    assert_eq!(store.read("artifacts", "app/big.zip").unwrap().size, big.len() as u64);
+    assert_eq!(store.read(&me, "artifacts", "app/big.zip").unwrap().size, big.len() as u64);
     assert_eq!(run("s3 cp s3://artifacts/app/sm%2Fall+.txt -").await, "hello");
     run("s3 cp s3://artifacts/app/big.zip back").await;
     assert!(std::fs::read(dir.path().join("back")).unwrap() == big, "the object came back changed");
@@ -74,11 +42,11 @@ async fn the_aws_cli_works_with_the_store() {
     assert!(head.contains("20000000"), "{head}");
     run("s3api get-bucket-location --bucket artifacts").await;
 
-    let wrong = aws(dir.path(), &url, "wrong", "s3api list-buckets").await;
+    let wrong = aws(dir.path(), &url, As { secret: "wrong", ..right }, "s3api list-buckets").await;
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("SignatureDoesNotMatch"));
-    let missing = aws(dir.path(), &url, SECRET, "s3api get-object --bucket artifacts --key no x").await;
+    let missing = aws(dir.path(), &url, right, "s3api get-object --bucket artifacts --key no x").await;
     assert!(String::from_utf8_lossy(&missing.stderr).contains("NoSuchKey"));
 
     run("s3 rb --force s3://artifacts").await;
-    assert!(matches!(store.read("artifacts", "copy"), Err(ReadError::NoSuchBucket)));
+    assert!(matches!(store.read(&me, "artifacts", "copy"), Err(ReadError::NoSuchBucket)));
 }
