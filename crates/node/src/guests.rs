@@ -9,11 +9,12 @@ use async_trait::async_trait;
 use guest::{Dirs, GuestError, Host, ImageLayer, LayerError, Suspension, SuspensionError};
 
 use logs::Logs;
-use store::{HookSettings, LogSettings, MicrovmRecord, Store, StoreError};
+use store::{HookSettings, MicrovmRecord, Store, StoreError};
 use tokio::task::spawn_blocking;
 
 use crate::instance::{Hook, Parts, Running};
 use crate::machines::{Instance, Machines};
+use crate::output;
 
 /// A clone's private disk, in the MicroVM's directory.
 const OVERLAY: &str = "scratch.qcow2";
@@ -135,7 +136,7 @@ impl GuestMachines {
             guest,
             hooks,
             generation: microvm.life.life,
-            log: self.logs.microvm(microvm.id).kept_if(may_log(&*self.roles, microvm)),
+            log: self.logs.microvm(microvm.id).kept_if(output::is_kept(&*self.roles, microvm)),
             dir: self.dirs.microvm(microvm.id),
             run_body: run_body(microvm),
         })
@@ -198,26 +199,6 @@ impl Machines for GuestMachines {
     async fn discard(&self, microvm: &MicrovmRecord) {
         self.release(microvm).await;
     }
-}
-
-/// Whether what the application prints is kept: without a role there is nobody in whose name it could be written.
-fn may_log(roles: &dyn iam::ServiceRoles, microvm: &MicrovmRecord) -> bool {
-    let (group, stream) = match &microvm.logging {
-        Some(LogSettings::Disabled) => return false,
-        Some(LogSettings::CloudWatch { group, stream }) => (group.as_deref(), stream.clone()),
-        None => (None, None),
-    };
-    let Some(role) = &microvm.execution_role_arn else { return false };
-    let (account, image) = (microvm.account.to_string(), microvm.image.to_string());
-    let session = match roles.assume(role, &account, &image) {
-        Ok(session) => session,
-        Err(error) => {
-            tracing::warn!(microvm = %microvm.id, error, "its output is not kept");
-            return false;
-        }
-    };
-    let stream = stream.unwrap_or_else(|| microvm.id.to_string());
-    logs::permitted(&microvm.image, group, &stream, |action, arn| session.may(action, arn).is_ok())
 }
 
 /// The body of `/run` (SPEC §4.1): the payload is text, whatever is in it.

@@ -7,6 +7,7 @@ mod guests;
 mod instance;
 mod machines;
 mod node;
+mod output;
 mod owner;
 
 pub use guests::GuestMachines;
