@@ -140,6 +140,9 @@ pub enum SigV4Error {
     /// An access key that nobody has; for the caller that looked it up.
     #[error("The security token included in the request is invalid.")]
     UnknownKey,
+    /// A session token whose session is over; for the caller that looked it up.
+    #[error("The security token included in the request is expired")]
+    ExpiredToken,
     /// Signed with another secret, or changed since.
     #[error(
         "The request signature we calculated does not match the signature you provided. Check your AWS Secret \
@@ -173,6 +176,7 @@ impl SigV4Error {
                 ("AuthorizationHeaderMalformed", "IncompleteSignature", "IncompleteSignatureException")
             }
             Self::UnknownKey => ("InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException"),
+            Self::ExpiredToken => ("ExpiredToken", "ExpiredToken", "ExpiredTokenException"),
             Self::Mismatch => ("SignatureDoesNotMatch", "SignatureDoesNotMatch", "InvalidSignatureException"),
             Self::Skewed { .. } => {
                 ("RequestTimeTooSkewed", "SignatureDoesNotMatch", "InvalidSignatureException")
@@ -191,6 +195,7 @@ impl SigV4Error {
     pub fn status(&self, service: &str) -> u16 {
         match self {
             Self::Incomplete(_) if matches!(service, "s3" | "sts" | "iam") => 400,
+            Self::ExpiredToken if service == "s3" => 400,
             _ => 403,
         }
     }
@@ -566,6 +571,7 @@ mod tests {
         assert_eq!(SigV4Error::Mismatch.code("lambda"), "InvalidSignatureException");
         assert_eq!(SigV4Error::UnknownKey.code("s3"), "InvalidAccessKeyId");
         assert_eq!(SigV4Error::UnknownKey.status("lambda"), 403);
+        assert_eq!(SigV4Error::ExpiredToken.code("sts"), "ExpiredToken");
         let half = Request { headers: vec![("authorization", b"AWS4-HMAC-SHA256 Credential=a")], ..bare };
         assert!(matches!(parse(&half), Err(SigV4Error::Incomplete(_))));
     }

@@ -33,8 +33,6 @@ pub enum Reason {
     NoSessionPolicy(String),
     /// A policy of the session denies it.
     DeniedBySessionPolicy,
-    /// The role does not trust the caller, or is not there.
-    NoTrust(String),
 }
 
 impl fmt::Display for Reason {
@@ -42,7 +40,6 @@ impl fmt::Display for Reason {
         let (kind, action) = match self {
             Self::NoIdentityPolicy(action) => ("identity-based", action),
             Self::NoSessionPolicy(action) => ("session", action),
-            Self::NoTrust(action) => ("resource-based", action),
             Self::DeniedByIdentityPolicy => {
                 return f.write_str("with an explicit deny in an identity-based policy");
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use auth::keys::{self, TEMPORARY};
 use auth::session::SessionKey;
+use auth::sigv4::SigV4Error;
 use iam::Policy;
 use ids::AccountId;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,17 @@ pub enum CredentialError {
     /// A session that is over.
     #[error("The security token included in the request is expired")]
     Expired,
+}
+
+impl From<CredentialError> for SigV4Error {
+    fn from(error: CredentialError) -> Self {
+        match error {
+            CredentialError::Expired => Self::ExpiredToken,
+            CredentialError::Unknown | CredentialError::Inactive | CredentialError::BadToken => {
+                Self::UnknownKey
+            }
+        }
+    }
 }
 
 /// Credentials for a while.

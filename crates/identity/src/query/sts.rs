@@ -143,7 +143,7 @@ fn permit(
     let decide = |role: &Role| role.trust.decide(&principal, action, &whole);
     let names_caller = role.is_some_and(|role| {
         role.record.account == caller.account
-            && caller.session.is_none()
+            && caller.session.as_ref().is_none_or(|session| session.policies.is_empty())
             && role.trust.names(&principal, action, &whole)
     });
     match call.check(action, arn, context) {
