@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use guest::{Dirs, Host};
-use ids::{BuildId, ImageArn};
+use ids::{BuildId, ImageArn, ImageVersion};
 use logs::Logs;
 use objects::ObjectStore;
 use platform::{Assets, Platform};
@@ -19,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::error::BuildError;
-use crate::pipeline;
+use crate::{pipeline, removal};
 
 /// Between two tries to write down how a build ended, which must not be lost to a full disk.
 const RETRY: Duration = Duration::from_secs(1);
@@ -78,17 +77,17 @@ impl Builder {
         Self { workshop: Arc::new(workshop), slots, stopping, tasks }
     }
 
-    /// Takes up what a restart interrupted: builds begin anew, images go on being removed.
+    /// Takes up what a restart interrupted: builds begin anew, images and versions go on being removed.
     ///
     /// # Errors
     /// [`StoreError`] where the records cannot be read.
     pub fn recover(&self) -> Result<(), StoreError> {
-        let (unfinished, leaving) = self
-            .workshop
-            .store
-            .read::<_, StoreError>(|tx| Ok((tx.unfinished_builds()?, tx.deleting_images()?)))?;
+        let (unfinished, images, versions) = self.workshop.store.read::<_, StoreError>(|tx| {
+            Ok((tx.unfinished_builds()?, tx.deleting_images()?, tx.deleting_versions()?))
+        })?;
         unfinished.into_iter().for_each(|build| self.start(build.id));
-        leaving.into_iter().for_each(|image| self.remove(image.arn));
+        images.into_iter().for_each(|image| self.remove(image.arn));
+        versions.into_iter().for_each(|version| self.remove_version(version.image, version.version));
         Ok(())
     }
 
@@ -117,6 +116,18 @@ impl Builder {
         tokio::spawn(async move {
             while let Err(error) = workshop.remove(&image).await {
                 tracing::error!(%image, %error, "cannot remove an image, trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+        });
+    }
+
+    /// Removes a version whose DELETING record is on the disk: its files, then its records, with which its image
+    /// settles. Returns at once.
+    pub fn remove_version(&self, image: ImageArn, version: ImageVersion) {
+        let workshop = Arc::clone(&self.workshop);
+        tokio::spawn(async move {
+            while let Err(error) = workshop.remove_version(&image, version).await {
+                tracing::error!(%image, %version, %error, "cannot remove a version, trying again");
                 tokio::time::sleep(RETRY).await;
             }
         });
@@ -165,17 +176,13 @@ impl Workshop {
     }
 
     async fn remove(&self, image: &ImageArn) -> Result<(), BuildError> {
-        let dir = self.dirs.image(image);
-        self.host.drop_spares(&dir).await;
-        let path = dir.clone();
-        match spawn_blocking(move || fs::remove_dir_all(path)).await? {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(BuildError::file("removing", &dir)(error));
-            }
-            _ => {}
-        }
-        let image = image.clone();
-        Ok(self.store.write::<_, StoreError>(move |tx| tx.delete_image(&image)).await?)
+        self.host.drop_spares(&self.dirs.image(image)).await;
+        removal::image(&self.store, &self.dirs, image).await
+    }
+
+    async fn remove_version(&self, image: &ImageArn, version: ImageVersion) -> Result<(), BuildError> {
+        self.host.drop_spares(&self.dirs.version(image, version)).await;
+        removal::version(&self.store, &self.dirs, image, version, now_ms()).await
     }
 }
 

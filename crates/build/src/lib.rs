@@ -15,6 +15,7 @@ mod container;
 mod error;
 mod hooks;
 mod pipeline;
+mod removal;
 mod role;
 mod trial;
 
