@@ -35,8 +35,16 @@ class Bed:
         self.url = self.settings["url"]
         self.account = self.settings["account"]
 
+    @cache
     def key(self, who):
-        return self.settings["keys"][who]
+        """The key of an account's root, or of a user of the first account without any policy."""
+        return self.settings["keys"].get(who) or self.new_user(who)
+
+    def new_user(self, name):
+        iam = self.client("iam", "root")
+        iam.create_user(UserName=name)
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        return {"id": key["AccessKeyId"], "secret": key["SecretAccessKey"]}
 
     @cache
     def client(self, service, who):
@@ -47,6 +55,7 @@ class Bed:
             endpoint_url=self.url,
             aws_access_key_id=key["id"],
             aws_secret_access_key=key["secret"],
+            aws_session_token=key.get("token"),
             config=CONFIG,
         )
         client.meta.events.register("before-call", self._replace_body)

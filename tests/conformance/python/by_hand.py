@@ -233,8 +233,18 @@ def keys_that_are_nobodys():
     refused(send("GET", MICROVMS, key={"id": "AKIANOBODY", "secret": "x"}), "UnrecognizedClientException")
     root = bed("default").key("root")
     refused(send("GET", MICROVMS, key={"id": root["id"], "secret": "x"}), "InvalidSignatureException")
-    refused(send("GET", MICROVMS, key={**root, "token": "x"}), "UnrecognizedClientException",
-            "InvalidSignatureException")
+    refused(send("GET", MICROVMS, key={**root, "token": "x"}), "UnrecognizedClientException")
+
+
+@test
+def sessions():
+    session, expired = (bed("default").key(name) for name in ("session", "expired"))
+    assert send("GET", MICROVMS, key=session).status == 200
+    refused(send("GET", MICROVMS, key=expired), "ExpiredTokenException")
+    for token in [None, "", "x", session["token"][:-1], session["token"].swapcase(), expired["token"]]:
+        refused(send("GET", MICROVMS, key={**session, "token": token}), "UnrecognizedClientException",
+                "ExpiredTokenException")
+    refused(send("GET", MICROVMS, key={**session, "secret": "x"}), "InvalidSignatureException")
 
 
 @test

@@ -1,64 +1,68 @@
 """Every error that the model gives an operation, provoked."""
 
 from bed import bed
-from constraints import inputs, refused, violations
-from examples import FAILS, NEVER_ENDS, RUNS, VPC, Absent, There, examples, image, reach, settled, updated
-from model import broken
-from replies import check_error
+from constraints import refused, violations
+from examples import NEVER_ENDS, Absent, There, examples, image, reach, settled
+from replies import check_error, check_success
 
-# A bucket of a throttle holds at most this many calls on the bed that has them.
-THROTTLED_AFTER = 3
+# Tags of a connector are answered for as Lambda always did, those of an image as lambda-microvms does.
+LAMBDAS_OWN = {
+    "InvalidParameterValueException", "ResourceConflictException", "ServiceException", "TooManyRequestsException",
+}
 
 
 def provoked(operation, error):
-    way = WAYS.get((operation.name, error)) or GENERAL.get(error)
-    assert way, f"{operation} models {error}: say in errors.py how to provoke it"
-    check_error(operation, way(operation), error)
+    if cannot := CANNOT.get((operation.name, error)):
+        check_success(operation, cannot(operation))
+        return
+    ways = WAYS.get((operation.name, error)) or GENERAL.get(error)
+    assert ways, f"{operation} models {error}: say in errors.py how to provoke it"
+    for way in ways:
+        check_error(operation, way(operation, error), error)
 
 
-def denied(operation):
+def example(operation, error, things):
+    every = examples(operation, things)
+    return every[-1 if "Resource" in operation.input.members and error in LAMBDAS_OWN else 0]
+
+
+def denied(operation, error):
     """Asked by a user to whom no policy allows anything."""
-    return bed("default").call(operation, examples(operation, There())[0], who="nobody")
+    return bed("default").call(operation, example(operation, error, There()), who="nobody")
 
 
-def throttled(operation):
-    return throttled_with(operation, examples(operation, Absent("throttled"))[0])
+def throttled(operation, error):
+    """Asked twice where once is allowed."""
+    params = example(operation, error, Absent("throttled"))
+    return [bed("throttled").call(operation, params) for _ in range(2)][-1]
 
 
-def throttled_with(operation, params):
-    for _ in range(THROTTLED_AFTER):
-        reply = bed("throttled").call(operation, params)
-        if reply.status == 429:
-            return reply
-    raise AssertionError(f"not throttled after {THROTTLED_AFTER} calls: {reply}")
-
-
-def failed(operation):
+def failed(operation, error):
     """Asked of a server whose database has lost its tables."""
-    return bed("broken").call(operation, examples(operation, Absent("broken"))[0])
+    return bed("broken").call(operation, example(operation, error, Absent("broken")))
 
 
-def invalid(operation):
-    for params in inputs(operation):
-        for violation in violations(operation, params):
-            return bed("default").call(operation, violation.applied(params))
-    # No member has a rule: any page has one.
-    raise AssertionError(f"nothing of {operation}'s input can be invalid")
+def invalid(operation, error):
+    params = {**example(operation, error, Absent()), **refused(operation)}
+    # What is wrong with the resource's own name tells nothing of whose it is.
+    found = (one for one in violations(operation, params) if one.keys != ("Resource",))
+    one = next(found, None) or next(violations(operation, params), None)
+    return bed("default").call(operation, one.applied(params) if one else {**params, "nextToken": "made up"})
 
 
-def not_found(operation):
-    return bed("default").call(operation, examples(operation, Absent())[0])
+def not_found(operation, error):
+    return bed("default").call(operation, examples(operation, Absent())[-1])
 
 
 GENERAL = {
-    "AccessDeniedException": denied,
-    "ThrottlingException": throttled,
-    "TooManyRequestsException": throttled,
-    "InternalServerException": failed,
-    "ServiceException": failed,
-    "ValidationException": invalid,
-    "InvalidParameterValueException": invalid,
-    "ResourceNotFoundException": not_found,
+    "AccessDeniedException": [denied],
+    "ThrottlingException": [throttled],
+    "TooManyRequestsException": [throttled],
+    "InternalServerException": [failed],
+    "ServiceException": [failed],
+    "ValidationException": [invalid],
+    "InvalidParameterValueException": [invalid],
+    "ResourceNotFoundException": [not_found],
 }
 
 
@@ -66,11 +70,7 @@ def call(operation, at="default", **params):
     return bed(at).call(operation, params)
 
 
-def first_with(operation, things, **members):
-    return things.bed.call(operation, {**examples(operation, things)[0], **members})
-
-
-def same_token(operation):
+def same_token(operation, _):
     """The same token for another request is a conflict."""
     things = There()
     token = "ClientToken" if operation.service == "lambda-core" else "clientToken"
@@ -88,13 +88,6 @@ OTHERWISE = {
     "CreateNetworkConnector": {"Tags": {"other": "one"}},
     "UpdateNetworkConnector": {"OperatorRole": "arn:aws:iam::123456789012:role/another"},
 }
-
-
-def busy_image(operation):
-    """An image whose build has not ended."""
-    things = There()
-    things.image = things.doomed_image = things.made_image(uri=NEVER_ENDS)
-    return None
 
 
 class Busy(There):
@@ -117,22 +110,28 @@ class Ended(There):
         return reach(self.bed, id, "TERMINATED")
 
 
-def of_busy_image(operation):
+def of_busy_image(operation, _):
     things = Busy()
     return things.bed.call(operation, examples(operation, things)[0])
 
 
-def of_ended_microvm(operation):
+def of_ended_microvm(operation, _):
     things = Ended()
     return things.bed.call(operation, {**examples(operation, Absent())[0], "microvmIdentifier": things.microvm})
 
 
-def last_version(operation):
+def of_image_in_use(operation, _):
+    things = There()
+    things.made_microvm()
+    return call(operation, imageIdentifier=things.image)
+
+
+def last_version(operation, _):
     return call(operation, imageIdentifier=There().doomed_image, imageVersion="1.0")
 
 
-def images_used_up(operation):
-    things = There("tiny")
+def images_used_up(operation, _):
+    things = There("few images")
     for _ in range(3):
         reply = things.bed.call(operation, {**image(things), "name": things.name})
         if reply.status != 201:
@@ -141,8 +140,8 @@ def images_used_up(operation):
     raise AssertionError("three images where two are allowed")
 
 
-def versions_used_up(operation):
-    things = There("versions")
+def versions_used_up(operation, _):
+    things = There("few versions")
     arn = things.made_image()
     for _ in range(3):
         reply = things.bed.call(operation, {**image(things), "imageIdentifier": arn})
@@ -152,29 +151,53 @@ def versions_used_up(operation):
     raise AssertionError("four versions where two are allowed")
 
 
-def microvms_used_up(operation):
-    things = There("microvms")
+def memory_used_up(operation, _):
+    things = There("little memory")
     for _ in range(5):
         reply = things.bed.call(operation, {"imageIdentifier": things.image})
         if reply.status != 200:
             return reply
-    raise AssertionError("five MicroVMs where fewer are allowed")
+    raise AssertionError("10 GiB in MicroVMs where 4 are allowed")
 
 
+def host_is_full(operation, _):
+    things = There("full")
+    return things.bed.call(operation, {"imageIdentifier": things.image})
+
+
+def builds_used_up(operation, _):
+    things = There("few builds")
+    for _ in range(3):
+        reply = things.bed.call(operation, {**image(things, NEVER_ENDS), "name": things.name})
+    return reply
+
+
+# What the model has and nothing here can bring about, shown by what comes instead.
+CANNOT = {
+    # Answered from the configuration alone.
+    ("ListManagedMicrovmImages", "InternalServerException"):
+        lambda operation: call(operation, "broken"),
+    ("ListManagedMicrovmImageVersions", "InternalServerException"):
+        lambda operation: call(operation, "broken", imageIdentifier=There.base),
+    # To end what has ended is success (SPEC 1.4), and whatever else is ended.
+    ("TerminateMicrovm", "ConflictException"):
+        lambda operation: call(operation, microvmIdentifier=Ended().microvm),
+}
 WAYS = {
-    ("CreateMicrovmImage", "ConflictException"): same_token,
-    ("UpdateMicrovmImage", "ConflictException"): of_busy_image,
-    ("DeleteMicrovmImage", "ConflictException"): of_busy_image,
-    ("UpdateMicrovmImageVersion", "ConflictException"): of_busy_image,
-    ("DeleteMicrovmImageVersion", "ConflictException"): last_version,
-    ("RunMicrovm", "ConflictException"): same_token,
-    ("SuspendMicrovm", "ConflictException"): of_ended_microvm,
-    ("ResumeMicrovm", "ConflictException"): of_ended_microvm,
-    ("CreateMicrovmAuthToken", "ConflictException"): of_ended_microvm,
-    ("CreateMicrovmShellAuthToken", "ConflictException"): of_ended_microvm,
-    ("CreateNetworkConnector", "ResourceConflictException"): same_token,
-    ("UpdateNetworkConnector", "ResourceConflictException"): same_token,
-    ("CreateMicrovmImage", "ServiceQuotaExceededException"): images_used_up,
-    ("UpdateMicrovmImage", "ServiceQuotaExceededException"): versions_used_up,
-    ("RunMicrovm", "ServiceQuotaExceededException"): microvms_used_up,
+    ("CreateMicrovmImage", "ConflictException"): [same_token],
+    ("UpdateMicrovmImage", "ConflictException"): [of_busy_image, same_token],
+    ("DeleteMicrovmImage", "ConflictException"): [of_busy_image, of_image_in_use],
+    ("UpdateMicrovmImageVersion", "ConflictException"): [of_busy_image],
+    ("DeleteMicrovmImageVersion", "ConflictException"): [last_version],
+    ("RunMicrovm", "ConflictException"): [same_token],
+    ("SuspendMicrovm", "ConflictException"): [of_ended_microvm],
+    ("ResumeMicrovm", "ConflictException"): [of_ended_microvm],
+    ("CreateMicrovmAuthToken", "ConflictException"): [of_ended_microvm],
+    ("CreateMicrovmShellAuthToken", "ConflictException"): [of_ended_microvm],
+    ("CreateNetworkConnector", "ResourceConflictException"): [same_token],
+    ("UpdateNetworkConnector", "ResourceConflictException"): [same_token],
+    ("CreateMicrovmImage", "ServiceQuotaExceededException"): [images_used_up, builds_used_up],
+    ("UpdateMicrovmImage", "ServiceQuotaExceededException"): [versions_used_up],
+    ("RunMicrovm", "ServiceQuotaExceededException"): [memory_used_up],
+    ("RunMicrovm", "InsufficientCapacityException"): [host_is_full],
 }

@@ -43,6 +43,10 @@ class Absent:
     def connector(self):
         return f"nc-{uuid.uuid4()}"
 
+    @property
+    def connector_arn(self):
+        return self.bed.connector_arn(self.connector)
+
     @cached_property
     def base(self):
         return f"{BASE_IMAGE}-absent"
@@ -50,8 +54,6 @@ class Absent:
     @property
     def doomed_image(self):
         return self.image
-
-    doomed_version = "1.0"
 
     @property
     def doomed_connector(self):
@@ -101,7 +103,10 @@ class There(Absent):
     def doomed_image(self):
         return self.made_image()
 
-    # A second version, which is not the last.
+    @property
+    def connector_arn(self):
+        return self.bed.core("GetNetworkConnector", Identifier=self.connector)["Arn"]
+
     @property
     def doomed_connector(self):
         return self.made_connector()
@@ -257,9 +262,15 @@ EXAMPLES = {
         {"microvmIdentifier": t.microvm, "expirationInMinutes": 60, "allowedPorts": PORTS},
     ],
     "CreateMicrovmShellAuthToken": lambda t: [{"microvmIdentifier": t.microvm, "expirationInMinutes": 60}],
-    "TagResource": lambda t: [{"Resource": t.image, "Tags": {"team": "a team", "k" * 128: "v" * 256}}],
-    "UntagResource": lambda t: [{"Resource": t.image, "TagKeys": ["team", "not there"]}],
-    "ListTags": lambda t: [{"Resource": t.image}],
+    "TagResource": lambda t: [
+        {"Resource": t.image, "Tags": {"team": "a team", "k" * 128: "v" * 256}},
+        {"Resource": t.connector_arn, "Tags": {"team": "a team"}},
+    ],
+    "UntagResource": lambda t: [
+        {"Resource": t.image, "TagKeys": ["team", "not there"]},
+        {"Resource": t.connector_arn, "TagKeys": ["team"]},
+    ],
+    "ListTags": lambda t: [{"Resource": t.image}, {"Resource": t.connector_arn}],
     "CreateNetworkConnector": lambda t: [
         {"Name": t.name, "Configuration": VPC},
         {

@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use control::{Control, Keys, Operations, Quotas, Settings};
-use ids::AccountId;
+use api::OPERATIONS;
+use auth::keys::AccessKey;
+use control::{Audit, Control, Front, Operations, Quotas, Rates, Settings, Throttle};
+use identity::{Identity, TemporaryCredentials};
 use node::Node;
 use proxy::EndpointHosts;
 use serde_json::{Value, json};
@@ -13,10 +15,14 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-use crate::doubles::{Imagined, Named};
+use crate::doubles::{Imagined, Named, Room};
 
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "123456789012";
+const OTHER_ACCOUNT: &str = "210987654321";
+const SECRET: &str = "secret";
+/// So slow that no test sees a second call let in.
+const PER_SECOND: f64 = 0.001;
 
 /// Every server, served as long as this lives.
 #[derive(Debug)]
@@ -27,48 +33,69 @@ pub struct Beds {
     pub settings: Value,
 }
 
+/// How one server differs from others.
+struct Manners {
+    quotas: Quotas,
+    rates: Rates,
+    has_room: bool,
+    loses_tables: bool,
+}
+
+impl Default for Manners {
+    fn default() -> Self {
+        let quotas = Quotas {
+            images: 10_000,
+            versions_per_image: 1000,
+            concurrent_builds: 10_000,
+            memory_mib: usize::MAX / 2,
+        };
+        Self { quotas, rates: Rates::unlimited(), has_room: true, loses_tables: false }
+    }
+}
+
 impl Beds {
     /// Starts them.
     #[must_use]
     pub fn start() -> Self {
         let runtime = Runtime::new().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let many = Quotas { images: 10_000, versions_per_image: 1000, concurrent_builds: 10_000, microvms: 10_000 };
-        let few = Quotas { images: 2, ..many };
-        let beds: serde_json::Map<String, Value> = [
-            ("default", many),
-            ("tiny", few),
-            ("versions", Quotas { versions_per_image: 2, ..many }),
-            ("microvms", Quotas { microvms: 2, ..many }),
-            ("builds", Quotas { concurrent_builds: 2, ..many }),
-            ("broken", many),
-            ("throttled", many),
-        ]
-        .into_iter()
-        .map(|(name, quotas)| {
-            let path = dir.path().join(name);
-            let bed = runtime.block_on(bed(&path, quotas));
-            if name == "broken" {
-                lose_tables(&path);
-            }
-            (name.to_owned(), bed)
-        })
-        .collect();
+        let beds: serde_json::Map<String, Value> = manners()
+            .into_iter()
+            .map(|(name, manners)| {
+                (name.to_owned(), runtime.block_on(serve(&dir.path().join(name), manners)))
+            })
+            .collect();
         Self { _dir: dir, _runtime: runtime, settings: json!({"region": REGION, "beds": beds}) }
     }
 }
 
-struct Accounts;
-
-impl Keys for Accounts {
-    fn secret(&self, id: &str) -> Option<(AccountId, String)> {
-        Some((id.parse().ok()?, "secret".to_owned()))
-    }
+fn manners() -> Vec<(&'static str, Manners)> {
+    let many = Manners::default().quotas;
+    let few = |quotas| Manners { quotas, ..Manners::default() };
+    let rates = OPERATIONS
+        .iter()
+        .fold(Rates::unlimited(), |rates, model| rates.with(model.operation, PER_SECOND, 1.0));
+    vec![
+        ("default", Manners::default()),
+        ("few images", few(Quotas { images: 2, ..many })),
+        ("few versions", few(Quotas { versions_per_image: 2, ..many })),
+        ("few builds", few(Quotas { concurrent_builds: 2, ..many })),
+        ("little memory", few(Quotas { memory_mib: 4096, ..many })),
+        ("full", Manners { has_room: false, ..Manners::default() }),
+        ("throttled", Manners { rates, ..Manners::default() }),
+        ("broken", Manners { loses_tables: true, ..Manners::default() }),
+    ]
 }
 
 /// Serves one; how to reach it.
-async fn bed(path: &Path, quotas: Quotas) -> Value {
-    let store = Store::open(path).unwrap();
+async fn serve(dir: &Path, manners: Manners) -> Value {
+    std::fs::create_dir(dir).unwrap();
+    let store = Store::open(&dir.join("db")).unwrap();
+    for account in [ACCOUNT, OTHER_ACCOUNT] {
+        let key = AccessKey { id: account.into(), secret: SECRET.into() };
+        identity::accounts::ensure(&store, &account.parse().unwrap(), &key).await.unwrap();
+    }
+    let identity = Identity::open(store.clone(), [9; 32]).unwrap();
     let settings = Settings {
         region: REGION.into(),
         hosts: EndpointHosts::new(REGION, "localhost"),
@@ -76,16 +103,38 @@ async fn bed(path: &Path, quotas: Quotas) -> Value {
         tokens: auth::token::TokenKey::from_secret([3; 32]),
         page_secret: [5; 32],
         base_image_created_at: 1_700_000_000_000,
-        quotas,
+        quotas: manners.quotas,
     };
+    // Sessions of the root: one that lasts, one that is over.
+    let root = identity.credential(ACCOUNT, None).unwrap().caller;
+    let [session, expired] = [3600, 0].map(|seconds| session(&identity.issue(&root, seconds)));
     let node = Node::start(store.clone(), Arc::new(Imagined)).unwrap();
-    let operations = Operations::new(settings, store.clone(), node, Arc::new(Named(store)));
-    let control = Control::new(Arc::new(operations), Arc::new(Accounts));
+    let builds = Arc::new(Named(store.clone()));
+    let room = Arc::new(Room(manners.has_room));
+    let operations = Operations::new(settings, store, identity.clone(), node, builds, room);
+    let audit = Audit::to_dir(&dir.join("audit"), REGION).unwrap();
+    let front = Front { region: REGION.into(), identity, throttle: Throttle::new(manners.rates), audit };
+    let control = Control::new(Arc::new(operations), front);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(control::server::serve(listener, control, std::future::pending()));
-    let root = json!({"id": ACCOUNT, "secret": "secret"});
-    json!({"url": url, "account": ACCOUNT, "keys": {"root": root, "nobody": {"id": "210987654321", "secret": "secret"}}})
+    if manners.loses_tables {
+        lose_tables(&dir.join("db"));
+    }
+    let key = |account: &str| json!({"id": account, "secret": SECRET});
+    json!({
+        "url": url,
+        "account": ACCOUNT,
+        "keys": {"root": key(ACCOUNT), "other": key(OTHER_ACCOUNT), "session": session, "expired": expired},
+    })
+}
+
+fn session(credentials: &TemporaryCredentials) -> Value {
+    json!({
+        "id": credentials.access_key_id,
+        "secret": credentials.secret_access_key,
+        "token": credentials.session_token,
+    })
 }
 
 /// Takes a server's tables away under its feet.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use control::Builds;
-use ids::{BuildId, ImageArn};
+use control::{Builds, Capacity};
+use ids::{BuildId, ImageArn, ImageVersion};
 use lifecycle::microvm::Event;
 use node::{Instance, Machines, now_ms};
 use proxy::{Activity, BoxedIo, Connector, Life};
-use store::{MicrovmRecord, SnapshotSizes, Store, StoreError, builds};
+use store::{MicrovmRecord, SnapshotSizes, Store, StoreError, builds, versions};
 
 /// Builds of artifacts of these names never end, or fail; all others succeed at once.
 const NEVER_ENDS: &str = "never-ends.zip";
@@ -64,6 +64,16 @@ impl Machines for Imagined {
     async fn discard(&self, _: &MicrovmRecord) {}
 }
 
+/// A host that has room for everything, or for nothing.
+#[derive(Debug)]
+pub struct Room(pub bool);
+
+impl Capacity for Room {
+    fn admit(&self, memory_mib: u32) -> Result<(), String> {
+        if self.0 { Ok(()) } else { Err(format!("There is no room for {memory_mib} MiB on this host")) }
+    }
+}
+
 /// Builds that end as the artifact's name says.
 #[derive(Debug)]
 pub struct Named(pub Store);
@@ -79,6 +89,12 @@ impl Builds for Named {
         tokio::spawn(async move {
             store.write::<_, StoreError>(move |tx| tx.delete_image(&image)).await.unwrap();
         });
+    }
+
+    fn remove_version(&self, image: ImageArn, version: ImageVersion) {
+        let store = self.0.clone();
+        let finish = move |tx: &store::Tx<'_>| versions::finish_delete(tx, &image, version, now_ms());
+        tokio::spawn(async move { store.write::<_, StoreError>(finish).await.unwrap() });
     }
 }
 

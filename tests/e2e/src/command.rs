@@ -44,10 +44,12 @@ pub fn clients() -> &'static Path {
     })
 }
 
-/// The AWS CLI.
+/// The AWS CLI with these variables, to print JSON.
 #[must_use]
-pub fn aws_cli() -> PathBuf {
-    clients().join("bin/aws")
+pub fn aws(environment: &Environment, arguments: &[&str]) -> Command {
+    let mut command = Command::new(clients().join("bin/aws"));
+    command.args(arguments).args(["--output", "json"]).env_remove("AWS_PROFILE").envs(environment);
+    command
 }
 
 /// What a program did.

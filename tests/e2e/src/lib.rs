@@ -13,6 +13,7 @@ pub mod image;
 pub mod microvm;
 pub mod neighbour;
 pub mod server;
+pub mod user;
 pub mod wait;
 
 pub use artifact::Artifact;
@@ -22,4 +23,5 @@ pub use microvm::Microvm;
 pub use neighbour::Neighbour;
 pub use serde_json::{Value as Json, json};
 pub use server::Server;
+pub use user::User;
 pub use wait::until;

@@ -247,10 +247,7 @@ impl Server {
     }
 
     fn aws_command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(command::aws_cli());
-        command.args(arguments).args(["--output", "json"]).env_remove("AWS_PROFILE");
-        command.envs(self.client_environment());
-        command
+        command::aws(&self.client_environment(), arguments)
     }
 
     /// What a client of this server is started with: nothing of the person who runs the tests, such as profiles,

@@ -11,6 +11,7 @@ mod builds;
 mod clients;
 mod crash;
 mod fixture;
+mod identity;
 mod isolation;
 mod lifecycle;
 mod rust_sdk;
@@ -38,6 +39,12 @@ fn main() -> ExitCode {
         trials! {
             session { the_cli_session_of_the_manual, requests_over_every_protocol, two_servers_side_by_side }
             clients { the_aws_cli, boto3, the_sdk_for_javascript, the_sdk_for_rust }
+            identity {
+                accounts_are_strangers,
+                a_user_may_do_what_its_policy_allows,
+                a_session_of_a_role_may_do_what_the_role_may,
+                a_build_reads_what_its_role_may_read,
+            }
             builds {
                 artifacts_that_cannot_be_built_say_why,
                 a_failed_step_fails_the_build_with_its_output,
