@@ -6,16 +6,21 @@
 pub mod builds;
 mod connectors;
 mod identity;
+mod readers;
 mod records;
 mod tx;
 pub mod versions;
+mod writer;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+
+use readers::Readers;
+use writer::Change;
 
 pub use connectors::{
     ConnectorRecord, ConnectorSettings, ConnectorUser, ConnectorVersionRecord, ElasticIp, NetworkProtocol,
@@ -32,6 +37,8 @@ pub use tx::Tx;
 
 /// How long a statement waits for another process that holds the database, before it fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Statements that each connection keeps prepared: more than there are.
+const STATEMENTS: usize = 256;
 /// Changes queued for the writer before callers wait.
 const WRITE_QUEUE: usize = 1024;
 /// The tables as they were added. The database keeps how many of these it has; one that was released is never changed.
@@ -49,6 +56,9 @@ pub enum StoreError {
     /// SQLite refused.
     #[error("the record store failed: {0}; check the data directory's free space and permissions")]
     Database(#[from] rusqlite::Error),
+    /// SQLite refused to make a transaction last, and with it every change made in it.
+    #[error("the record store failed: {0}; check the data directory's free space and permissions")]
+    Commit(#[source] Arc<rusqlite::Error>),
     /// A record does not have the shape that this version writes.
     #[error("a record of kind {kind} cannot be read: {source}; was it written by a newer Rekindle?")]
     Record {
@@ -72,13 +82,11 @@ pub enum StoreError {
     Stopped,
 }
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
-
 /// A handle to the records; clones share the same store.
 #[derive(Clone)]
 pub struct Store {
-    writer: mpsc::Sender<Job>,
-    reader: Arc<Mutex<Connection>>,
+    writer: mpsc::Sender<Change>,
+    readers: Arc<Readers>,
 }
 
 impl std::fmt::Debug for Store {
@@ -96,21 +104,20 @@ impl Store {
         let mut connection =
             connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
         prepare(&mut connection)?;
-        let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        let (writer, mut jobs) = mpsc::channel::<Job>(WRITE_QUEUE);
-        std::thread::spawn(move || {
-            while let Some(job) = jobs.blocking_recv() {
-                job(&mut connection);
-            }
-        });
-        Ok(Self { writer, reader: Arc::new(Mutex::new(reader)) })
+        let readers = Arc::new(Readers::open(path)?);
+        let (writer, queue) = mpsc::channel(WRITE_QUEUE);
+        std::thread::spawn(move || writer::run(connection, queue));
+        Ok(Self { writer, readers })
     }
 
-    /// Runs `change` in a transaction, one at a time in the order of the calls. What it wrote is on the disk when
-    /// this returns `Ok`; where it returns an error nothing is written.
+    /// Runs `change`, one at a time in the order of the calls. What it wrote is on the disk when this returns `Ok`;
+    /// where it returns an error nothing is written.
     ///
     /// # Errors
     /// `change`'s own, or [`StoreError`] made into it.
+    ///
+    /// # Panics
+    /// If `change` does.
     pub async fn write<T, E>(
         &self,
         change: impl FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -119,13 +126,13 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let (done, result) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
-            // Nobody waits any more: the change is made all the same, as it was asked for.
-            let _ = done.send(transact(connection, change));
-        });
-        self.writer.send(job).await.map_err(|_| StoreError::Stopped)?;
-        result.await.unwrap_or_else(|_| Err(StoreError::Stopped.into()))
+        let (change, outcome) = writer::change(change);
+        self.writer.send(change).await.map_err(|_| StoreError::Stopped)?;
+        match outcome.await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(_) => Err(StoreError::Stopped.into()),
+        }
     }
 
     /// Runs `look` on what is written so far. Meant for reads by key, which take microseconds.
@@ -133,26 +140,14 @@ impl Store {
     /// # Errors
     /// `look`'s own, or [`StoreError`] made into it.
     pub fn read<T, E: From<StoreError>>(&self, look: impl FnOnce(&Tx<'_>) -> Result<T, E>) -> Result<T, E> {
-        // A reader that panicked wrote nothing, so the connection behind the lock is still good.
-        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        look(&Tx::new(&reader))
+        self.readers.with(|connection| look(&Tx::new(connection)))?
     }
-}
-
-fn transact<T, E: From<StoreError>>(
-    connection: &mut Connection,
-    change: impl FnOnce(&Tx<'_>) -> Result<T, E>,
-) -> Result<T, E> {
-    let transaction = connection.transaction().map_err(StoreError::from)?;
-    // An early return drops the transaction, which rolls it back.
-    let value = change(&Tx::new(&transaction))?;
-    transaction.commit().map_err(StoreError::from)?;
-    Ok(value)
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     Ok(connection)

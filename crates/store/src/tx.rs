@@ -13,7 +13,7 @@ type Result<T> = std::result::Result<T, StoreError>;
 /// One transaction, or one look at what is written.
 #[derive(Debug)]
 pub struct Tx<'a> {
-    connection: &'a Connection,
+    pub(crate) connection: &'a Connection,
 }
 
 impl<'a> Tx<'a> {
@@ -302,12 +302,13 @@ impl<'a> Tx<'a> {
         self.count(SQL, params![image.to_string(), version.major()])
     }
 
-    /// How many MicroVMs of `account` are not terminated.
+    /// Baseline memory, in MiB, of the MicroVMs of `account` that are not terminated.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn count_live_microvms(&self, account: &AccountId) -> Result<usize> {
-        const SQL: &str = "SELECT count(*) FROM microvms WHERE account = ?1 AND terminated_at IS NULL";
+    pub fn live_memory_mib(&self, account: &AccountId) -> Result<usize> {
+        const SQL: &str =
+            "SELECT coalesce(sum(memory_mib), 0) FROM microvms WHERE account = ?1 AND terminated_at IS NULL";
         self.count(SQL, [account.to_string()])
     }
 
