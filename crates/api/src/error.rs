@@ -142,6 +142,8 @@ pub struct Error {
     pub details: Box<Details>,
     /// Sent as `Retry-After`.
     pub retry_after_seconds: Option<u32>,
+    /// Whose manners it has, where those are not its operation's.
+    pub family: Option<Family>,
 }
 
 impl Error {
@@ -168,7 +170,7 @@ impl Error {
     /// An error without any field but its message.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), details: Box::default(), retry_after_seconds: None }
+        Self { kind, message: message.into(), details: Box::default(), retry_after_seconds: None, family: None }
     }
 
     /// The request breaks a rule.
@@ -270,6 +272,12 @@ impl Error {
     #[must_use]
     pub fn run_hook_needed() -> Self {
         Self::validation("The run hook must be enabled in the MicroVM image to pass the run hook payload")
+    }
+
+    /// The same in the manners of `family`.
+    #[must_use]
+    pub fn of(self, family: Family) -> Self {
+        Self { family: Some(family), ..self }
     }
 
     fn about(mut self, resource_type: &str, id: impl Into<String>) -> Self {

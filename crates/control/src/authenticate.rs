@@ -1,41 +1,116 @@
 //! Who sends a request: SigV4 in the `Authorization` header, refused as AWS refuses.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::{Error, ErrorKind};
 use auth::sigv4::{self, Payload, SigV4Error};
 use http::request::Parts;
-use ids::AccountId;
+use identity::{Caller, CredentialError, Identity};
 
-use crate::Keys;
-
-/// The signing name of every operation here.
-pub const SIGNING_NAME: &str = "lambda";
-
-/// The account whose key signed this request with this body.
-pub fn authenticate(parts: &Parts, body: &[u8], keys: &dyn Keys) -> Result<AccountId, Error> {
-    verified(parts, body, keys).map_err(|error| refusal(&error))
+/// The signing names of what is answered here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SigningName {
+    /// lambda-microvms and lambda-core.
+    Lambda,
+    /// IAM.
+    Iam,
+    /// STS.
+    Sts,
 }
 
-fn verified(parts: &Parts, body: &[u8], keys: &dyn Keys) -> Result<AccountId, SigV4Error> {
+impl SigningName {
+    /// As it stands in a credential scope.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lambda => "lambda",
+            Self::Iam => "iam",
+            Self::Sts => "sts",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Lambda, Self::Iam, Self::Sts].into_iter().find(|name| name.as_str() == text)
+    }
+}
+
+/// The service that a request says it is signed for; nothing of it is proven.
+#[must_use]
+pub fn signing_name(parts: &Parts) -> Option<SigningName> {
+    let claim = sigv4::parse(&sigv4::Request::of(parts)).ok()?;
+    SigningName::parse(&claim.service)
+}
+
+/// Why it is not known who sends a request.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAuthentic {
+    /// The signature.
+    #[error(transparent)]
+    Signature(#[from] SigV4Error),
+    /// Signed for something else.
+    #[error("Credential should be scoped to {0}.")]
+    Scope(String),
+    /// The access key, or the session's token.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+}
+
+impl NotAuthentic {
+    /// The same as IAM and STS have words for it.
+    pub(crate) fn into_signature(self) -> SigV4Error {
+        match self {
+            Self::Signature(error) => error,
+            Self::Scope(_) => SigV4Error::Incomplete("the credential is scoped to another service"),
+            Self::Credential(CredentialError::Expired) => SigV4Error::Expired,
+            Self::Credential(_) => SigV4Error::UnknownKey,
+        }
+    }
+
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Signature(SigV4Error::Missing) => ErrorKind::MissingAuthenticationToken,
+            Self::Signature(SigV4Error::Incomplete(_)) => ErrorKind::IncompleteSignature,
+            Self::Signature(SigV4Error::UnknownKey) => ErrorKind::UnrecognizedClient,
+            Self::Signature(_) | Self::Scope(_) => ErrorKind::InvalidSignature,
+            Self::Credential(CredentialError::Expired) => ErrorKind::ExpiredToken,
+            Self::Credential(_) => ErrorKind::UnrecognizedClient,
+        }
+    }
+}
+
+/// Whose key signed this request with this body, for a service in a region.
+///
+/// # Errors
+/// The one that AWS answers.
+pub fn authenticate(
+    parts: &Parts,
+    body: &[u8],
+    identity: &Identity,
+    scope: (SigningName, &str),
+) -> Result<Arc<Caller>, Error> {
+    verified(parts, body, identity, scope).map_err(|error| Error::new(error.kind(), error.to_string()))
+}
+
+/// The same, with an error that each service has words of its own for.
+pub(crate) fn verified(
+    parts: &Parts,
+    body: &[u8],
+    identity: &Identity,
+    (service, region): (SigningName, &str),
+) -> Result<Arc<Caller>, NotAuthentic> {
     let request = sigv4::Request::of(parts);
     let claim = sigv4::parse(&request)?;
-    if claim.service != SIGNING_NAME {
-        return Err(SigV4Error::Incomplete("the credential must be scoped to the service 'lambda'"));
+    if claim.service != service.as_str() {
+        return Err(NotAuthentic::Scope(format!("correct service: '{}'", service.as_str())));
     }
-    let (account, secret) = keys.secret(&claim.access_key).ok_or(SigV4Error::UnknownKey)?;
+    // IAM is one for all regions, and its clients sign for one of their own.
+    if service == SigningName::Lambda && claim.region != region {
+        return Err(NotAuthentic::Scope(format!("a valid region, not '{}'", claim.region)));
+    }
+    let credential = identity.credential(&claim.access_key, claim.session_token.as_deref())?;
     // A clock before 1970 refuses every request as skewed, which is the truth.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-    sigv4::verify(&request, &claim, Payload::of(body), &secret, now)?;
-    Ok(account)
-}
-
-fn refusal(error: &SigV4Error) -> Error {
-    let kind = match error {
-        SigV4Error::Missing => ErrorKind::MissingAuthenticationToken,
-        SigV4Error::Incomplete(_) => ErrorKind::IncompleteSignature,
-        SigV4Error::UnknownKey => ErrorKind::UnrecognizedClient,
-        SigV4Error::Mismatch | SigV4Error::Skewed { .. } | SigV4Error::Expired => ErrorKind::InvalidSignature,
-    };
-    Error::new(kind, error.to_string())
+    sigv4::verify(&request, &claim, Payload::of(body), &credential.secret, now)?;
+    Ok(credential.caller)
 }

@@ -3,29 +3,54 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::{Error, Family};
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::Service as HyperService;
+use identity::Identity;
 
+use crate::audit::{self, Audit};
+use crate::authenticate::{self, SigningName};
 use crate::body::{self, Body, BodyError};
-use crate::service::Call;
-use crate::{Keys, Service, authenticate, respond, route};
+use crate::respond::{self, RequestId};
+use crate::service::{self, Call};
+use crate::throttle::Throttle;
+use crate::{Service, query, route};
+
+/// What the audit log calls the operations' service.
+const LAMBDA: &str = "lambda.amazonaws.com";
 
 type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 type Fallback = Arc<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
+
+/// What stands before the operations.
+#[derive(Debug)]
+pub struct Front {
+    /// The region that this installation is.
+    pub region: String,
+    /// Who is who.
+    pub identity: Identity,
+    /// How often operations may be called.
+    pub throttle: Throttle,
+    /// Where calls are noted.
+    pub audit: Audit,
+}
 
 /// The HTTP side of the control API. Cloning shares it.
 #[derive(Clone)]
 pub struct Control {
     service: Arc<dyn Service>,
-    keys: Arc<dyn Keys>,
+    front: Arc<Front>,
     fallback: Option<Fallback>,
+    peer: Option<IpAddr>,
 }
 
 impl fmt::Debug for Control {
@@ -37,8 +62,14 @@ impl fmt::Debug for Control {
 impl Control {
     /// Without a fallback: other paths are unknown operations.
     #[must_use]
-    pub fn new(service: Arc<dyn Service>, keys: Arc<dyn Keys>) -> Self {
-        Self { service, keys, fallback: None }
+    pub fn new(service: Arc<dyn Service>, front: Front) -> Self {
+        Self { service, front: Arc::new(front), fallback: None, peer: None }
+    }
+
+    /// The same, for requests that come from there.
+    #[must_use]
+    pub fn for_peer(&self, peer: IpAddr) -> Self {
+        Self { peer: Some(peer), ..self.clone() }
     }
 
     /// Hands every path that is no Lambda API to `fallback` (S3), which authenticates for itself.
@@ -59,6 +90,7 @@ impl Control {
                     Err(error) => respond::error(
                         &Error::internal(format!("Serving the request: {error:?}")),
                         Family::Microvms,
+                        &RequestId::new(),
                     ),
                 }
             })
@@ -68,6 +100,9 @@ impl Control {
 
     /// Answers one request; every failure is an answer too.
     pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        if query::is_query(&request) {
+            return self.query(request).await;
+        }
         match &self.fallback {
             Some(fallback) if !route::is_lambda(request.uri().path()) => fallback(request).await,
             _ => self.lambda(request).await,
@@ -81,21 +116,69 @@ impl Control {
         B::Error: Into<BodyError>,
     {
         let (parts, body) = request.into_parts();
-        let mut family = Family::Microvms;
-        let outcome = async {
-            let body = body::read(body).await?;
-            let account = authenticate::authenticate(&parts, &body, self.keys.as_ref())?;
-            let route = route::route(parts.method.as_str(), parts.uri.path(), parts.uri.query())?;
-            let model = route.operation.model();
-            family = model.family;
-            let answer = self.service.answer(Call { account, route, body }).await?;
-            Ok(respond::success(model.status, answer))
+        let id = RequestId::new();
+        match self.admit(&parts, body).await {
+            Ok(call) => self.carry_out(&parts, call, &id).await,
+            Err(error) => {
+                tracing::debug!(method = %parts.method, path = parts.uri.path(), %error, "request refused");
+                let family = route::family(parts.uri.path());
+                respond::error(&error, family, &id)
+            }
+        }
+    }
+
+    /// A call of IAM or STS, whatever its body is made of.
+    pub async fn query<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BodyError>,
+    {
+        query::answer(&self.front, self.peer, request).await
+    }
+
+    /// The call that a request is, once it is known whose.
+    async fn admit<B>(&self, parts: &Parts, body: B) -> Result<Call, Error>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BodyError>,
+    {
+        let body = body::read(body).await?;
+        let front = &self.front;
+        let scope = (SigningName::Lambda, front.region.as_str());
+        let caller = authenticate::authenticate(parts, &body, &front.identity, scope)?;
+        let route = route::route(parts.method.as_str(), parts.uri.path(), parts.uri.query())?;
+        Ok(Call { caller, peer: self.peer, route, body })
+    }
+
+    async fn carry_out(&self, parts: &Parts, call: Call, id: &RequestId) -> Response<Body> {
+        let (operation, caller) = (call.route.operation, Arc::clone(&call.caller));
+        let model = operation.model();
+        let answer = match self.front.throttle.admit(&caller.account, operation, Instant::now()) {
+            Ok(()) => self.service.answer(call).await,
+            Err(error) => service::Answer { resources: vec![], outcome: Err(error) },
         };
-        let outcome: Result<_, Error> = outcome.await;
-        outcome.unwrap_or_else(|error| {
-            tracing::debug!(method = %parts.method, path = parts.uri.path(), %error, "request refused");
-            respond::error(&error, family)
-        })
+        let error = answer.outcome.as_ref().err();
+        let event = audit::Event {
+            source: LAMBDA,
+            name: model.name,
+            caller: &caller,
+            peer: self.peer,
+            user_agent: audit::user_agent(&parts.headers),
+            resources: &answer.resources,
+            error: error
+                .map(|error| (error.kind.name(error.family.unwrap_or(model.family)), error.message.as_str())),
+            request_id: id.as_str(),
+            read_only: model.method == "GET",
+            data: audit::is_data(operation),
+        };
+        self.front.audit.note(&event).await;
+        match answer.outcome {
+            Ok(json) => respond::success(model.status, json, id),
+            Err(error) => {
+                tracing::debug!(operation = model.name, %error, "call refused");
+                respond::error(&error, error.family.unwrap_or(model.family), id)
+            }
+        }
     }
 }
 

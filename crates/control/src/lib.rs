@@ -1,19 +1,24 @@
 //! The control API over HTTP: parse, authenticate, validate, call, render. It holds no state of its own.
 //!
 //! [`server::serve`] accepts connections for a [`Control`]; the business is behind [`Service`], which
-//! [`Operations`] implements, the access keys behind [`Keys`], and whatever is not lambda-microvms goes to
-//! the fallback (S3).
+//! [`Operations`] implements. IAM and STS are answered by `identity`, and whatever is none of these goes to the
+//! fallback (S3).
 
+pub mod audit;
 pub mod authenticate;
 pub mod body;
 pub mod control;
 pub mod operations;
+pub mod query;
 pub mod respond;
 pub mod route;
 pub mod server;
 pub mod service;
+pub mod throttle;
 
+pub use audit::Audit;
 pub use body::Body;
-pub use control::Control;
-pub use operations::{Builds, Operations, Quotas, Settings};
-pub use service::{Keys, Service};
+pub use control::{Control, Front};
+pub use operations::{Builds, Capacity, Operations, Quotas, Settings};
+pub use service::{Answer, Call, Service};
+pub use throttle::{Rates, Throttle};

@@ -9,15 +9,17 @@
 //! host's is taken and echoed, as clients written for AWS say ARM_64 or nothing. The build is for the host's
 //! processor and says so.
 
+mod access;
 mod base_images;
 mod config;
 mod failure;
 mod idempotency;
 mod images;
 mod microvms;
-mod pages;
+pub mod pages;
 mod render;
 mod retention;
+mod tags;
 mod tokens;
 mod versions;
 
@@ -27,11 +29,14 @@ use std::sync::Arc;
 use api::decode::decode;
 use api::*;
 use async_trait::async_trait;
-use ids::{AccountId, BuildId, ImageArn};
+use identity::Identity;
+use ids::{AccountId, BuildId, ImageArn, ImageVersion};
+use serde::Deserialize;
 use store::Store;
 
 use crate::Service;
-use crate::service::Call;
+use crate::service::{Answer, Call};
+use access::{Place, Resource, Touches};
 use failure::Failure;
 use pages::Listing;
 
@@ -61,7 +66,8 @@ impl std::fmt::Debug for Settings {
 }
 
 /// How much an account may have (SPEC §9); its excess is a ServiceQuotaExceededException.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Quotas {
     /// Images.
     pub images: usize,
@@ -69,16 +75,24 @@ pub struct Quotas {
     pub versions_per_image: usize,
     /// Builds that have not ended.
     pub concurrent_builds: usize,
-    /// MicroVMs that are not terminated.
-    pub microvms: usize,
+    /// Baseline memory of MicroVMs that are not terminated, in MiB.
+    pub memory_mib: usize,
 }
 
 impl Default for Quotas {
-    /// AWS's own, but for the versions: AWS allows 50 and deletes them one by one, which is not to be had
-    /// here. AWS limits the MicroVMs' memory instead of their number; here the host does that.
+    /// AWS's own. What the host has room for is another matter, which [`Capacity`] decides.
     fn default() -> Self {
-        Self { images: 100, versions_per_image: 1000, concurrent_builds: 10, microvms: 1000 }
+        Self { images: 100, versions_per_image: 50, concurrent_builds: 10, memory_mib: 400 * 1024 }
     }
+}
+
+/// Whether the host has room for one more MicroVM; its refusal is an InsufficientCapacityException.
+pub trait Capacity: Send + Sync + 'static {
+    /// Asked before anything is started.
+    ///
+    /// # Errors
+    /// What there is not enough of, in words for the client.
+    fn admit(&self, memory_mib: u32) -> Result<(), String>;
 }
 
 /// Whoever carries out builds and removes images' files.
@@ -88,14 +102,20 @@ pub trait Builds: Send + Sync + 'static {
 
     /// An image whose DELETING record is on the disk: its files go, then its records. Returns at once.
     fn remove(&self, image: ImageArn);
+
+    /// A version whose DELETING record is on the disk: its files go, then its records, and with them its image
+    /// settles. Returns at once.
+    fn remove_version(&self, image: ImageArn, version: ImageVersion);
 }
 
 /// The implementation of [`Service`].
 pub struct Operations {
     settings: Settings,
     store: Store,
+    identity: Identity,
     node: node::Node,
     builds: Arc<dyn Builds>,
+    capacity: Arc<dyn Capacity>,
 }
 
 impl std::fmt::Debug for Operations {
@@ -106,8 +126,38 @@ impl std::fmt::Debug for Operations {
 
 impl Operations {
     /// Operations on what `store` holds, carried out by `node` and `builds`.
-    pub fn new(settings: Settings, store: Store, node: node::Node, builds: Arc<dyn Builds>) -> Self {
-        Self { settings, store, node, builds }
+    pub fn new(
+        settings: Settings,
+        store: Store,
+        identity: Identity,
+        node: node::Node,
+        builds: Arc<dyn Builds>,
+        capacity: Arc<dyn Capacity>,
+    ) -> Self {
+        Self { settings, store, identity, node, builds, capacity }
+    }
+
+    /// Reads and checks a call, asks whether its caller may, and has `work` done.
+    async fn carry_out<R, W>(&self, call: Call, work: W) -> Answer
+    where
+        R: Touches,
+        W: AsyncFnOnce(&Self, AccountId, R) -> Result<R::Response, Failure>,
+    {
+        let mut resources = vec![];
+        let outcome = async {
+            let Call { caller, route, body, .. } = call;
+            let request: R = decode(&body, &route.path, &route.query)?;
+            let at = Place { region: &self.settings.region, account: &caller.account, store: &self.store };
+            let resource = request.resource(&at)?;
+            if resource != Resource::All {
+                resources.push(resource.arn());
+            }
+            access::check(&self.identity, &caller, &request, &resource, &at)?;
+            let answer = work(self, caller.account.clone(), request).await?;
+            Ok(render::json(route.operation, &answer)?)
+        };
+        let outcome: Result<Vec<u8>, Failure> = outcome.await;
+        Answer { resources, outcome: outcome.map_err(Error::from) }
     }
 
     /// The page that a listing's request asks for; see [`Listing::open`].
@@ -117,21 +167,8 @@ impl Operations {
         max_results: Option<i64>,
         token: Option<&str>,
     ) -> Result<Listing, Error> {
-        Listing::open(&self.settings.page_secret, scope, max_results, token)
+        Listing::open(&self.settings.page_secret, scope, max_results, token, node::now_ms())
     }
-}
-
-/// Whether an image is the caller's.
-fn check_owner(account: &AccountId, image: &ImageArn, operation: Operation) -> Result<(), Error> {
-    if image.account == *account {
-        return Ok(());
-    }
-    let message = format!(
-        "User: arn:aws:iam::{account}:root is not authorized to perform: lambda:{0} on resource: {image} \
-         because no resource-based policy allows the lambda:{0} action",
-        operation.name()
-    );
-    Err(Error::new(ErrorKind::AccessDenied, message))
 }
 
 /// Runs `work` to its end even where the client hangs up: a record without the work that follows from it
@@ -149,14 +186,10 @@ macro_rules! service {
     ($($operation:ident => $carried_out:ident,)+) => {
         #[async_trait]
         impl Service for Operations {
-            async fn answer(&self, call: Call) -> Result<Vec<u8>, Error> {
-                let Call { account, route, body } = call;
-                match route.operation {
-                    $(Operation::$operation => {
-                        let request = decode(&body, &route.path, &route.query)?;
-                        render::json(route.operation, &self.$carried_out(account, request).await?)
-                    })+
-                    other => Err(Error::new(ErrorKind::UnknownOperation, other.name())),
+            async fn answer(&self, call: Call) -> Answer {
+                match call.route.operation {
+                    $(Operation::$operation => self.carry_out(call, Self::$carried_out).await,)+
+                    other => Answer { resources: vec![], outcome: Err(Error::new(ErrorKind::UnknownOperation, other.name())) },
                 }
             }
         }
@@ -180,4 +213,11 @@ service! {
     ResumeMicrovm => resume,
     TerminateMicrovm => terminate,
     CreateMicrovmAuthToken => create_auth_token,
+    CreateMicrovmShellAuthToken => create_shell_auth_token,
+    UpdateMicrovmImageVersion => update_version,
+    DeleteMicrovmImageVersion => delete_version,
+    ListManagedMicrovmImageVersions => list_managed_versions,
+    TagResource => tag,
+    UntagResource => untag,
+    ListTags => list_tags,
 }

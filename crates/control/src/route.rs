@@ -1,6 +1,6 @@
 //! From method, path and query to an operation and what its path and query say.
 
-use api::{Error, ErrorKind, Operation};
+use api::{Error, ErrorKind, Family, Operation};
 use percent_encoding::percent_decode_str;
 
 /// Path prefixes of the Lambda APIs; everything else is somebody else's.
@@ -21,6 +21,12 @@ pub struct Route {
 #[must_use]
 pub fn is_lambda(path: &str) -> bool {
     PREFIXES.iter().any(|prefix| path.starts_with(prefix))
+}
+
+/// Whose manners the answer has where no operation is known.
+#[must_use]
+pub fn family(path: &str) -> Family {
+    if path.starts_with(PREFIXES[1]) { Family::Core } else { Family::Microvms }
 }
 
 /// The operation that a request names.

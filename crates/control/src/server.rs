@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub async fn serve(listener: TcpListener, control: Control, stop: impl Future<Ou
     let graceful = GracefulShutdown::new();
     tokio::pin!(stop);
     loop {
-        let (stream, slot) = tokio::select! {
+        let (stream, peer, slot) = tokio::select! {
             biased;
             () = &mut stop => break,
             accepted = accept(&listener, &slots) => match accepted {
@@ -40,7 +41,7 @@ pub async fn serve(listener: TcpListener, control: Control, stop: impl Future<Ou
                 }
             },
         };
-        start(stream, slot, control.clone(), &graceful);
+        start(stream, slot, control.for_peer(peer.ip()), &graceful);
     }
     drop(listener);
     if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
@@ -51,11 +52,11 @@ pub async fn serve(listener: TcpListener, control: Control, stop: impl Future<Ou
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, slot))
+    Ok((stream, peer, slot))
 }
 
 fn start(stream: TcpStream, slot: OwnedSemaphorePermit, control: Control, graceful: &GracefulShutdown) {

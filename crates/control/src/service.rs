@@ -1,32 +1,40 @@
 //! What the HTTP side calls, implemented by whoever owns the state.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use api::Error;
 use async_trait::async_trait;
 use bytes::Bytes;
-use ids::AccountId;
+use identity::Caller;
 
 use crate::route::Route;
-
-/// Access keys.
-pub trait Keys: Send + Sync + 'static {
-    /// The owner and the secret of an access key.
-    fn secret(&self, access_key_id: &str) -> Option<(AccountId, String)>;
-}
 
 /// One call of an operation, by somebody who has been authenticated.
 #[derive(Debug)]
 pub struct Call {
     /// Who calls.
-    pub account: AccountId,
+    pub caller: Arc<Caller>,
+    /// From where.
+    pub peer: Option<IpAddr>,
     /// Which operation, with its parameters.
     pub route: Route,
     /// The body, unread.
     pub body: Bytes,
 }
 
+/// What came of a call.
+#[derive(Debug)]
+pub struct Answer {
+    /// ARNs of what it was about, as far as that was understood.
+    pub resources: Vec<String>,
+    /// The answer as JSON, empty where there is none.
+    pub outcome: Result<Vec<u8>, Error>,
+}
+
 /// The operations.
 #[async_trait]
 pub trait Service: Send + Sync + 'static {
-    /// Reads, checks and carries out a call: the answer as JSON, empty where there is none.
-    async fn answer(&self, call: Call) -> Result<Vec<u8>, Error>;
+    /// Reads, checks and carries out a call.
+    async fn answer(&self, call: Call) -> Answer;
 }

@@ -33,6 +33,8 @@ pub enum Reason {
     NoSessionPolicy(String),
     /// A policy of the session denies it.
     DeniedBySessionPolicy,
+    /// It is another account's, and nothing here has policies of its own that could let somebody else in.
+    Foreign(String),
 }
 
 impl fmt::Display for Reason {
@@ -40,6 +42,7 @@ impl fmt::Display for Reason {
         let (kind, action) = match self {
             Self::NoIdentityPolicy(action) => ("identity-based", action),
             Self::NoSessionPolicy(action) => ("session", action),
+            Self::Foreign(action) => ("resource-based", action),
             Self::DeniedByIdentityPolicy => {
                 return f.write_str("with an explicit deny in an identity-based policy");
             }

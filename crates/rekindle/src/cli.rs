@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Print `export NAME=value` lines that point the AWS CLI, SDKs and curl at a server
     Env(Env),
+    /// Make further accounts on a server, and list them
+    Account(Account),
     /// Say what this machine has, what is missing, and how to mend it
     Doctor(Doctor),
     /// Print what a build or the application in a MicroVM printed
@@ -70,6 +72,32 @@ pub(crate) struct Env {
     /// Wait until the server answers, a minute at most
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Use the root key of this account [default: the one of the first start]
+    #[arg(long, value_name = "ID|NAME")]
+    pub(crate) account: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Account {
+    #[command(subcommand)]
+    pub(crate) command: AccountCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccountCommand {
+    /// Make an account and print its id; a running server knows it at once
+    Create(CreateAccount),
+    /// Print ids and names of all accounts
+    List(DataDir),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateAccount {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// What to call it
+    #[arg(long)]
+    pub(crate) name: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -6,9 +6,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use api::Operation;
+use connectors::{SecurityGroup, Subnet};
+use control::{Quotas, Rates};
 use ids::AccountId;
 use network::Cidr;
 use serde::{Deserialize, Deserializer};
+
+use crate::networks;
 
 /// vCPUs that a VM can have.
 const VCPUS: std::ops::RangeInclusive<u32> = 1..=16;
@@ -31,7 +36,7 @@ pub(crate) enum ConfigError {
 }
 
 /// What can be set, and what it is when it is not.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     pub(crate) region: String,
@@ -45,6 +50,20 @@ pub(crate) struct Config {
     pub(crate) build_vcpus: u32,
     pub(crate) build_memory_mib: u32,
     pub(crate) aliases: BTreeMap<String, String>,
+    #[serde(rename = "subnet", deserialize_with = "networks::subnets")]
+    pub(crate) subnets: BTreeMap<String, Subnet>,
+    #[serde(rename = "security_group", deserialize_with = "networks::groups")]
+    pub(crate) security_groups: BTreeMap<String, SecurityGroup>,
+    pub(crate) quotas: Quotas,
+    rates: BTreeMap<String, RateSetting>,
+}
+
+/// How often an account may call an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateSetting {
+    per_second: f64,
+    burst: f64,
 }
 
 impl Default for Config {
@@ -60,6 +79,10 @@ impl Default for Config {
             build_vcpus: 2,
             build_memory_mib: 2048,
             aliases: BTreeMap::new(),
+            subnets: BTreeMap::new(),
+            security_groups: BTreeMap::new(),
+            quotas: Quotas::default(),
+            rates: BTreeMap::new(),
         }
     }
 }
@@ -80,7 +103,26 @@ impl Config {
             .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })
     }
 
+    /// AWS's rates for this host's processors, but for those that are set.
+    pub(crate) fn rates(&self) -> Rates {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let set = self.rates.iter().filter_map(|(name, rate)| Some((operation(name)?, rate)));
+        set.fold(Rates::of_host(processors), |rates, (operation, rate)| {
+            rates.with(operation, rate.per_second, rate.burst)
+        })
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
+        for (name, rate) in &self.rates {
+            require(
+                operation(name).is_some(),
+                "rates",
+                name,
+                "the name of an operation, such as RunMicrovm",
+            )?;
+            let fine = rate.per_second > 0.0 && rate.burst >= 1.0;
+            require(fine, "rates", name, "per_second above 0 and burst of 1 or more")?;
+        }
         require(ids::is_region(&self.region), "region", &self.region, "a name such as us-east-1")?;
         require(is_domain(&self.domain), "domain", &self.domain, "a domain name in lower case")?;
         require(self.max_slots > 0, "max_slots", &self.max_slots, "1 or more")?;
@@ -97,6 +139,10 @@ impl Config {
         let memory = BUILD_MEMORY_MIB.contains(&self.build_memory_mib);
         require(memory, "build_memory_mib", &self.build_memory_mib, "512 to 32768")
     }
+}
+
+fn operation(name: &str) -> Option<Operation> {
+    api::OPERATIONS.iter().find(|model| model.name == name).map(|model| model.operation)
 }
 
 fn require(
@@ -152,7 +198,8 @@ mod tests {
         });
         let config = parse(&settings.collect::<Vec<_>>().join("\n")).unwrap();
         assert!(config.account.is_some() && config.slot_cidr.is_some() && config.first_uid.is_some());
-        assert_eq!(config.aliases.len(), 1);
+        assert_eq!((config.subnets.len(), config.security_groups.len()), (1, 1));
+        assert_eq!((config.aliases.len(), config.rates.len()), (1, 1));
     }
 
     #[test]
@@ -179,6 +226,9 @@ mod tests {
             ("first_uid = 4294967295", "first_uid"),
             ("build_vcpus = 17", "build_vcpus"),
             ("build_memory_mib = 100", "build_memory_mib"),
+            ("[quotas]\nimage = 1", "image"),
+            ("[rates]\nRun = { per_second = 1, burst = 1 }", "rates"),
+            ("[rates]\nRunMicrovm = { per_second = 0, burst = 1 }", "rates"),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(named), "{text}: {error}");

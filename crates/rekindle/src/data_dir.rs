@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use auth::keys::{AccessKey, GenerateError};
+use auth::keys::{AccessKey, GenerateError, account_id};
 use auth::token::TokenKey;
 use ids::AccountId;
 use network::InstanceTag;
@@ -19,8 +19,7 @@ const DIR_MODE: u32 = 0o700;
 const SECRET_BYTES: usize = 32;
 const TOKEN_SECRET: &str = "token.key";
 const PAGE_SECRET: &str = "pages.key";
-/// Account ids have 12 digits and do not begin with 0, which some tools drop.
-const ACCOUNT_IDS: std::ops::Range<u64> = 100_000_000_000..1_000_000_000_000;
+const SESSION_SECRET: &str = "sessions.key";
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +138,11 @@ impl DataDir {
         self.path.join("logs")
     }
 
+    /// What was called, by whom.
+    pub(crate) fn audit(&self) -> PathBuf {
+        self.path.join("audit")
+    }
+
     /// The local certificate authority.
     pub(crate) fn ca(&self) -> PathBuf {
         self.path.join("ca")
@@ -185,7 +189,7 @@ impl DataDir {
     }
 
     fn make_account(&self) -> Result<Account, DataDirError> {
-        let account = Account { id: random_account()?, key: AccessKey::generate()? };
+        let account = Account { id: account_id()?, key: AccessKey::generate()? };
         let file = AccountFile {
             account_id: account.id.clone(),
             access_key_id: account.key.id.clone(),
@@ -205,6 +209,11 @@ impl DataDir {
         self.open_secret(PAGE_SECRET, "listings under way must then begin anew")
     }
 
+    /// The secret behind temporary credentials, which a first start makes.
+    pub(crate) fn open_session_secret(&self) -> Result<[u8; SECRET_BYTES], DataDirError> {
+        self.open_secret(SESSION_SECRET, "temporary credentials must then be asked for anew")
+    }
+
     fn open_secret(&self, name: &str, loss: &'static str) -> Result<[u8; SECRET_BYTES], DataDirError> {
         let path = self.path.join(name);
         if let Some(content) = files::read(&path)? {
@@ -217,14 +226,6 @@ impl DataDir {
         files::write(&path, &secret, SECRET)?;
         Ok(secret)
     }
-}
-
-fn random_account() -> Result<AccountId, DataDirError> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random)?;
-    let span = ACCOUNT_IDS.end - ACCOUNT_IDS.start;
-    let id = ACCOUNT_IDS.start + u64::from_le_bytes(random) % span;
-    Ok(id.to_string().parse().expect("a number of 12 digits is an account id"))
 }
 
 #[cfg(test)]

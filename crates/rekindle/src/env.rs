@@ -6,6 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::account::{self, AccountsError};
 use crate::cli;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::quote::quote;
@@ -34,6 +35,9 @@ pub(crate) enum EnvError {
     /// The data directory is not one.
     #[error(transparent)]
     Data(#[from] DataDirError),
+    /// The account that was asked for cannot be had.
+    #[error(transparent)]
+    Account(#[from] AccountsError),
     /// Nobody to point at.
     #[error(
         "no server runs on the data directory {0}; start it with `rekindle serve --data-dir {0}`, or wait for it with --wait"
@@ -56,12 +60,15 @@ pub(crate) enum EnvError {
 
 /// Prints `export NAME=value` lines.
 pub(crate) fn run(args: &cli::Env) -> Result<(), EnvError> {
-    let dir = &args.data.data_dir;
-    let lines = if args.wait { wait(dir)? } else { exports(dir)? };
+    let (dir, account) = (&args.data.data_dir, args.account.as_deref());
+    if args.wait {
+        wait(dir)?;
+    }
+    let lines = exports(dir, account)?;
     io::stdout().write_all(lines.as_bytes()).map_err(EnvError::Print)
 }
 
-fn wait(dir: &Path) -> Result<String, EnvError> {
+fn wait(dir: &Path) -> Result<(), EnvError> {
     let deadline = Instant::now() + WAIT;
     loop {
         match answering(dir) {
@@ -71,11 +78,10 @@ fn wait(dir: &Path) -> Result<String, EnvError> {
     }
 }
 
-fn answering(dir: &Path) -> Result<String, EnvError> {
+fn answering(dir: &Path) -> Result<(), EnvError> {
     let (_, server) = find(dir)?;
     let address = server.control();
-    greet(address).map_err(|source| EnvError::Silent { address, source })?;
-    exports(dir)
+    greet(address).map_err(|source| EnvError::Silent { address, source })
 }
 
 /// Any answer will do.
@@ -96,9 +102,15 @@ fn find(dir: &Path) -> Result<(DataDir, ServerFile), EnvError> {
     Ok((data, server))
 }
 
-fn exports(dir: &Path) -> Result<String, EnvError> {
+fn exports(dir: &Path, account: Option<&str>) -> Result<String, EnvError> {
     let (data, server) = find(dir)?;
-    let key = data.account()?.key;
+    let (id, key) = match account {
+        None => (server.account_id, data.account()?.key),
+        Some(account) => {
+            let found = account::find(dir, account)?;
+            (found.record.id, found.key)
+        }
+    };
     let trust = data.trust().to_string_lossy().into_owned();
     let mut variables = vec![
         ("AWS_ENDPOINT_URL", format!("http://{}", server.control())),
@@ -106,7 +118,7 @@ fn exports(dir: &Path) -> Result<String, EnvError> {
         ("AWS_SECRET_ACCESS_KEY", key.secret),
         ("AWS_REGION", server.region.clone()),
         ("AWS_DEFAULT_REGION", server.region),
-        ("AWS_ACCOUNT_ID", server.account_id.to_string()),
+        ("AWS_ACCOUNT_ID", id.to_string()),
         ("AWS_CA_BUNDLE", trust.clone()),
         ("SSL_CERT_FILE", trust.clone()),
         ("CURL_CA_BUNDLE", trust),
@@ -153,7 +165,7 @@ mod tests {
     #[test]
     fn every_variable_is_exported_once() {
         let root = served("0.0.0.0:4580".parse().unwrap());
-        let lines = exports(root.path()).unwrap();
+        let lines = exports(root.path(), None).unwrap();
         for expected in [
             "export AWS_ENDPOINT_URL=http://127.0.0.1:4580\n",
             "export AWS_ACCESS_KEY_ID=AKIA",
@@ -169,6 +181,17 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn another_account_has_its_own_key() {
+        let root = served("0.0.0.0:4580".parse().unwrap());
+        let store = store::Store::open(&DataDir::find(root.path()).unwrap().database()).unwrap();
+        let made = identity::accounts::create(&store, Some("team-a")).await.unwrap();
+        let lines = exports(root.path(), Some("team-a")).unwrap();
+        assert!(lines.contains(&format!("export AWS_ACCESS_KEY_ID={}\n", made.key.id)), "{lines}");
+        assert!(lines.contains(&format!("export AWS_ACCOUNT_ID={}\n", made.record.id)), "{lines}");
+        assert!(exports(root.path(), Some("team-b")).unwrap_err().to_string().contains("team-b"));
+    }
+
     #[test]
     fn waiting_ends_with_the_first_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -181,14 +204,14 @@ mod tests {
             stream.read_exact(&mut request).unwrap();
             stream.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").unwrap();
         });
-        assert!(wait(root.path()).unwrap().contains("AWS_ENDPOINT_URL"));
+        wait(root.path()).unwrap();
         server.join().unwrap();
     }
 
     #[test]
     fn no_server_is_said_in_words() {
         let root = tempfile::tempdir().unwrap();
-        let error = exports(root.path()).unwrap_err().to_string();
+        let error = exports(root.path(), None).unwrap_err().to_string();
         assert!(error.contains("no server runs") && error.contains("rekindle serve"), "{error}");
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let error = answering(served(address).path()).unwrap_err().to_string();

@@ -1,6 +1,8 @@
 //! The one program: the server, and what an operator needs around it.
 
+mod account;
 mod agent;
+mod capacity;
 mod cli;
 mod config;
 mod data_dir;
@@ -9,8 +11,11 @@ mod env;
 mod files;
 mod listen;
 mod logs;
+mod networks;
 mod quote;
 mod range;
+mod roles;
+mod s3_access;
 mod serve;
 mod server_file;
 mod services;
@@ -51,6 +56,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
             runtime()?.block_on(serve::run(&args))?;
         }
         Command::Env(args) => env::run(&args)?,
+        Command::Account(args) => runtime()?.block_on(account::run(&args))?,
         Command::Logs(args) => logs::run(&args)?,
         Command::Doctor(args) => {
             if !runtime()?.block_on(doctor::run(&args)) {

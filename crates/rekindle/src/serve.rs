@@ -3,8 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use control::{Control, Keys};
-use ids::AccountId;
+use control::{Audit, Control, Front, Throttle};
 use proxy::ca::{CaError, LocalCa};
 use proxy::{EndpointHosts, Proxy, tls_config};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -18,6 +17,7 @@ use crate::config::{Config, ConfigError};
 use crate::data_dir::{Account, DataDir, DataDirError};
 use crate::files::FileError;
 use crate::listen::{ListenError, Listeners};
+use crate::s3_access::S3Access;
 use crate::server_file::ServerFile;
 use crate::services::{Services, ServicesError};
 use crate::trust;
@@ -37,6 +37,8 @@ pub(crate) enum ServeError {
     File(#[from] FileError),
     #[error(transparent)]
     Services(#[from] ServicesError),
+    #[error("cannot open the audit log: {0}; make room, or give the data directory to this user")]
+    Audit(io::Error),
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
     #[error("cannot wait for signals: {0}")]
@@ -64,10 +66,14 @@ pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
     };
     let hosts = EndpointHosts::new(&config.region, &config.domain);
     let tls = tls_config(Arc::new(Certificate(ca.endpoint_certificate(&hosts)?)))?;
-    let services = Services::start(&config, &data, &hosts, server.endpoint_listen.port()).await?;
-    let keys = account.clone();
-    let s3 = services.objects.service(&config.region, move |id| keys.secret(id).map(|(_, secret)| secret));
-    let control = Control::new(services.api.clone(), Arc::new(account)).with_fallback(s3);
+    let services = Services::start(&config, &data, &account, &hosts, server.endpoint_listen.port()).await?;
+    let s3_access = Arc::new(S3Access(services.identity.clone()));
+    let s3 = services.objects.service(&config.region, s3_access);
+    let audit = Audit::to_dir(&data.audit(), &config.region).map_err(ServeError::Audit)?;
+    let throttle = Throttle::new(config.rates());
+    let identity = services.identity.clone();
+    let front = Front { region: config.region.clone(), identity, throttle, audit };
+    let control = Control::new(services.api.clone(), front).with_fallback(s3);
     let proxy = Proxy::new(services.endpoints.clone(), hosts, data.open_token_key()?);
 
     server.write(&data)?;
@@ -96,12 +102,6 @@ fn account(data: &DataDir, config: &Config) -> Result<Account, DataDirError> {
     let made = data.open_account()?;
     let id = config.account.clone().unwrap_or(made.id);
     Ok(Account { id, key: made.key })
-}
-
-impl Keys for Account {
-    fn secret(&self, access_key_id: &str) -> Option<(AccountId, String)> {
-        (access_key_id == self.key.id).then(|| (self.id.clone(), self.key.secret.clone()))
-    }
 }
 
 /// The one certificate, whichever endpoint is asked for.

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use build::{Builder, Workshop};
-use control::{Builds, Operations, Quotas, Service};
+use connectors::{Connectors, Networks};
+use control::{Builds, Operations, Service};
 use engine::qemu::Qemu;
 use guest::{Dirs, DirsError, GuestError, Host};
-use ids::{BuildId, ImageArn};
+use identity::Identity;
+use identity::accounts::AccountError;
+use ids::{BuildId, ImageArn, ImageVersion};
 use logs::Logs;
 use network::cgroup::{CgroupError, Cgroups};
 use network::dns;
@@ -21,10 +24,12 @@ use proxy::{Backend, EndpointHosts};
 use store::{Store, StoreError};
 
 use crate::agent;
+use crate::capacity::Machine;
 use crate::config::Config;
-use crate::data_dir::{DataDir, DataDirError};
+use crate::data_dir::{Account, DataDir, DataDirError};
 use crate::doctor::QEMU;
 use crate::range::{self, RangeError};
+use crate::roles::Roles;
 
 /// Builds at once: each takes a VM of its own, and more would only slow each other down.
 const BUILDS_AT_ONCE: usize = 2;
@@ -39,6 +44,10 @@ pub(crate) enum ServicesError {
     Data(#[from] DataDirError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    #[error(transparent)]
+    Identity(#[from] identity::OpenError),
     #[error(transparent)]
     Objects(#[from] objects::OpenError),
     #[error(transparent)]
@@ -67,29 +76,45 @@ pub(crate) struct Services {
     pub(crate) endpoints: Arc<dyn Backend>,
     /// Behind S3.
     pub(crate) objects: ObjectStore,
+    /// Who is who.
+    pub(crate) identity: Identity,
     store: Store,
     host: Arc<Host>,
     builder: Builder,
 }
 
 impl Services {
-    /// Starts them, and takes up what an earlier server left: MicroVMs go on, builds begin anew.
+    /// Starts them, and takes up what an earlier server left: MicroVMs go on, builds begin anew. `first` is the
+    /// account of the first start.
     pub(crate) async fn start(
         config: &Config,
         data: &DataDir,
+        first: &Account,
         hosts: &EndpointHosts,
         endpoint_port: u16,
     ) -> Result<Self, ServicesError> {
         let store = Store::open(&data.database())?;
-        let objects = ObjectStore::open(&data.objects())?;
+        identity::accounts::ensure(&store, &first.id, &first.key).await?;
+        let identity = Identity::open(store.clone(), data.open_session_secret()?)?;
+        let roles = Arc::new(Roles(identity.clone()));
+        let objects = ObjectStore::open(&data.objects(), &first.id)?;
         let (assets, dirs, logs) =
             (Assets::from_env(), Dirs::new(data.path(), &data.tag()), Logs::new(data.logs()));
         let platform = platform(&assets, &dirs).await?;
         dirs.prepare().await?;
         let host = host(config, data, &dirs).await?;
         host.reap(&living(&store)?).await?;
+        let connectors = Connectors::new(store.clone(), networks(config), Arc::clone(&roles) as _);
+        connectors.recover().await?;
 
-        let machines = GuestMachines::new(Arc::clone(&host), store.clone(), dirs.clone(), logs.clone());
+        let machines = GuestMachines::new(
+            Arc::clone(&host),
+            store.clone(),
+            dirs.clone(),
+            logs.clone(),
+            Arc::clone(&roles) as _,
+            connectors.clone(),
+        );
         let node = Node::start(store.clone(), Arc::new(machines))?;
         tokio::spawn(sweep_logs(store.clone(), logs.clone()));
         let base_image_created_at = modified_ms(&assets.bases());
@@ -97,6 +122,8 @@ impl Services {
             host: Arc::clone(&host),
             store: store.clone(),
             objects: objects.clone(),
+            roles,
+            connectors: connectors.clone(),
             logs,
             dirs,
             assets,
@@ -111,11 +138,18 @@ impl Services {
             tokens: data.open_token_key()?,
             page_secret: data.open_page_secret()?,
             base_image_created_at,
-            quotas: Quotas::default(),
+            quotas: config.quotas,
         };
         let builds = Arc::new(ByBuilder(builder.clone()));
-        let api = Operations::new(settings, store.clone(), node.clone(), builds);
-        Ok(Self { api: Arc::new(api), endpoints: Arc::new(node), objects, store, host, builder })
+        let api = Operations::new(
+            settings,
+            store.clone(),
+            identity.clone(),
+            node.clone(),
+            builds,
+            Arc::new(Machine),
+        );
+        Ok(Self { api: Arc::new(api), endpoints: Arc::new(node), objects, identity, store, host, builder })
     }
 
     /// Leaves MicroVMs running and builds to begin anew, and gives back everything else on this machine.
@@ -154,6 +188,15 @@ impl Builds for ByBuilder {
     fn remove(&self, image: ImageArn) {
         self.0.remove(image);
     }
+
+    fn remove_version(&self, image: ImageArn, version: ImageVersion) {
+        self.0.remove_version(image, version);
+    }
+}
+
+/// What connectors may name.
+fn networks(config: &Config) -> Networks {
+    Networks { subnets: config.subnets.clone(), security_groups: config.security_groups.clone() }
 }
 
 fn build_settings(config: &Config) -> build::Settings {

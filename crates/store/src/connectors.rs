@@ -343,6 +343,7 @@ mod tests {
             image: format!("arn:aws:lambda:{REGION}:123456789012:microvm-image:a").parse().unwrap(),
             version: ImageVersion::FIRST,
             execution_role_arn: None,
+            memory_mib: 512,
             run_hook_payload: None,
             ingress_network_connectors: vec![],
             http_ingress: true,

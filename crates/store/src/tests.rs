@@ -35,6 +35,7 @@ fn microvm() -> MicrovmRecord {
         image: arn("a"),
         version: ImageVersion::FIRST,
         execution_role_arn: None,
+        memory_mib: 512,
         run_hook_payload: Some("{}".into()),
         ingress_network_connectors: vec![],
         http_ingress: true,

@@ -1,6 +1,6 @@
 //! The managed base images: one, whose name clients know from AWS.
 
-use api::{Error, ListManagedMicrovmImagesInput, ListManagedMicrovmImagesOutput, ManagedMicrovmImageSummary};
+use api::*;
 use ids::{AccountId, ImageVersion};
 
 use super::failure::Failure;
@@ -12,6 +12,14 @@ const VERSION: ImageVersion = ImageVersion::FIRST;
 
 fn arn(region: &str) -> String {
     format!("arn:aws:lambda:{region}:aws:microvm-image:{NAME}")
+}
+
+/// The managed base image that an identifier names; whether there is one, its operation says.
+pub(crate) fn named(identifier: &str) -> Result<String, Error> {
+    if identifier.starts_with("arn:") {
+        return Ok(identifier.to_owned());
+    }
+    Err(Error::validation(format!("Invalid ARN format: {identifier}")))
 }
 
 /// The version that is built upon: the one asked for, or the latest.
@@ -26,7 +34,7 @@ impl Operations {
         account: AccountId,
         request: ListManagedMicrovmImagesInput,
     ) -> Result<ListManagedMicrovmImagesOutput, Failure> {
-        let scope = ["ListManagedMicrovmImages", &account.to_string()];
+        let scope = [ListManagedMicrovmImagesInput::OPERATION.name(), &account.to_string()];
         let listing = self.listing(&scope, request.max_results, request.next_token.as_deref())?;
         let image = ManagedMicrovmImageSummary {
             image_arn: arn(&self.settings.region),
@@ -35,6 +43,31 @@ impl Operations {
         };
         let (items, next_token) = listing.page(vec![image], |image| image.image_arn.clone());
         Ok(ListManagedMicrovmImagesOutput { items, next_token })
+    }
+
+    /// Versions of base images are listed as bare numbers (SPEC §1.2).
+    pub(super) async fn list_managed_versions(
+        &self,
+        account: AccountId,
+        request: ListManagedMicrovmImageVersionsInput,
+    ) -> Result<ListManagedMicrovmImageVersionsOutput, Failure> {
+        let asked = named(&request.image_identifier)?;
+        if asked != arn(&self.settings.region) {
+            return Err(Error::unknown_image(&asked).into());
+        }
+        let operation = ListManagedMicrovmImageVersionsInput::OPERATION.name();
+        let scope = [operation, &account.to_string(), &asked];
+        let listing = self.listing(&scope, request.max_results, request.next_token.as_deref())?;
+        let version = ManagedMicrovmImageVersion {
+            image_arn: asked,
+            image_version: VERSION.major().to_string(),
+            status: Some(ManagedMicrovmImageVersionStatus::Available),
+            supported_cpu_configurations: Some(vec![CpuConfiguration { architecture: render::HOST.0 }]),
+            created_at: render::time(self.settings.base_image_created_at),
+            updated_at: None,
+        };
+        let (items, next_token) = listing.page(vec![version], |version| version.image_version.clone());
+        Ok(ListManagedMicrovmImageVersionsOutput { items, next_token })
     }
 }
 

@@ -1,5 +1,7 @@
 //! MicroVMs: launching, showing, suspending, resuming and ending them.
 
+use std::sync::Arc;
+
 use api::rules::MAX_DURATION_SECONDS;
 use api::*;
 use ids::{AccountId, EndpointId, ImageArn, ImageVersion, MicrovmId};
@@ -10,12 +12,12 @@ use store::{MicrovmRecord, Tx, VersionRecord};
 use super::failure::Failure;
 use super::idempotency::Claim;
 use super::images::known_image;
-use super::{Operations, check_owner, config, render, retention, uninterrupted};
+use super::{Operations, config, render, retention, uninterrupted};
 
 /// The port that an endpoint's name does not have to tell.
 const HTTPS_PORT: u16 = 443;
-/// AWS's code of the quota on what runs (SPEC §9).
-const MICROVMS_QUOTA: &str = "L-CD1C0CC4";
+/// AWS's code of the quota on the memory of what runs (SPEC §9).
+const MEMORY_QUOTA: &str = "L-CD1C0CC4";
 
 impl Operations {
     pub(super) async fn run(
@@ -25,13 +27,13 @@ impl Operations {
     ) -> Result<GetMicrovmResponse, Failure> {
         let claim = Claim::of(&account, &request)?;
         let arn = request.image_arn()?;
-        check_owner(&account, &arn, RunMicrovmRequest::OPERATION)?;
         let wanted = request.version()?;
         let http = ManagedConnector::HttpIngress.arn(&self.settings.region);
         let region = &self.settings.region;
         let ingress = config::connectors(region, request.ingress_network_connectors.clone(), vec![http])?;
         let egress = config::connectors(region, request.egress_network_connectors.clone(), vec![])?;
-        let (quota, now) = (self.settings.quotas.microvms, now_ms());
+        let (quota, now) = (self.settings.quotas.memory_mib, now_ms());
+        let capacity = Arc::clone(&self.capacity);
         let (store, node) = (self.store.clone(), self.node.clone());
         let launch = move |tx: &Tx<'_>| -> Result<(MicrovmRecord, bool), Failure> {
             retention::tidy(tx, now)?;
@@ -42,11 +44,14 @@ impl Operations {
             if request.run_hook_payload.is_some() && version.hooks.run.is_none() {
                 return Err(Error::run_hook_needed().into());
             }
-            if tx.count_live_microvms(&account)? >= quota {
-                let message =
-                    format!("The account has the maximum number of MicroVMs, {quota}; terminate one first");
-                return Err(Error::quota(MICROVMS_QUOTA, message).into());
+            if tx.live_memory_mib(&account)? + version.minimum_memory_mib as usize > quota {
+                let message = format!(
+                    "The account's running and suspended MicroVMs would have more than the {quota} MiB of memory \
+                     allowed; terminate some first"
+                );
+                return Err(Error::quota(MEMORY_QUOTA, message).into());
             }
+            capacity.admit(version.minimum_memory_mib).map_err(Error::capacity)?;
             let record = record(account, version, request, (ingress, egress), now);
             tx.put_microvm(&record)?;
             claim.remember(tx, record.id.to_string(), None, now)?;
@@ -89,7 +94,6 @@ impl Operations {
         self.store.read(|tx| {
             let found = match (&image, version) {
                 (Some(image), version) => {
-                    check_owner(&account, image, ListMicrovmsRequest::OPERATION)?;
                     known_image(tx, image)?;
                     tx.microvms_of(image, version, after, listing.wanted())?
                 }
@@ -100,10 +104,7 @@ impl Operations {
                 }
             };
             let (page, next_token) = listing.page(found, |microvm| microvm.id.to_string());
-            Ok(ListMicrovmsResponse {
-                items: page.into_iter().map(render::microvm_item).collect(),
-                next_token,
-            })
+            Ok(ListMicrovmsResponse { items: page.iter().map(render::microvm_item).collect(), next_token })
         })
     }
 
@@ -206,6 +207,7 @@ fn record(
         account,
         image: version.image,
         version: version.version,
+        memory_mib: version.minimum_memory_mib,
         execution_role_arn: request.execution_role_arn,
         run_hook_payload: request.run_hook_payload.map(|payload| payload.0),
         http_ingress: ingress.iter().any(admits_http),

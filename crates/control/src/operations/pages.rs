@@ -1,5 +1,5 @@
-//! Pages of listings, and their opaque tokens: where the next page starts, signed for the listing it belongs
-//! to.
+//! Pages of listings, and their opaque tokens: where the next page starts and until when it may be asked for, signed
+//! for the listing it belongs to (SPEC §2.6).
 
 use api::Error;
 use api::rules::MAX_RESULTS;
@@ -8,44 +8,56 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
+/// How long a token leads to its page.
+pub const TOKEN_LIFE_MS: u64 = 24 * 3600 * 1000;
 const SIGNATURE_BYTES: usize = 32;
+const EXPIRY_BYTES: usize = 8;
 /// Longest token that is looked at; ours hold one ARN or id.
 const MAX_TOKEN_CHARS: usize = 1024;
 
 /// One listing with its filters, at one page.
-pub(crate) struct Listing {
+#[derive(Debug)]
+pub struct Listing {
     mac: Hmac<Sha256>,
     limit: usize,
+    now: u64,
     after: Option<String>,
 }
 
 impl Listing {
-    /// The page that `token` asks for of the listing that `scope` describes: operation, account, filters. A
-    /// token is good for its own listing only.
-    pub(crate) fn open(
+    /// The page that `token` asks for, at the moment `now` in milliseconds, of the listing that `scope` describes:
+    /// operation, account, filters. A token is good for its own listing only.
+    ///
+    /// # Errors
+    /// A ValidationException where the token is another listing's, altered, or older than [`TOKEN_LIFE_MS`].
+    pub fn open(
         secret: &[u8; 32],
         scope: &[&str],
         max_results: Option<i64>,
         token: Option<&str>,
+        now: u64,
     ) -> Result<Self, Error> {
         let limit = usize::try_from(max_results.unwrap_or(MAX_RESULTS)).unwrap_or(1);
-        let mut listing = Self { mac: scoped(secret, scope), limit, after: None };
+        let mut listing = Self { mac: scoped(secret, scope), limit, now, after: None };
         listing.after = token.map(|token| listing.verify(token)).transpose()?;
         Ok(listing)
     }
 
     /// The key of the last record before this page.
-    pub(crate) fn after(&self) -> Option<&str> {
+    #[must_use]
+    pub fn after(&self) -> Option<&str> {
         self.after.as_deref()
     }
 
     /// How many records to look for: one more than are shown tells whether another page follows.
-    pub(crate) fn wanted(&self) -> usize {
+    #[must_use]
+    pub fn wanted(&self) -> usize {
         self.limit + 1
     }
 
     /// The records to show, and the token of the next page.
-    pub(crate) fn page<R>(&self, mut found: Vec<R>, key: impl Fn(&R) -> String) -> (Vec<R>, Option<String>) {
+    #[must_use]
+    pub fn page<R>(&self, mut found: Vec<R>, key: impl Fn(&R) -> String) -> (Vec<R>, Option<String>) {
         if found.len() <= self.limit {
             return (found, None);
         }
@@ -55,7 +67,10 @@ impl Listing {
     }
 
     fn sign(&self, after: &str) -> String {
-        let mut token = self.mac.clone().chain_update(after).finalize().into_bytes().to_vec();
+        let expiry = (self.now + TOKEN_LIFE_MS).to_be_bytes();
+        let mac = self.mac.clone().chain_update(expiry).chain_update(after);
+        let mut token = mac.finalize().into_bytes().to_vec();
+        token.extend_from_slice(&expiry);
         token.extend_from_slice(after.as_bytes());
         URL_SAFE_NO_PAD.encode(token)
     }
@@ -69,8 +84,12 @@ impl Listing {
         }
         // Clients may have added the padding that base64 has elsewhere.
         let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| foreign())?;
-        let (signature, after) = bytes.split_at_checked(SIGNATURE_BYTES).ok_or_else(foreign)?;
-        self.mac.clone().chain_update(after).verify_slice(signature).map_err(|_| foreign())?;
+        let (signature, signed) = bytes.split_at_checked(SIGNATURE_BYTES).ok_or_else(foreign)?;
+        self.mac.clone().chain_update(signed).verify_slice(signature).map_err(|_| foreign())?;
+        let (expiry, after) = signed.split_first_chunk::<EXPIRY_BYTES>().ok_or_else(foreign)?;
+        if self.now >= u64::from_be_bytes(*expiry) {
+            return Err(Error::validation("The nextToken has expired; list again from the start"));
+        }
         String::from_utf8(after.to_vec()).map_err(|_| foreign())
     }
 }
@@ -89,8 +108,14 @@ fn scoped(secret: &[u8; 32], scope: &[&str]) -> Hmac<Sha256> {
 mod tests {
     use super::*;
 
+    const NOW: u64 = 1_800_000_000_000;
+
     fn open(scope: &[&str], token: Option<&str>) -> Result<Listing, Error> {
-        Listing::open(&[7; 32], scope, Some(2), token)
+        open_at(NOW, scope, token)
+    }
+
+    fn open_at(now: u64, scope: &[&str], token: Option<&str>) -> Result<Listing, Error> {
+        Listing::open(&[7; 32], scope, Some(2), token, now)
     }
 
     fn next_of(scope: &[&str]) -> String {
@@ -111,11 +136,22 @@ mod tests {
     }
 
     #[test]
+    fn a_token_expires_in_words() {
+        let scope = ["List", "123456789012"];
+        let token = next_of(&scope);
+        assert!(token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "{token}");
+        assert!(open_at(NOW + TOKEN_LIFE_MS - 1, &scope, Some(&token)).is_ok());
+        let refused = open_at(NOW + TOKEN_LIFE_MS, &scope, Some(&token)).unwrap_err();
+        assert_eq!(refused.kind, api::ErrorKind::Validation);
+        assert!(refused.message.contains("expired"), "{refused}");
+    }
+
+    #[test]
     fn a_token_is_good_for_nothing_else() {
         let token = next_of(&["List", "123456789012"]);
         assert!(open(&["List", "123456789013"], Some(&token)).is_err());
         assert!(open(&["List1", "23456789012"], Some(&token)).is_err());
-        assert!(Listing::open(&[8; 32], &["List", "123456789012"], None, Some(&token)).is_err());
+        assert!(Listing::open(&[8; 32], &["List", "123456789012"], None, Some(&token), NOW).is_err());
         for at in 0..token.len() {
             let mut changed = token.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };

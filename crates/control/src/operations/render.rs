@@ -169,7 +169,7 @@ pub(crate) fn microvm(record: MicrovmRecord, endpoint: String) -> GetMicrovmResp
     }
 }
 
-pub(crate) fn microvm_item(record: MicrovmRecord) -> MicrovmItem {
+pub(crate) fn microvm_item(record: &MicrovmRecord) -> MicrovmItem {
     MicrovmItem {
         microvm_id: record.id.to_string(),
         state: microvm_state(record.life.state),

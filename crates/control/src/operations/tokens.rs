@@ -6,9 +6,10 @@ use std::ops::RangeInclusive;
 use api::rules::AUTH_TOKEN_KEY;
 use api::*;
 use auth::token::{MAX_TOKEN_CHARS, Ports, Scope};
-use ids::AccountId;
+use ids::{AccountId, MicrovmId};
 use lifecycle::microvm::{Refused, State};
 use node::now_ms;
+use store::MicrovmRecord;
 
 use super::Operations;
 use super::failure::Failure;
@@ -22,17 +23,39 @@ impl Operations {
         account: AccountId,
         request: CreateMicrovmAuthTokenRequest,
     ) -> Result<CreateMicrovmAuthTokenResponse, Failure> {
-        let record = self.known_microvm(&account, request.microvm_id()?)?;
+        let record = self.lasting_microvm(&account, request.microvm_id()?)?;
+        self.token(&record, ports(&request.allowed_ports), request.expiration_in_minutes)
+    }
+
+    /// A token for the shell alone (SPEC §6), where the MicroVM was run with a way in to it.
+    pub(super) async fn create_shell_auth_token(
+        &self,
+        account: AccountId,
+        request: CreateMicrovmShellAuthTokenRequest,
+    ) -> Result<CreateMicrovmShellAuthTokenResponse, Failure> {
+        let record = self.lasting_microvm(&account, request.microvm_id()?)?;
+        admits_shell(&record.ingress_network_connectors)?;
+        self.token(&record, Ports::Shell, request.expiration_in_minutes)
+    }
+
+    /// The account's MicroVM, unless it is over.
+    fn lasting_microvm(&self, account: &AccountId, id: MicrovmId) -> Result<MicrovmRecord, Failure> {
+        let record = self.known_microvm(account, id)?;
         let state = record.life.state;
         if matches!(state, State::Terminating | State::Terminated) {
             return Err(refused(record.id, &Refused { state }).into());
         }
-        let life = u64::try_from(request.expiration_in_minutes).unwrap_or_default() * 60;
-        let scope = Scope {
-            microvm: record.id,
-            ports: ports(&request.allowed_ports),
-            expires_at: now_ms() / 1000 + life,
-        };
+        Ok(record)
+    }
+
+    fn token(
+        &self,
+        record: &MicrovmRecord,
+        ports: Ports,
+        minutes: i64,
+    ) -> Result<CreateMicrovmAuthTokenResponse, Failure> {
+        let life = u64::try_from(minutes).unwrap_or_default() * 60;
+        let scope = Scope { microvm: record.id, ports, expires_at: now_ms() / 1000 + life };
         let token = self.settings.tokens.seal(&scope);
         if token.len() > MAX_TOKEN_CHARS {
             let message = "allowedPorts names more ranges than a token can hold; join them, or use allPorts";
@@ -40,6 +63,23 @@ impl Operations {
         }
         Ok(answer(token))
     }
+}
+
+/// Whether a MicroVM with these ingress connectors has a shell.
+fn admits_shell(ingress: &[String]) -> Result<(), Error> {
+    let has = |wanted| ingress.iter().any(|arn| ManagedConnector::from_arn(arn) == Ok(wanted));
+    if has(ManagedConnector::AllIngress) && ingress.len() > 1 {
+        return Err(Error::validation(
+            "ALL_INGRESS cannot be combined with other ingress network connectors; use HTTP_INGRESS and/or \
+             SHELL_INGRESS instead",
+        ));
+    }
+    if has(ManagedConnector::ShellIngress) {
+        return Ok(());
+    }
+    Err(Error::validation(
+        "Shell access requires SHELL_INGRESS network connector to be configured on the MicroVM.",
+    ))
 }
 
 /// One header, which clients send as it is.

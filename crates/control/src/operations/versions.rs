@@ -2,31 +2,32 @@
 
 use api::*;
 use ids::{AccountId, ImageArn, ImageVersion};
+use lifecycle::image::{self as rules, ImageRefused};
+use node::now_ms;
+use store::versions::DeleteError;
 use store::{Tx, VersionRecord};
 
 use super::failure::Failure;
 use super::images::known_image;
-use super::{Operations, check_owner, render};
+use super::{Operations, render, uninterrupted};
 
 impl Operations {
     pub(super) async fn get_version(
         &self,
-        account: AccountId,
+        _: AccountId,
         request: GetMicrovmImageVersionInput,
     ) -> Result<GetMicrovmImageVersionOutput, Failure> {
         let arn = request.image_arn()?;
-        check_owner(&account, &arn, GetMicrovmImageVersionInput::OPERATION)?;
         let number = request.version()?;
         self.store.read(|tx| Ok(render::version(known_version(tx, &arn, number)?)))
     }
 
     pub(super) async fn list_versions(
         &self,
-        account: AccountId,
+        _: AccountId,
         request: ListMicrovmImageVersionsInput,
     ) -> Result<ListMicrovmImageVersionsOutput, Failure> {
         let arn = request.image_arn()?;
-        check_owner(&account, &arn, ListMicrovmImageVersionsInput::OPERATION)?;
         let scope = [ListMicrovmImageVersionsInput::OPERATION.name(), &arn.to_string()];
         let listing = self.listing(&scope, request.max_results, request.next_token.as_deref())?;
         // Signed by us, so it is a version.
@@ -42,13 +43,66 @@ impl Operations {
         })
     }
 
+    pub(super) async fn update_version(
+        &self,
+        _: AccountId,
+        request: UpdateMicrovmImageVersionRequest,
+    ) -> Result<UpdateMicrovmImageVersionResponse, Failure> {
+        let (arn, number) = (request.image_arn()?, request.version()?);
+        let wanted = match request.status {
+            MicrovmImageVersionStatus::Active => rules::VersionStatus::Active,
+            MicrovmImageVersionStatus::Inactive => rules::VersionStatus::Inactive,
+        };
+        let change = move |tx: &Tx<'_>| {
+            let image = known_image(tx, &arn)?;
+            let mut version = known_version(tx, &arn, number)?;
+            let status = rules::set_status(image.state, version.state, wanted);
+            let status = status.map_err(|error| refused(&arn, number, &error))?;
+            if status != version.status {
+                version.status = status;
+                version.updated_at = now_ms();
+                tx.put_version(&version)?;
+            }
+            Ok(render::version(version))
+        };
+        self.store.write::<_, Failure>(change).await
+    }
+
+    pub(super) async fn delete_version(
+        &self,
+        _: AccountId,
+        request: DeleteMicrovmImageVersionInput,
+    ) -> Result<DeleteMicrovmImageVersionOutput, Failure> {
+        let (arn, number) = (request.image_arn()?, request.version()?);
+        let (store, builds) = (self.store.clone(), self.builds.clone());
+        uninterrupted(async move {
+            let image = arn.clone();
+            let begin = move |tx: &Tx<'_>| {
+                let (image, version) = (known_image(tx, &image)?, known_version(tx, &image, number)?);
+                let arn = image.arn.clone();
+                store::versions::begin_delete(tx, image, version, now_ms()).map_err(|error| match error {
+                    DeleteError::Refused(error) => Failure::from(refused(&arn, number, &error)),
+                    DeleteError::Store(error) => error.into(),
+                })
+            };
+            if store.write::<_, Failure>(begin).await? {
+                builds.remove_version(arn.clone(), number);
+            }
+            Ok(DeleteMicrovmImageVersionOutput {
+                image_identifier: arn.to_string(),
+                image_version: number.to_string(),
+                state: MicrovmImageVersionState::Deleting,
+            })
+        })
+        .await
+    }
+
     pub(super) async fn get_build(
         &self,
-        account: AccountId,
+        _: AccountId,
         request: GetMicrovmImageBuildInput,
     ) -> Result<GetMicrovmImageBuildOutput, Failure> {
         let arn = request.image_arn()?;
-        check_owner(&account, &arn, GetMicrovmImageBuildInput::OPERATION)?;
         let number = request.version()?;
         let id = &request.build_id;
         let unknown = || Error::unknown_build(&arn.to_string(), &number.to_string(), id);
@@ -63,11 +117,10 @@ impl Operations {
 
     pub(super) async fn list_builds(
         &self,
-        account: AccountId,
+        _: AccountId,
         request: ListMicrovmImageBuildsInput,
     ) -> Result<ListMicrovmImageBuildsOutput, Failure> {
         let arn = request.image_arn()?;
-        check_owner(&account, &arn, ListMicrovmImageBuildsInput::OPERATION)?;
         let number = request.version()?;
         let scope = [ListMicrovmImageBuildsInput::OPERATION.name(), &arn.to_string(), &number.to_string()];
         let listing = self.listing(&scope, request.max_results, request.next_token.as_deref())?;
@@ -84,6 +137,16 @@ impl Operations {
             let items = page.into_iter().map(render::build_summary).collect();
             Ok(ListMicrovmImageBuildsOutput { items, next_token })
         })
+    }
+}
+
+/// What the state of the version, or of its image, does not allow.
+fn refused(arn: &ImageArn, number: ImageVersion, error: &ImageRefused) -> Error {
+    match error {
+        ImageRefused::Busy(_) | ImageRefused::HasMicrovms => {
+            Error::conflict("MicrovmImage", arn.to_string(), error.to_string())
+        }
+        _ => Error::conflict("MicrovmImageVersion", number.to_string(), error.to_string()),
     }
 }
 

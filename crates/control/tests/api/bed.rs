@@ -1,17 +1,22 @@
 //! The operations as they are served, over a machine that does nothing but count and builds that are only
 //! noted.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use auth::keys::AccessKey;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use ids::{AccountId, BuildId, ImageArn};
+use identity::Identity;
+use ids::{BuildId, ImageArn, ImageVersion};
 use lifecycle::microvm::Event;
 use node::{Instance, Machines, Node, now_ms};
 use proxy::{Activity, BoxedIo, Connector, EndpointHosts, Life};
-use rekindle_control::{Builds, Control, Keys, Operations, Quotas, Settings};
+use rekindle_control::{
+    Audit, Builds, Capacity, Control, Front, Operations, Quotas, Rates, Settings, Throttle,
+};
 use serde_json::{Value, json};
 use store::{MicrovmRecord, SnapshotSizes, Store};
 use time::OffsetDateTime;
@@ -24,18 +29,10 @@ pub(crate) const BASE: &str = "arn:aws:lambda:us-east-1:aws:microvm-image:al2023
 /// The caller of [`Bed::call`], and another.
 pub(crate) const OWNER: &str = "123456789012";
 pub(crate) const OTHER: &str = "210987654321";
-const SECRET: &str = "secret";
+pub(crate) const SECRET: &str = "secret";
+pub(crate) const REGION: &str = "us-east-1";
 const DEADLINE: Duration = Duration::from_secs(10);
 const TOKEN_SECRET: [u8; 32] = [3; 32];
-
-/// Access keys are the accounts' numbers.
-struct Accounts;
-
-impl Keys for Accounts {
-    fn secret(&self, id: &str) -> Option<(AccountId, String)> {
-        Some((id.parse().ok()?, SECRET.to_owned()))
-    }
-}
 
 type Calls = Arc<Mutex<Vec<&'static str>>>;
 
@@ -110,7 +107,7 @@ impl Machines for Counting {
 #[derive(Default)]
 struct Noted {
     started: Mutex<Vec<BuildId>>,
-    removed: Mutex<Vec<ImageArn>>,
+    removed: Mutex<Vec<String>>,
 }
 
 impl Builds for Noted {
@@ -118,7 +115,25 @@ impl Builds for Noted {
         self.started.lock().unwrap().push(build);
     }
     fn remove(&self, image: ImageArn) {
-        self.removed.lock().unwrap().push(image);
+        self.removed.lock().unwrap().push(image.to_string());
+    }
+    fn remove_version(&self, image: ImageArn, version: ImageVersion) {
+        self.removed.lock().unwrap().push(format!("{image} {version}"));
+    }
+}
+
+/// A host that is full when it is told to be.
+#[derive(Default)]
+pub(crate) struct Room {
+    pub(crate) full: AtomicBool,
+}
+
+impl Capacity for Room {
+    fn admit(&self, memory_mib: u32) -> Result<(), String> {
+        match self.full.load(Ordering::SeqCst) {
+            true => Err(format!("no room for {memory_mib} MiB")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -130,21 +145,22 @@ pub(crate) struct Bed {
     pub(crate) store: Store,
     machines: Arc<Counting>,
     builds: Arc<Noted>,
+    pub(crate) room: Arc<Room>,
     control: Control,
 }
 
-pub(crate) fn bed() -> Bed {
-    bed_with(Quotas::default(), 443)
+pub(crate) async fn bed() -> Bed {
+    bed_with(Quotas::default(), Rates::unlimited(), 443).await
 }
 
-pub(crate) fn bed_with(quotas: Quotas, endpoint_port: u16) -> Bed {
+pub(crate) async fn bed_with(quotas: Quotas, rates: Rates, endpoint_port: u16) -> Bed {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("db")).unwrap();
     let machines = Arc::new(Counting::default());
     let builds = Arc::new(Noted::default());
     let settings = Settings {
-        region: "us-east-1".into(),
-        hosts: EndpointHosts::new("us-east-1", "localhost"),
+        region: REGION.into(),
+        hosts: EndpointHosts::new(REGION, "localhost"),
         endpoint_port,
         tokens: tokens(),
         page_secret: [5; 32],
@@ -152,9 +168,23 @@ pub(crate) fn bed_with(quotas: Quotas, endpoint_port: u16) -> Bed {
         quotas,
     };
     let node = Node::start(store.clone(), machines.clone()).unwrap();
-    let operations = Operations::new(settings, store.clone(), node, builds.clone());
-    let control = Control::new(Arc::new(operations), Arc::new(Accounts));
-    Bed { _dir: dir, store, machines, builds, control }
+    let identity = identity(&store).await;
+    let room = Arc::new(Room::default());
+    let operations =
+        Operations::new(settings, store.clone(), identity.clone(), node, builds.clone(), room.clone());
+    let audit = Audit::to_dir(&dir.path().join("audit"), REGION).unwrap();
+    let front = Front { region: REGION.into(), identity, throttle: Throttle::new(rates), audit };
+    let control = Control::new(Arc::new(operations), front);
+    Bed { _dir: dir, store, machines, builds, room, control }
+}
+
+/// Both accounts, whose access keys are their numbers, with the roles that the requests of these tests name.
+pub(crate) async fn identity(store: &Store) -> Identity {
+    for account in [OWNER, OTHER] {
+        let key = AccessKey { id: account.into(), secret: SECRET.into() };
+        identity::accounts::ensure(store, &account.parse().unwrap(), &key).await.unwrap();
+    }
+    Identity::open(store.clone(), [9; 32]).unwrap()
 }
 
 pub(crate) fn tokens() -> auth::token::TokenKey {
@@ -174,7 +204,7 @@ pub(crate) fn image(name: &str) -> Value {
     json!({
         "name": name,
         "baseImageArn": BASE,
-        "buildRoleArn": "arn:aws:iam::123456789012:role/build",
+        "buildRoleArn": format!("arn:aws:iam::{OWNER}:role/MicroVMBuildRole"),
         "codeArtifact": {"uri": "s3://artifacts/app.zip"},
     })
 }
@@ -199,7 +229,8 @@ impl Bed {
         let kind = kind.map(|kind| kind.to_str().unwrap().to_owned()).unwrap_or_default();
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, kind, serde_json::from_slice(&body).unwrap())
+        // An answer without a body is null.
+        (status, kind, if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() })
     }
 
     /// The body of an answer that must be a success.
@@ -224,7 +255,7 @@ impl Bed {
     }
 
     pub(crate) fn removed(&self) -> Vec<String> {
-        self.builds.removed.lock().unwrap().iter().map(ToString::to_string).collect()
+        self.builds.removed.lock().unwrap().clone()
     }
 
     pub(crate) fn calls(&self) -> Vec<&'static str> {

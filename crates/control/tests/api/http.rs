@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::bed::{OWNER, REGION, SECRET, identity};
 use crate::signing::signed;
 use ::http::{Request as HttpRequest, Response};
 use api::operation::Segment;
@@ -9,39 +10,38 @@ use api::*;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use ids::AccountId;
-use rekindle_control::service::Call;
-use rekindle_control::{Control, Keys, Service};
+use rekindle_control::{Answer, Audit, Call, Control, Front, Rates, Service, Throttle};
 use serde_json::{Value, json};
+use store::Store;
 use time::OffsetDateTime;
 
-const KEY: &str = "AKIAEXAMPLE";
-const SECRET: &str = "secret";
+const KEY: &str = OWNER;
 const IMAGE: &str = "arn%3Aaws%3Alambda%3Aus-east-1%3A123456789012%3Amicrovm-image%3Amy-app";
-
-struct OneKey;
-
-impl Keys for OneKey {
-    fn secret(&self, id: &str) -> Option<(AccountId, String)> {
-        (id == KEY).then(|| ("123456789012".parse().unwrap(), SECRET.to_owned()))
-    }
-}
 
 struct Telltale;
 
 #[async_trait]
 impl Service for Telltale {
-    async fn answer(&self, call: Call) -> Result<Vec<u8>, Error> {
-        let Call { account, route, .. } = call;
-        if route.operation == Operation::SuspendMicrovm {
-            return Ok(b"{}".to_vec());
-        }
-        Err(Error::conflict("Test", account.to_string(), route.operation.name()))
+    async fn answer(&self, call: Call) -> Answer {
+        let Call { caller, route, .. } = call;
+        let outcome = match route.operation {
+            Operation::SuspendMicrovm => Ok(b"{}".to_vec()),
+            other => Err(Error::conflict("Test", caller.account.to_string(), other.name())),
+        };
+        Answer { resources: vec![], outcome }
     }
 }
 
+async fn control() -> Control {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("db")).unwrap();
+    let (throttle, audit) = (Throttle::new(Rates::unlimited()), Audit::off());
+    let front = Front { region: REGION.into(), identity: identity(&store).await, throttle, audit };
+    Control::new(Arc::new(Telltale), front)
+}
+
 async fn send(request: HttpRequest<String>) -> (u16, String, Value) {
-    let control = Control::new(Arc::new(Telltale), Arc::new(OneKey));
+    let control = control().await;
     let response: Response<_> = control.lambda(request.map(|body| Full::new(Bytes::from(body)))).await;
     let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
     let (status, kind) = (response.status().as_u16(), header("x-amzn-errortype").unwrap_or_default());
@@ -121,7 +121,7 @@ async fn a_listener_serves_until_told_to_stop() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let control = Control::new(Arc::new(Telltale), Arc::new(OneKey));
+    let control = control().await;
     let server = tokio::spawn(rekindle_control::server::serve(listener, control, async {
         let _ = stopped.await;
     }));

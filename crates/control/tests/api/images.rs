@@ -1,7 +1,7 @@
 //! Images, versions and builds over HTTP and real records.
 
 use crate::bed::{BASE, IMAGES, MICROVMS, OTHER, arn, bed, bed_with, image, image_path, with};
-use rekindle_control::Quotas;
+use rekindle_control::{Quotas, Rates};
 use serde_json::{Value, json};
 
 fn refusal(status: u16, kind: &str, message: impl Into<String>) -> (u16, String, String) {
@@ -10,7 +10,7 @@ fn refusal(status: u16, kind: &str, message: impl Into<String>) -> (u16, String,
 
 #[tokio::test]
 async fn an_image_is_created_built_and_shown() {
-    let bed = bed();
+    let bed = bed().await;
     let (status, _, made) = bed.call("POST", IMAGES, &with(image("a"), json!({"tags": {"k": "v"}}))).await;
     assert_eq!(status, 201, "{made}");
     assert_eq!((made["state"].as_str(), made["imageVersion"].as_str()), (Some("CREATING"), Some("1.0")));
@@ -37,7 +37,7 @@ async fn an_image_is_created_built_and_shown() {
 
 #[tokio::test]
 async fn a_failed_build_says_why_on_the_build_alone() {
-    let bed = bed();
+    let bed = bed().await;
     bed.done("POST", IMAGES, &image("a")).await;
     bed.build(Err("The container image build failed.")).await;
     let image = bed.get(&image_path("a")).await;
@@ -53,7 +53,7 @@ async fn a_failed_build_says_why_on_the_build_alone() {
 
 #[tokio::test]
 async fn an_update_replaces_everything_and_waits_for_the_one_before() {
-    let bed = bed();
+    let bed = bed().await;
     let body = with(
         image("a"),
         json!({
@@ -94,7 +94,7 @@ async fn an_update_replaces_everything_and_waits_for_the_one_before() {
 
 #[tokio::test]
 async fn a_client_token_makes_one_image_only() {
-    let bed = bed();
+    let bed = bed().await;
     let body = with(image("a"), json!({"clientToken": "t"}));
     bed.done("POST", IMAGES, &body).await;
     bed.build(Ok(())).await;
@@ -111,8 +111,9 @@ async fn a_client_token_makes_one_image_only() {
     assert_eq!(made["imageVersion"], "2.0", "a token of another operation is another token");
     assert_eq!(bed.done("PUT", &image_path("a"), &update).await["imageVersion"], "2.0");
     assert_eq!(bed.started().len(), 2);
+    let others = format!("arn:aws:iam::{OTHER}:role/MicroVMBuildRole");
     assert_eq!(
-        bed.call_as(OTHER, "POST", IMAGES, &body).await.0,
+        bed.call_as(OTHER, "POST", IMAGES, &with(body, json!({"buildRoleArn": others}))).await.0,
         201,
         "accounts do not share tokens or names"
     );
@@ -120,7 +121,7 @@ async fn a_client_token_makes_one_image_only() {
 
 #[tokio::test]
 async fn simultaneous_creates_of_one_name_make_one_image() {
-    let bed = bed();
+    let bed = bed().await;
     let (one, two) = (image("a"), image("a"));
     let (one, two) = tokio::join!(bed.call("POST", IMAGES, &one), bed.call("POST", IMAGES, &two));
     let mut statuses = [one.0, two.0];
@@ -130,7 +131,7 @@ async fn simultaneous_creates_of_one_name_make_one_image() {
 
 #[tokio::test]
 async fn an_image_goes_only_when_nothing_needs_it() {
-    let bed = bed();
+    let bed = bed().await;
     bed.done("POST", IMAGES, &with(image("a"), json!({"clientToken": "t"}))).await;
     let busy = refusal(409, "ConflictException", "MicroVM Image is already in state: CREATING");
     assert_eq!(bed.refused("DELETE", &image_path("a"), &Value::Null).await, busy);
@@ -162,7 +163,7 @@ async fn an_image_goes_only_when_nothing_needs_it() {
 
 #[tokio::test]
 async fn other_accounts_and_regions_see_nothing() {
-    let bed = bed();
+    let bed = bed().await;
     bed.built(&image("a")).await;
     let (status, kind, answer) = bed.call_as(OTHER, "GET", &image_path("a"), &Value::Null).await;
     assert_eq!((status, kind.as_str()), (403, "AccessDeniedException"));
@@ -188,7 +189,7 @@ async fn other_accounts_and_regions_see_nothing() {
 
 #[tokio::test]
 async fn unknown_versions_builds_and_bases_are_refused() {
-    let bed = bed();
+    let bed = bed().await;
     bed.built(&image("a")).await;
     bed.built(&image("b")).await;
     for path in ["versions/2.0", "versions/x", "versions/2.0/builds", "versions/1.0/builds/x"] {
@@ -214,7 +215,7 @@ async fn unknown_versions_builds_and_bases_are_refused() {
 
 #[tokio::test]
 async fn builds_are_filtered_by_processor() {
-    let bed = bed();
+    let bed = bed().await;
     bed.built(&image("a")).await;
     let builds = format!("{}/versions/1.0/builds", image_path("a"));
     let build = &bed.get(&builds).await["items"][0];
@@ -226,7 +227,7 @@ async fn builds_are_filtered_by_processor() {
 
 #[tokio::test]
 async fn pages_lead_through_all_images_and_are_filtered_after_they_are_cut() {
-    let bed = bed();
+    let bed = bed().await;
     for name in ["a1", "b1", "a2"] {
         bed.done("POST", IMAGES, &image(name)).await;
     }
@@ -256,7 +257,7 @@ async fn pages_lead_through_all_images_and_are_filtered_after_they_are_cut() {
 
 #[tokio::test]
 async fn versions_are_listed_newest_first() {
-    let bed = bed();
+    let bed = bed().await;
     bed.built(&image("a")).await;
     for _ in 0..2 {
         bed.done("PUT", &image_path("a"), &image("a")).await;
@@ -272,8 +273,8 @@ async fn versions_are_listed_newest_first() {
 
 #[tokio::test]
 async fn quotas_are_kept() {
-    let quotas = Quotas { images: 2, versions_per_image: 2, concurrent_builds: 1, microvms: 1 };
-    let bed = bed_with(quotas, 443);
+    let quotas = Quotas { images: 2, versions_per_image: 2, concurrent_builds: 1, memory_mib: 2048 };
+    let bed = bed_with(quotas, Rates::unlimited(), 443).await;
     bed.done("POST", IMAGES, &image("a")).await;
     let builds = bed.refused("POST", IMAGES, &image("b")).await;
     assert_eq!((builds.0, builds.1.as_str()), (402, "ServiceQuotaExceededException"));

@@ -8,7 +8,7 @@ use crate::bed::{IMAGES, MICROVMS, OTHER, OWNER, arn, bed, bed_with, image, imag
 use auth::token::Ports;
 use lifecycle::microvm::{Event, Microvm};
 use node::now_ms;
-use rekindle_control::Quotas;
+use rekindle_control::{Quotas, Rates};
 use serde_json::{Value, json};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -23,7 +23,7 @@ fn connector(name: &str) -> String {
 
 #[tokio::test]
 async fn a_microvm_runs_sleeps_wakes_and_ends() {
-    let bed = bed();
+    let bed = bed().await;
     bed.built(&image("a")).await;
     let made = bed.done("POST", MICROVMS, &run_of("a")).await;
     assert_eq!((made["state"].as_str(), made["imageVersion"].as_str()), (Some("PENDING"), Some("1.0")));
@@ -52,7 +52,7 @@ async fn a_microvm_runs_sleeps_wakes_and_ends() {
 
 #[tokio::test]
 async fn what_has_ended_can_only_be_ended() {
-    let bed = bed();
+    let bed = bed().await;
     bed.built(&image("a")).await;
     let id = bed.running("a").await;
     let path = format!("{MICROVMS}/{id}");
@@ -69,7 +69,7 @@ async fn what_has_ended_can_only_be_ended() {
 
 #[tokio::test]
 async fn an_unknown_microvm_is_not_found_and_anothers_is_unknown() {
-    let bed = bed();
+    let bed = bed().await;
     bed.built(&image("a")).await;
     let id = bed.running("a").await;
     let ghost = "microvm-a991cd0b-3321-3e2c-a982-d5c4db52b17a";
@@ -86,7 +86,7 @@ async fn an_unknown_microvm_is_not_found_and_anothers_is_unknown() {
 
 #[tokio::test]
 async fn a_repeated_run_gives_the_first_microvm() {
-    let bed = bed();
+    let bed = bed().await;
     bed.built(&image("a")).await;
     let body = with(run_of("a"), json!({"clientToken": "t", "maximumDurationInSeconds": 600}));
     let (one, two) = tokio::join!(bed.done("POST", MICROVMS, &body), bed.done("POST", MICROVMS, &body));
@@ -104,7 +104,7 @@ async fn a_repeated_run_gives_the_first_microvm() {
 
 #[tokio::test]
 async fn a_token_and_an_ended_microvm_are_forgotten_after_a_day() {
-    let bed = bed();
+    let bed = bed().await;
     bed.built(&image("a")).await;
     let body = with(run_of("a"), json!({"clientToken": "t"}));
     let old = bed.done("POST", MICROVMS, &body).await["microvmId"].as_str().unwrap().to_owned();
@@ -133,7 +133,7 @@ async fn a_token_and_an_ended_microvm_are_forgotten_after_a_day() {
 
 #[tokio::test]
 async fn only_what_may_run_runs() {
-    let bed = bed();
+    let bed = bed().await;
     let none = |suffix: &str| {
         let message = format!("No active version found for MicroVM image {}{suffix}", arn("a"));
         (404, "ResourceNotFoundException".to_owned(), message)
@@ -158,7 +158,7 @@ async fn only_what_may_run_runs() {
 
 #[tokio::test]
 async fn a_payload_needs_a_hook_to_go_to() {
-    let bed = bed();
+    let bed = bed().await;
     bed.built(&image("plain")).await;
     let hooks = json!({"hooks": {"port": 9000, "microvmHooks": {"run": "ENABLED", "runTimeoutInSeconds": 9},
         "microvmImageHooks": {"ready": "ENABLED"}}});
@@ -175,13 +175,13 @@ async fn a_payload_needs_a_hook_to_go_to() {
 
 #[tokio::test]
 async fn what_a_launch_asks_for_is_kept() {
-    let bed = bed_with(Quotas::default(), 8443);
+    let bed = bed_with(Quotas::default(), Rates::unlimited(), 8443).await;
     bed.built(&image("a")).await;
     let idle =
         json!({"maxIdleDurationSeconds": 60, "suspendedDurationSeconds": 0, "autoResumeEnabled": false});
     let asked = json!({
         "idlePolicy": idle,
-        "executionRoleArn": "arn:aws:iam::123456789012:role/app",
+        "executionRoleArn": "arn:aws:iam::123456789012:role/MicroVMExecutionRole",
         "maximumDurationInSeconds": 60,
         "ingressNetworkConnectors": [connector("SHELL_INGRESS")],
         "egressNetworkConnectors": [],
@@ -211,7 +211,7 @@ async fn what_a_launch_asks_for_is_kept() {
 
 #[tokio::test]
 async fn listings_are_filtered_and_lead_through_everything() {
-    let bed = bed();
+    let bed = bed().await;
     bed.built(&image("a")).await;
     bed.built(&image("b")).await;
     let mut of_a = BTreeSet::new();
@@ -252,7 +252,7 @@ async fn listings_are_filtered_and_lead_through_everything() {
 
 #[tokio::test]
 async fn a_token_opens_what_it_was_asked_for() {
-    let bed = bed();
+    let bed = bed().await;
     bed.built(&image("a")).await;
     let id = bed.running("a").await;
     let uri = format!("{MICROVMS}/{id}/auth-token");
@@ -279,7 +279,7 @@ async fn a_token_opens_what_it_was_asked_for() {
 
 #[tokio::test]
 async fn a_client_that_hangs_up_leaves_nothing_half_done() {
-    let bed = bed();
+    let bed = bed().await;
     bed.built(&image("a")).await;
     let body = with(run_of("a"), json!({"clientToken": "t"}));
     // Polled once, which sends the request on its way, and dropped.
@@ -293,7 +293,7 @@ async fn a_client_that_hangs_up_leaves_nothing_half_done() {
 
 #[tokio::test]
 async fn bodies_that_cannot_be_read_are_the_clients_fault() {
-    let bed = bed();
+    let bed = bed().await;
     for (body, expected) in [
         (json!([]), "SerializationException"),
         (json!("x"), "SerializationException"),

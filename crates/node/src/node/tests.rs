@@ -111,6 +111,7 @@ impl Bed {
             image,
             version: ids::ImageVersion::FIRST,
             execution_role_arn: None,
+            memory_mib: 512,
             run_hook_payload: None,
             ingress_network_connectors: vec![],
             egress_network_connectors: vec![],

@@ -114,6 +114,7 @@ fn microvm_record() -> MicrovmRecord {
         image: arn(),
         version: number(),
         execution_role_arn: Some("arn:aws:iam::123456789012:role/app".into()),
+        memory_mib: 1024,
         run_hook_payload: Some("never shown".into()),
         ingress_network_connectors: vec![ManagedConnector::HttpIngress.arn("us-east-1")],
         http_ingress: true,
@@ -176,7 +177,7 @@ fn microvms_are_shown_as_aws_shows_them() {
     assert_response!(
         "ListMicrovms",
         ListMicrovms,
-        ListMicrovmsResponse { items: vec![microvm_item(microvm_record())], next_token: None }
+        ListMicrovmsResponse { items: vec![microvm_item(&microvm_record())], next_token: None }
     );
     let mut ended = microvm_record();
     ended.life.apply(&Event::TerminateRequested, UPDATED).unwrap();
