@@ -40,11 +40,11 @@ impl World {
     }
 
     pub(crate) async fn iam(&self, caller: &Caller, call: &str) -> QueryAnswer {
-        self.call(caller, Service::Iam, "2010-05-08", call).await
+        iam(&self.identity, caller, call).await
     }
 
     pub(crate) async fn sts(&self, caller: &Caller, call: &str) -> QueryAnswer {
-        self.call(caller, Service::Sts, "2011-06-15", call).await
+        send(&self.identity, caller, Service::Sts, "2011-06-15", call).await
     }
 
     /// By the root; must succeed.
@@ -68,14 +68,25 @@ impl World {
         let key = self.done(&format!("CreateAccessKey UserName={name}")).await;
         AccessKey { id: element(&key, "AccessKeyId"), secret: element(&key, "SecretAccessKey") }
     }
+}
 
-    async fn call(&self, caller: &Caller, service: Service, version: &str, call: &str) -> QueryAnswer {
-        let (action, fields) = call.split_once(' ').unwrap_or((call, ""));
-        let mut form = vec![("Action".to_owned(), action.to_owned()), ("Version".into(), version.into())];
-        let fields = fields.split(' ').filter_map(|field| field.split_once('='));
-        form.extend(fields.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        self.identity.query(caller, service, &form).await
-    }
+/// `Action Name=value Name=value`.
+pub(crate) async fn iam(identity: &Identity, caller: &Caller, call: &str) -> QueryAnswer {
+    send(identity, caller, Service::Iam, "2010-05-08", call).await
+}
+
+async fn send(
+    identity: &Identity,
+    caller: &Caller,
+    service: Service,
+    version: &str,
+    call: &str,
+) -> QueryAnswer {
+    let (action, fields) = call.split_once(' ').unwrap_or((call, ""));
+    let mut form = vec![("Action".to_owned(), action.to_owned()), ("Version".into(), version.into())];
+    let fields = fields.split(' ').filter_map(|field| field.split_once('='));
+    form.extend(fields.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    identity.query(caller, service, &form).await
 }
 
 pub(crate) fn refusal(answer: QueryAnswer) -> (u16, String, String) {
