@@ -18,6 +18,8 @@ pub(crate) const DELETE: &str = "s3:DeleteObject";
 pub(crate) const LIST: &str = "s3:ListBucket";
 /// Where temporary credentials have their token: a header, or in a URL that was signed ahead.
 const TOKEN: &str = "x-amz-security-token";
+/// Whose bucket a client takes it for.
+const EXPECTED_OWNER: &str = "x-amz-expected-bucket-owner";
 
 /// Everybody whom the server knows.
 pub trait Access: Send + Sync + 'static {
@@ -111,6 +113,11 @@ impl S3Access for Gate {
                 CredentialError::BadToken => s3_error!(InvalidToken, "{error}"),
                 CredentialError::Expired => s3_error!(ExpiredToken, "{error}"),
             })?;
+        // Nobody gets into any but their own.
+        let expected = request.headers().get(EXPECTED_OWNER);
+        if expected.is_some_and(|owner| owner.as_bytes() != caller.account().to_string().as_bytes()) {
+            return Err(s3_error!(AccessDenied, "Access Denied"));
+        }
         if let Some((action, resource)) = needed(request.s3_op().name(), request.s3_path())? {
             require(&*caller, action, &resource, &[])?;
         }

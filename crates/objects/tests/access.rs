@@ -91,6 +91,10 @@ async fn an_account_has_no_way_into_the_buckets_of_another() {
     }
     world.fails(STRANGER, "s3api head-object --bucket mine --key public/a", "403").await;
 
+    let expecting = "s3api get-bucket-location --bucket mine --expected-bucket-owner";
+    world.works(OWNER, &format!("{expecting} {}", account(1))).await;
+    world.fails(OWNER, &format!("{expecting} {}", account(2)), "(AccessDenied)").await;
+
     let id = world
         .works(OWNER, "s3api create-multipart-upload --bucket mine --key a --query UploadId --output text")
         .await;

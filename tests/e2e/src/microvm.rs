@@ -27,7 +27,16 @@ impl<'a> Microvm<'a> {
     /// # Panics
     /// Where it is refused.
     pub fn launch(server: &'a Server, image: &Image, arguments: &[&str]) -> Self {
-        let run = ["lambda-microvms", "run-microvm", "--image-identifier", &image.arn];
+        // In its name the application's output is kept.
+        let role = server.execution_role();
+        let run = [
+            "lambda-microvms",
+            "run-microvm",
+            "--image-identifier",
+            &image.arn,
+            "--execution-role-arn",
+            &role,
+        ];
         let microvm = server.aws(&[&run[..], arguments].concat());
         let text =
             |name: &str| microvm[name].as_str().unwrap_or_else(|| panic!("no {name}: {microvm}")).to_owned();

@@ -327,6 +327,12 @@ impl Server {
         format!("arn:aws:iam::{}:role/MicroVMBuildRole", self.variable("AWS_ACCOUNT_ID"))
     }
 
+    /// A role of this account, for applications.
+    #[must_use]
+    pub fn execution_role(&self) -> String {
+        format!("arn:aws:iam::{}:role/MicroVMExecutionRole", self.variable("AWS_ACCOUNT_ID"))
+    }
+
     /// A MicroVM's record, without the AWS CLI.
     ///
     /// # Panics
