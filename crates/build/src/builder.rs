@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use connectors::Connectors;
 use guest::{Dirs, Host};
 use ids::{BuildId, ImageArn, ImageVersion};
 use logs::Logs;
@@ -47,6 +48,8 @@ pub struct Workshop {
     pub objects: ObjectStore,
     /// What build roles may do.
     pub roles: Arc<dyn iam::ServiceRoles>,
+    /// What the VMs of builds with network connectors reach.
+    pub connectors: Connectors,
     /// The build logs.
     pub logs: Logs,
     /// Where things go.

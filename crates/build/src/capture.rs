@@ -6,6 +6,7 @@ use std::time::Duration;
 use agent_proto::{AppSpec, ImageConfig, Request};
 use guest::{Guest, ImageLayer};
 use logs::LogFile;
+use network::Egress;
 use store::VersionRecord;
 
 use crate::builder::Workshop;
@@ -24,9 +25,10 @@ pub(crate) async fn capture(
     layer: &ImageLayer,
     version: &VersionRecord,
     config: ImageConfig,
+    egress: Option<Egress>,
     log: LogFile,
 ) -> Result<(), BuildError> {
-    let mut guest = workshop.host.boot(name, layer.source()?, layer.memory()).await?;
+    let mut guest = workshop.host.boot(name, layer.source()?, layer.memory(), egress).await?;
     let captured = bring_up(&mut guest, layer, version, config, log).await;
     guest.end().await;
     captured

@@ -9,6 +9,7 @@ use engine::qemu::overlay;
 use engine::{Disk, Layer, LayerFormat};
 use guest::{Guest, GuestError, Shape};
 use ids::AccountId;
+use network::Egress;
 use tokio::task::spawn_blocking;
 
 use crate::artifact;
@@ -52,11 +53,12 @@ pub(crate) async fn build(
     dir: &Path,
     source: &Source<'_>,
     reader: &Reader,
+    egress: Option<Egress>,
     log: logs::LogFile,
 ) -> Result<Container, BuildError> {
     let artifact_bytes = fetch(workshop, source, reader, &dir.join("artifact")).await?;
     let (code, shape) = prepare(workshop, dir)?;
-    let mut guest = workshop.host.boot(name, shape, dir.join("build-memory")).await?;
+    let mut guest = workshop.host.boot(name, shape, dir.join("build-memory"), egress).await?;
     // Kept for as long as the session: it is what writes the output down.
     let _output = guest.listen(log);
     let spec = BuildSpec {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use agent_proto::BuildFailure;
+use connectors::ConnectorError;
 use guest::{GuestError, LayerError};
 use objects::ReadError;
 use snapshot::publish::PublishError;
@@ -31,6 +32,9 @@ pub(crate) enum BuildError {
     /// The application did not come up, or not through its hooks.
     #[error("{0}")]
     Application(String),
+    /// What the build was to reach cannot be reached.
+    #[error("NETWORK_CONNECTOR_UNAVAILABLE: {0}")]
+    Connector(#[from] ConnectorError),
     /// The Dockerfile took too long.
     #[error("CONTAINER_BUILD_FAILED: the container image was not built within {0} minutes")]
     TooLong(u64),
@@ -54,6 +58,7 @@ impl BuildError {
     /// The build's `stateReason`. What is our own fault is told in the server's log alone.
     pub(crate) fn reason(&self) -> String {
         match self {
+            Self::Connector(error) if !matches!(error, ConnectorError::Store(_)) => self.to_string(),
             Self::S3 { .. }
             | Self::Role(_)
             | Self::Artifact(_)

@@ -7,6 +7,7 @@ use std::path::Path;
 use api::SizeClass;
 use guest::{CODE, ImageLayer, Layout};
 use logs::LogFile;
+use network::Egress;
 use snapshot::publish::Staging;
 use store::{BuildRecord, SnapshotSizes, VersionRecord};
 use tokio::task::spawn_blocking;
@@ -36,17 +37,21 @@ pub(crate) async fn run(
     empty(&dir)?;
     let staging = Staging::new(&published)?;
     let role = BuildRole::assume(workshop, version)?;
+    let image = &build.image;
+    let egress =
+        workshop.connectors.egress_of(&image.region, &image.account, &version.egress_network_connectors)?;
     let may_log = role.may_log(build, version);
     let log = || workshop.logs.build(build.id).kept_if(may_log);
-    let container = compile(workshop, build, version, &dir, role, log()).await?;
+    let container = compile(workshop, build, version, &dir, role, egress.clone(), log()).await?;
     *made = Some(SnapshotSizes { code_install: Some(container.code_bytes), ..SnapshotSizes::default() });
     fs::rename(&container.code, staging.path().join(CODE))
         .map_err(BuildError::file("moving", &container.code))?;
 
     let layer = lay_out(workshop, staging.path(), version)?;
     let name = |step: &str| format!("{step}-{}", build.id);
-    capture::capture(workshop, &name("snapshot"), &layer, version, container.config, log()).await?;
-    trial::run(workshop, &name("trial"), &dir, &layer, version, log()).await?;
+    let snapshot = name("snapshot");
+    capture::capture(workshop, &snapshot, &layer, version, container.config, egress.clone(), log()).await?;
+    trial::run(workshop, &name("trial"), &dir, &layer, version, egress, log()).await?;
     let sizes = sizes(&layer)?;
     spawn_blocking(move || staging.publish()).await??;
     Ok(sizes)
@@ -58,13 +63,14 @@ async fn compile(
     version: &VersionRecord,
     dir: &Path,
     role: BuildRole,
+    egress: Option<Egress>,
     log: LogFile,
 ) -> Result<container::Container, BuildError> {
     let uri = api::CodeArtifact::Uri(version.code_artifact.uri.clone());
     // The client was told so when it asked for the build.
     let (bucket, key) = uri.location().map_err(|error| BuildError::Container(error.message))?;
     let (source, reader) = (Source { bucket, key }, Reader { account: build.image.account.clone(), role });
-    container::build(workshop, &format!("build-{}", build.id), dir, &source, &reader, log).await
+    container::build(workshop, &format!("build-{}", build.id), dir, &source, &reader, egress, log).await
 }
 
 fn lay_out(workshop: &Workshop, dir: &Path, version: &VersionRecord) -> Result<ImageLayer, BuildError> {

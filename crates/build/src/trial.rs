@@ -4,6 +4,7 @@ use std::path::Path;
 
 use guest::{Guest, ImageLayer};
 use logs::LogFile;
+use network::Egress;
 use store::VersionRecord;
 
 use crate::builder::Workshop;
@@ -17,11 +18,13 @@ pub(crate) async fn run(
     dir: &Path,
     layer: &ImageLayer,
     version: &VersionRecord,
+    egress: Option<Egress>,
     log: LogFile,
 ) -> Result<(), BuildError> {
     let overlay = dir.join("trial-scratch.qcow2");
     layer.make_overlay(&overlay)?;
-    let mut guest = workshop.host.restore(name, layer.clone_with(overlay)?, layer.restore()).await?;
+    let shape = layer.clone_with(overlay)?;
+    let mut guest = workshop.host.restore(name, shape, layer.restore(), egress).await?;
     let valid = validate(&mut guest, version, log).await;
     guest.end().await;
     valid

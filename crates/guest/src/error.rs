@@ -7,7 +7,7 @@ use agent_proto::HandshakeError;
 use agent_proto::host::CallError;
 use engine::{CommandError, SaveError, StartError};
 use network::cgroup::CgroupError;
-use network::{AcquireError, AdoptError};
+use network::{AcquireError, AdoptError, BindError};
 
 use crate::LayerError;
 
@@ -17,6 +17,9 @@ pub enum GuestError {
     /// No network for it.
     #[error(transparent)]
     Slot(#[from] AcquireError),
+    /// Its network connectors could not be applied.
+    #[error(transparent)]
+    Bind(#[from] BindError),
     /// Its network could not be taken over.
     #[error(transparent)]
     Adopt(#[from] AdoptError),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use agent_proto::host::Resolver;
 use engine::{Disk, Engine, Jail, Machine, MachineSpec, Restore};
 use network::cgroup::{Cgroups, Limits};
-use network::{Pool, Slot, dns};
+use network::{Egress, Pool, Slot, dns};
 use serde::{Deserialize, Serialize};
 
 use crate::spares::Spares;
@@ -78,7 +78,8 @@ impl Host {
         Arc::new(Self { engine, pool, cgroups, resolver, dirs, spares: Spares::default() })
     }
 
-    /// Boots a guest whose memory is the new file `memory`. Nothing else may run under its name.
+    /// Boots a guest whose memory is the new file `memory`. Nothing else may run under its name. `egress`: what it may
+    /// reach, in place of the internet.
     ///
     /// # Errors
     /// [`GuestError`]; nothing of the guest remains then.
@@ -87,8 +88,9 @@ impl Host {
         name: &str,
         shape: Shape,
         memory: PathBuf,
+        egress: Option<Egress>,
     ) -> Result<Guest, GuestError> {
-        let slot = self.pool.acquire().await?;
+        let slot = self.slot(egress).await?;
         let started = match self.prepare(name, shape, &slot) {
             Ok(spec) => self.engine.boot(spec, memory).await.map_err(GuestError::from),
             Err(error) => Err(error),
@@ -96,7 +98,8 @@ impl Host {
         self.greet(name, slot, started, Guest::BOOT_TIME).await
     }
 
-    /// Starts a guest from a snapshot; it runs when this returns, but the application in it is frozen.
+    /// Starts a guest from a snapshot; it runs when this returns, but the application in it is frozen. `egress` as with
+    /// [`Host::boot`].
     ///
     /// # Errors
     /// [`GuestError`]; nothing of the guest remains then.
@@ -105,9 +108,10 @@ impl Host {
         name: &str,
         shape: Shape,
         from: Restore,
+        egress: Option<Egress>,
     ) -> Result<Guest, GuestError> {
         self.spares.touch();
-        self.clone_of(name, shape, from).await
+        self.clone_of(name, shape, from, egress).await
     }
 
     /// [`Host::restore`] for what nobody waits for.
@@ -116,8 +120,9 @@ impl Host {
         name: &str,
         shape: Shape,
         from: Restore,
+        egress: Option<Egress>,
     ) -> Result<Guest, GuestError> {
-        let slot = self.pool.acquire().await?;
+        let slot = self.slot(egress).await?;
         let started = match self.prepare(name, shape, &slot) {
             Ok(spec) => self.engine.restore(spec, from).await.map_err(GuestError::from),
             Err(error) => Err(error),
@@ -125,14 +130,34 @@ impl Host {
         self.greet(name, slot, started, Guest::RESTORE_TIME).await
     }
 
-    /// Takes charge again of a guest that an earlier server started. `None` where it no longer runs.
+    /// A slot for a guest that does not run yet: with what it may reach, from the first packet on.
+    async fn slot(&self, egress: Option<Egress>) -> Result<Slot, GuestError> {
+        let slot = self.pool.acquire().await?;
+        if let Some(egress) = egress
+            && let Err(error) = self.pool.bind(&slot, egress).await
+        {
+            self.pool.release(slot);
+            return Err(error.into());
+        }
+        Ok(slot)
+    }
+
+    /// Takes charge again of a guest that an earlier server started. `None` where it no longer runs. `egress` as with
+    /// [`Host::boot`].
     ///
     /// # Errors
     /// [`GuestError`]; the guest is left as it is then.
-    pub async fn adopt(self: &Arc<Self>, name: &str) -> Result<Option<Guest>, GuestError> {
+    pub async fn adopt(
+        self: &Arc<Self>,
+        name: &str,
+        egress: Option<Egress>,
+    ) -> Result<Option<Guest>, GuestError> {
         let Some(record) = self.record(name)? else { return Ok(None) };
         let Some(machine) = self.engine.adopt(&self.dir(name)).await? else { return Ok(None) };
         let slot = self.pool.adopt(&record.slot)?;
+        if let Some(egress) = egress {
+            self.pool.bind(&slot, egress).await?;
+        }
         // A server that stopped in the middle of a save left the vCPUs stopped.
         machine.cont().await?;
         Guest::establish(Arc::clone(self), name, slot, machine, Guest::RESTORE_TIME).await.map(Some)

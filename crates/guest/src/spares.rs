@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agent_proto::HookCall;
+use network::Egress;
 use tokio::time::Instant;
 
 use crate::{Guest, GuestError, Host, ImageLayer};
@@ -101,7 +102,7 @@ impl Spares {
 
 impl Host {
     /// Starts a clone of `layer` under `name`, with the new private disk `overlay`: from a spare, if there is one. It
-    /// runs when this returns, but the application in it is frozen.
+    /// runs when this returns, but the application in it is frozen. `egress` as with [`Host::boot`].
     ///
     /// # Errors
     /// [`GuestError`]; nothing of the guest remains then but the disk.
@@ -110,10 +111,11 @@ impl Host {
         name: &str,
         layer: &ImageLayer,
         overlay: PathBuf,
+        egress: Option<Egress>,
     ) -> Result<Guest, GuestError> {
         if let Some(spare) = self.spares.take(layer.dir()) {
             let old_name = spare.guest.name().to_owned();
-            match self.assign(spare, name, layer, &overlay) {
+            match self.assign(spare, name, layer, &overlay, egress.clone()).await {
                 Ok(guest) if guest.is_well() => return Ok(guest),
                 Ok(_) => tracing::warn!(name, "a spare clone had ended; starting another"),
                 Err(error) => tracing::warn!(name, %error, "a spare clone was of no use; starting another"),
@@ -124,7 +126,7 @@ impl Host {
             let _ = fs::remove_file(&overlay);
         }
         layer.make_overlay(&overlay)?;
-        self.restore(name, layer.clone_with(overlay)?, layer.restore()).await
+        self.restore(name, layer.clone_with(overlay)?, layer.restore(), egress).await
     }
 
     /// Has a spare started for the next launch from `layer`, in the background and once it is quiet.
@@ -169,7 +171,7 @@ impl Host {
         let name = format!("spare-{}", self.spares.count.fetch_add(1, Ordering::Relaxed));
         let overlay = self.dirs.spare(&name);
         layer.make_overlay(&overlay)?;
-        match self.clone_of(&name, layer.clone_with(overlay.clone())?, layer.restore()).await {
+        match self.clone_of(&name, layer.clone_with(overlay.clone())?, layer.restore(), None).await {
             Ok(guest) => {
                 rehearse(&guest).await;
                 Ok(Spare { layer: layer.dir().to_owned(), guest, overlay })
@@ -181,15 +183,19 @@ impl Host {
         }
     }
 
-    /// Gives a spare its MicroVM's names.
-    fn assign(
+    /// Gives a spare its MicroVM's names, and what it may reach.
+    async fn assign(
         &self,
         spare: Spare,
         name: &str,
         layer: &ImageLayer,
         overlay: &Path,
+        egress: Option<Egress>,
     ) -> Result<Guest, GuestError> {
         let mut guest = spare.guest;
+        if let Some(egress) = egress {
+            self.pool.bind(guest.slot(), egress).await?;
+        }
         let (from, to) = (self.dir(guest.name()), self.dir(name));
         fs::rename(&from, &to).map_err(GuestError::file("renaming", &from))?;
         fs::rename(&spare.overlay, overlay).map_err(GuestError::file("renaming", &spare.overlay))?;

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use connectors::{ConnectorError, Connectors};
 use guest::{Dirs, GuestError, Host, ImageLayer, LayerError, Suspension, SuspensionError};
 
 use logs::Logs;
+use network::Egress;
 use store::{HookSettings, MicrovmRecord, Store, StoreError};
 use tokio::task::spawn_blocking;
 
@@ -34,6 +36,9 @@ pub(crate) enum InstanceError {
     Guest(#[from] GuestError),
     #[error(transparent)]
     Suspension(#[from] SuspensionError),
+    /// What it was to reach is not there any more; the text is for the client.
+    #[error("The MicroVM's egress cannot be set up: {0}.")]
+    Connector(#[from] ConnectorError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the version it was cloned from has no record any more")]
@@ -49,6 +54,7 @@ impl InstanceError {
     pub(crate) fn reason(&self, doing: &'static str, microvm: &MicrovmRecord) -> String {
         match self {
             Self::Hook(_) | Self::Lost => self.to_string(),
+            Self::Connector(error) if !matches!(error, ConnectorError::Store(_)) => self.to_string(),
             _ => {
                 tracing::error!(microvm = %microvm.id, error = %self, "{doing} failed");
                 format!("Internal failure while {doing}. The server's log says more about {}.", microvm.id)
@@ -65,11 +71,12 @@ pub struct GuestMachines {
     dirs: Dirs,
     logs: Logs,
     roles: Arc<dyn iam::ServiceRoles>,
+    connectors: Connectors,
 }
 
 impl GuestMachines {
     /// Machines whose files are in `dirs` and whose applications' output goes to `logs`, where `roles` says that
-    /// their execution role may write it.
+    /// their execution role may write it, and which reach what `connectors` lets them.
     #[must_use]
     pub fn new(
         host: Arc<Host>,
@@ -77,18 +84,21 @@ impl GuestMachines {
         dirs: Dirs,
         logs: Logs,
         roles: Arc<dyn iam::ServiceRoles>,
+        connectors: Connectors,
     ) -> Self {
-        Self { host, store, dirs, logs, roles }
+        Self { host, store, dirs, logs, roles, connectors }
     }
 
     async fn start(&self, microvm: &MicrovmRecord) -> Result<Running, InstanceError> {
         let (layer, hooks) = self.layer(microvm).await?;
+        let binding = microvm.egress_binding.as_ref();
+        let egress = binding.map(|binding| self.connectors.egress(&microvm.account, binding)).transpose()?;
         let dir = self.dirs.microvm(microvm.id);
         let overlay = dir.join(OVERLAY);
         // An earlier attempt, cut short by a restart, was never seen by a client.
         self.release(microvm).await;
         fs::create_dir_all(&dir).map_err(file_error("creating", &dir))?;
-        let guest = self.host.launch(&microvm.id.to_string(), &layer, overlay).await?;
+        let guest = self.host.launch(&microvm.id.to_string(), &layer, overlay, egress).await?;
         let running = self.running(microvm, guest, hooks);
         running.live(Some(Hook::Run)).await?;
         self.host.keep_spare(&layer);
@@ -103,11 +113,12 @@ impl GuestMachines {
             // What runs of an earlier attempt has not come as far as to let the application run.
             self.host.discard(&name).await;
             let from = suspension.restore(&layer)?;
-            let guest = self.host.restore(&name, layer.clone_with(dir.join(OVERLAY))?, from).await?;
+            let shape = layer.clone_with(dir.join(OVERLAY))?;
+            let guest = self.host.restore(&name, shape, from, self.egress_still(microvm)).await?;
             spawn_blocking(move || suspension.mark_used()).await??;
             guest
         } else {
-            self.host.adopt(&name).await?.ok_or(InstanceError::Lost)?
+            self.adopted(microvm).await?
         };
         let running = self.running(microvm, guest, hooks);
         running.live(Some(Hook::Resume)).await?;
@@ -116,8 +127,19 @@ impl GuestMachines {
 
     async fn find(&self, microvm: &MicrovmRecord) -> Result<Running, InstanceError> {
         let hooks = self.hooks(microvm)?;
-        let guest = self.host.adopt(&microvm.id.to_string()).await?.ok_or(InstanceError::Lost)?;
+        let guest = self.adopted(microvm).await?;
         Ok(self.running(microvm, guest, hooks))
+    }
+
+    async fn adopted(&self, microvm: &MicrovmRecord) -> Result<guest::Guest, InstanceError> {
+        let adopted = self.host.adopt(&microvm.id.to_string(), self.egress_still(microvm)).await?;
+        adopted.ok_or(InstanceError::Lost)
+    }
+
+    /// What a MicroVM reaches that was launched before: a change of the host's settings does not end it.
+    fn egress_still(&self, microvm: &MicrovmRecord) -> Option<Egress> {
+        let binding = microvm.egress_binding.as_ref()?;
+        Some(self.connectors.egress_still(&microvm.account, binding))
     }
 
     async fn finish_save(&self, microvm: &MicrovmRecord) -> Result<(), InstanceError> {
