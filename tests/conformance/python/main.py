@@ -7,6 +7,7 @@ import json
 import sys
 import traceback
 
+import answered
 import by_hand
 import calls
 import constraints
@@ -18,6 +19,7 @@ from model import operations
 PER_OPERATION = [
     calls.every_example,
     calls.unknown_members_are_ignored,
+    answered.every_member,
     constraints.one_at_a_time,
     constraints.several_at_once,
     wrong_types.every_wrong_type,
