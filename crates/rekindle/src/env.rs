@@ -105,7 +105,7 @@ fn find(dir: &Path) -> Result<(DataDir, ServerFile), EnvError> {
 fn exports(dir: &Path, account: Option<&str>) -> Result<String, EnvError> {
     let (data, server) = find(dir)?;
     let (id, key) = match account {
-        None => (server.account_id, data.account()?.key),
+        None => (server.account_id.clone(), data.account()?.key),
         Some(account) => {
             let found = account::find(dir, account)?;
             (found.record.id, found.key)
