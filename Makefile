@@ -4,7 +4,7 @@
 AGENT_TARGET := x86_64-unknown-linux-gnu
 AGENT_FLAGS := -C target-feature=+crt-static
 
-.PHONY: help setup build serve demo bench lint test wire-types
+.PHONY: help setup build serve demo bench fuzz lint test wire-types
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,12 @@ demo: setup build ## build examples/hello, run it, suspend it, wake it, on a ser
 bench: setup build ## measure what users wait for
 	scripts/clients >/dev/null
 	cargo run --release -p rekindle-bench
+
+# The parser to fuzz, or all of them, and how long each.
+TARGET ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+SECONDS ?= 60
+fuzz: ## search for bytes that break a parser: each for SECONDS, or TARGET alone
+	set -e; for target in $(TARGET); do scripts/fuzz $$target $(SECONDS); done
 
 lint: ## formatting, clippy, and the licences of dependencies where cargo-deny is installed
 	cargo fmt --all --check

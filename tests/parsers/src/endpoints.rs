@@ -1,0 +1,28 @@
+//! What an endpoint reads of a request: the host's name and the token.
+
+use auth::token::{MAX_TOKEN_CHARS, TokenKey};
+use proxy::EndpointHosts;
+
+/// The key that the corpus's authentic tokens were sealed with.
+const KEY: [u8; 32] = [7; 32];
+
+pub(crate) fn authority(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let hosts = EndpointHosts::new("us-east-1", "localhost");
+    if let Some(endpoint) = hosts.endpoint(text) {
+        assert_eq!(hosts.endpoint(&hosts.host(endpoint)), Some(endpoint));
+        assert!(text.len() >= hosts.host(endpoint).len(), "a name shorter than the endpoint's");
+    }
+}
+
+pub(crate) fn token(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let key = TokenKey::from_secret(KEY);
+    if let Ok(scope) = key.open(text, 0) {
+        assert!(text.len() <= MAX_TOKEN_CHARS);
+        assert!(key.open(text, scope.expires_at).is_err(), "a token that does not expire");
+        assert_eq!(key.open(&key.seal(&scope), 0).as_ref(), Ok(&scope), "a token that cannot be made again");
+        let other = TokenKey::from_secret([8; 32]);
+        assert!(other.open(text, 0).is_err(), "a token that two keys open");
+    }
+}

@@ -1,0 +1,39 @@
+//! Every parser of bytes that a client or a guest sends, each behind a function that takes any bytes, calls it and
+//! asserts what must hold of whatever it made of them.
+//!
+//! `fuzz/` searches for bytes that break one of them; the bytes that it kept are a test of this crate.
+
+mod endpoints;
+mod guests;
+mod listings;
+mod names;
+mod policies;
+mod request;
+mod signatures;
+
+/// What is fed to a parser.
+pub type Entry = fn(&[u8]);
+
+/// Every entry by the name of its fuzz target, which is the folder of its corpus too.
+pub const ENTRIES: [(&str, Entry); 10] = [
+    ("artifact", guests::artifact),
+    ("authority", endpoints::authority),
+    ("call", request::call),
+    ("frame", guests::frame),
+    ("ids", names::ids),
+    ("page", listings::page),
+    ("policy", policies::policy),
+    ("route", request::route),
+    ("sigv4", signatures::sigv4),
+    ("token", endpoints::token),
+];
+
+/// The entry of this name, for a fuzz target.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn entry(name: &str) -> Entry {
+    let found = ENTRIES.iter().find(|(known, _)| *known == name);
+    found.unwrap_or_else(|| panic!("no parser is called {name}")).1
+}
