@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use identity::accounts::{self, AccountError, RootAccount};
-use store::{Store, StoreError};
+use store::{AccountRecord, Store, StoreError};
 
 use crate::cli;
 use crate::data_dir::{DataDir, DataDirError};
@@ -28,26 +28,28 @@ pub(crate) enum AccountsError {
 /// Makes an account, or lists them all.
 pub(crate) async fn run(args: &cli::Account) -> Result<(), AccountsError> {
     match &args.command {
-        cli::AccountCommand::Create(args) => create(&args.data.data_dir, args.name.as_deref()).await,
-        cli::AccountCommand::List(data) => list(&data.data_dir, &mut io::stdout()),
-    }
-}
-
-async fn create(dir: &Path, name: Option<&str>) -> Result<(), AccountsError> {
-    let account = accounts::create(&open(dir)?, name).await?;
-    let id = &account.record.id;
-    let mut out = io::stdout();
-    writeln!(out, "{id}")?;
-    // Beside the id, for people: what reads the output gets the id alone.
-    eprintln!("made account {id}; work in it with: eval \"$(rekindle env --account {id})\"");
-    Ok(())
-}
-
-fn list(dir: &Path, out: &mut impl Write) -> Result<(), AccountsError> {
-    for account in accounts::list(&open(dir)?)? {
-        writeln!(out, "{}\t{}", account.id, account.name.as_deref().unwrap_or(NO_NAME))?;
+        cli::AccountCommand::Create(args) => {
+            let id = create(&args.data.data_dir, args.name.as_deref()).await?.record.id;
+            writeln!(io::stdout(), "{id}")?;
+            // For people alone: a script reads the id.
+            eprintln!("work in it with: eval \"$(rekindle env --account {id})\"");
+        }
+        cli::AccountCommand::List(data) => {
+            for account in list(&data.data_dir)? {
+                let name = account.name.as_deref().unwrap_or(NO_NAME);
+                writeln!(io::stdout(), "{}\t{name}", account.id)?;
+            }
+        }
     }
     Ok(())
+}
+
+async fn create(dir: &Path, name: Option<&str>) -> Result<RootAccount, AccountsError> {
+    Ok(accounts::create(&open(dir)?, name).await?)
+}
+
+fn list(dir: &Path) -> Result<Vec<AccountRecord>, AccountsError> {
+    Ok(accounts::list(&open(dir)?)?)
 }
 
 /// The account with this id or name, with the key of its root.
@@ -73,15 +75,13 @@ mod tests {
         assert!(error.contains("rekindle serve"), "{error}");
 
         DataDir::claim(root.path()).unwrap().0.open_account().unwrap();
-        create(root.path(), Some("team-a")).await.unwrap();
-        create(root.path(), None).await.unwrap();
-        let account = find(root.path(), "team-a").unwrap();
-        let id = account.record.id.to_string();
-        assert_eq!(find(root.path(), &id).unwrap(), account);
-        let mut out = Vec::new();
-        list(root.path(), &mut out).unwrap();
-        let out = String::from_utf8(out).unwrap();
-        assert!(out.contains(&format!("{id}\tteam-a\n")) && out.contains("\t-\n"), "{out}");
+        let named = create(root.path(), Some("team-a")).await.unwrap();
+        let unnamed = create(root.path(), None).await.unwrap();
+        assert_eq!(find(root.path(), "team-a").unwrap(), named);
+        assert_eq!(find(root.path(), &unnamed.record.id.to_string()).unwrap(), unnamed);
+        let mut both = vec![named.record, unnamed.record];
+        both.sort_by(|one, other| one.id.cmp(&other.id));
+        assert_eq!(list(root.path()).unwrap(), both);
 
         let error = create(root.path(), Some("team-a")).await.unwrap_err().to_string();
         assert!(error.contains("exists already"), "{error}");
