@@ -55,13 +55,13 @@ pub(crate) struct Config {
     #[serde(rename = "security_group", deserialize_with = "networks::groups")]
     pub(crate) security_groups: BTreeMap<String, SecurityGroup>,
     pub(crate) quotas: Quotas,
-    rates: BTreeMap<String, RateSetting>,
+    pub(crate) rates: BTreeMap<String, RateSetting>,
 }
 
 /// How often an account may call an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RateSetting {
+pub(crate) struct RateSetting {
     per_second: f64,
     burst: f64,
 }
