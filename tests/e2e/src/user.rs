@@ -29,7 +29,7 @@ impl<'a> User<'a> {
             let mut command = Command::new(command::rekindle());
             command::must(command.args(arguments).arg("--data-dir").arg(server.data_dir()))
         };
-        rekindle(&["account", "create", name]);
+        rekindle(&["account", "create", "--name", name]);
         let mut environment = server.client_environment();
         environment.extend(command::parse_exports(&rekindle(&["env", "--account", name])));
         Self { server, environment }
