@@ -1,8 +1,6 @@
 //! Network connectors by their ARNs (SPEC §1.1, §7).
 
-use std::fmt;
-
-use ids::AccountId;
+use ids::ConnectorArn;
 
 use crate::Error;
 
@@ -30,19 +28,6 @@ pub enum ManagedConnector {
     InternetEgress,
 }
 
-/// `arn:aws:lambda:<region>:<account>:network-connector:<id or name>[:<version>]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConnectorArn {
-    /// Region.
-    pub region: String,
-    /// Owner.
-    pub account: AccountId,
-    /// `nc-<uuid>`, or the name.
-    pub id: String,
-    /// One version of it.
-    pub version: Option<i64>,
-}
-
 const PREFIX: &str = ":aws:network-connector:aws-network-connector:";
 
 impl Connector {
@@ -51,10 +36,7 @@ impl Connector {
     /// # Errors
     /// The one that RunMicrovm answers.
     pub fn from_arn(arn: &str) -> Result<Self, Error> {
-        if let Some(custom) = ConnectorArn::parse(arn) {
-            return Ok(Self::Custom(custom));
-        }
-        ManagedConnector::from_arn(arn).map(Self::Managed)
+        arn.parse().map(Self::Custom).or_else(|_| ManagedConnector::from_arn(arn).map(Self::Managed))
     }
 
     /// Whether it is about what comes in, rather than what goes out.
@@ -109,38 +91,6 @@ impl ManagedConnector {
     }
 }
 
-impl ConnectorArn {
-    /// The connector that an ARN names; none where it is not of an account.
-    #[must_use]
-    pub fn parse(arn: &str) -> Option<Self> {
-        let parts: Vec<&str> = arn.split(':').collect();
-        let ["arn", "aws", "lambda", region, account, "network-connector", id, version @ ..] = &parts[..]
-        else {
-            return None;
-        };
-        let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        let version = match version {
-            [] => None,
-            [number] => Some(number.parse().ok().filter(|number| *number > 0)?),
-            _ => return None,
-        };
-        (ids::is_region(region) && !id.is_empty() && id.chars().all(legal)).then_some(())?;
-        Some(Self {
-            region: (*region).to_owned(),
-            account: account.parse().ok()?,
-            id: (*id).to_owned(),
-            version,
-        })
-    }
-}
-
-impl fmt::Display for ConnectorArn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "arn:aws:lambda:{}:{}:network-connector:{}", self.region, self.account, self.id)?;
-        self.version.map_or(Ok(()), |version| write!(f, ":{version}"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,12 +110,13 @@ mod tests {
 
     #[test]
     fn an_accounts_own_have_ids_and_versions() {
-        for text in ["nc-1b4c", "nc-1b4c:3"] {
+        let id = "nc-a991cd0b-3321-4e2c-a982-d5c4db52b17a";
+        for text in [id.to_owned(), format!("{id}:3")] {
             let arn = format!("arn:aws:lambda:us-east-1:123456789012:network-connector:{text}");
-            let Ok(Connector::Custom(custom)) = Connector::from_arn(&arn) else { panic!("{arn}") };
-            assert_eq!((custom.id.as_str(), custom.to_string()), ("nc-1b4c", arn));
+            let Ok(custom @ Connector::Custom(_)) = Connector::from_arn(&arn) else { panic!("{arn}") };
+            assert!(!custom.is_ingress());
         }
-        for bad in ["", "a/b", "a:0", "a:x", "a:1:2"] {
+        for bad in ["", "a", "nc-1"] {
             let arn = format!("arn:aws:lambda:us-east-1:123456789012:network-connector:{bad}");
             assert!(Connector::from_arn(&arn).is_err(), "{arn}");
         }

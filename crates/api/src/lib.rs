@@ -17,7 +17,7 @@ pub mod size;
 pub mod timestamp;
 
 pub use common::{Empty, Sensitive, Tags};
-pub use connector::{Connector, ConnectorArn, ManagedConnector};
+pub use connector::{Connector, ManagedConnector};
 pub use error::{Error, ErrorKind};
 pub use generated::microvms::*;
 pub use generated::operations::{OPERATIONS, Operation};

@@ -152,7 +152,7 @@ impl Control {
 
     async fn carry_out(&self, parts: &Parts, call: Call, id: &RequestId) -> Response<Body> {
         let (operation, caller) = (call.route.operation, Arc::clone(&call.caller));
-        let model = operation.model();
+        let (model, family) = (operation.model(), call.route.family());
         let answer = match self.front.throttle.admit(&caller.account, operation, Instant::now()) {
             Ok(()) => self.service.answer(call).await,
             Err(error) => service::Answer { resources: vec![], outcome: Err(error) },
@@ -166,7 +166,7 @@ impl Control {
             user_agent: audit::user_agent(&parts.headers),
             resources: &answer.resources,
             error: error
-                .map(|error| (error.kind.name(error.family.unwrap_or(model.family)), error.message.as_str())),
+                .map(|error| (error.kind.name(error.family.unwrap_or(family)), error.message.as_str())),
             request_id: id.as_str(),
             read_only: model.method == "GET",
             data: audit::is_data(operation),
@@ -176,7 +176,7 @@ impl Control {
             Ok(json) => respond::success(model.status, json, id),
             Err(error) => {
                 tracing::debug!(operation = model.name, %error, "call refused");
-                respond::error(&error, error.family.unwrap_or(model.family), id)
+                respond::error(&error, error.family.unwrap_or(family), id)
             }
         }
     }

@@ -6,6 +6,9 @@ use percent_encoding::percent_decode_str;
 /// Path prefixes of the Lambda APIs; everything else is somebody else's.
 pub const PREFIXES: [&str; 3] = ["/2025-09-09/", "/2026-04-04/", "/2017-03-31/"];
 
+/// The label of the operations on tags.
+const TAGGED: &str = "Resource";
+
 /// An operation with the parameters of its path and query, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -15,6 +18,20 @@ pub struct Route {
     pub path: Vec<(&'static str, String)>,
     /// Names and values of the query.
     pub query: Vec<(String, String)>,
+}
+
+impl Route {
+    /// In whose manners it is answered: operations on tags in those of what has the tags.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        let tagged = self.path.iter().find(|(label, _)| *label == TAGGED);
+        tagged.map_or(self.operation.model().family, |(_, arn)| family_of(arn))
+    }
+}
+
+/// Whose resource this is.
+pub(crate) fn family_of(arn: &str) -> Family {
+    if arn.contains(":network-connector:") { Family::Core } else { Family::Microvms }
 }
 
 /// Whether a path belongs to a Lambda API.

@@ -10,11 +10,11 @@ use api::connectors::*;
 use api::*;
 use iam::{Access, Context};
 use identity::{AccessDenied, Caller, Identity, Principal, Reason};
-use ids::{AccountId, ImageArn, ImageName};
+use ids::{AccountId, ConnectorArn, ImageArn, ImageName};
 use store::{Store, StoreError};
 
-use super::base_images;
 use super::failure::Failure;
+use super::{base_images, tags};
 
 /// The service that takes on the roles handed to it.
 pub(crate) const LAMBDA: &str = "lambda.amazonaws.com";
@@ -38,8 +38,8 @@ pub(crate) enum Resource {
     Image(ImageArn),
     /// A managed base image.
     Base(String),
-    /// A connector.
-    Connector(ConnectorArn),
+    /// A connector, by the ARN and the owner.
+    Connector(String, AccountId),
 }
 
 /// What a request hands on to the service.
@@ -79,7 +79,7 @@ impl Resource {
             Self::All => "*".into(),
             Self::Image(arn) => arn.to_string(),
             Self::Base(arn) => arn.clone(),
-            Self::Connector(arn) => ConnectorArn { version: None, ..arn.clone() }.to_string(),
+            Self::Connector(arn, _) => arn.clone(),
         }
     }
 
@@ -88,7 +88,7 @@ impl Resource {
         match self {
             Self::All | Self::Base(_) => None,
             Self::Image(arn) => Some(&arn.account),
-            Self::Connector(arn) => Some(&arn.account),
+            Self::Connector(_, owner) => Some(owner),
         }
     }
 
@@ -97,7 +97,12 @@ impl Resource {
             Self::Image(arn) => {
                 store.read(|tx| Ok(tx.image(arn)?.map(|image| image.tags).unwrap_or_default()))
             }
-            Self::All | Self::Base(_) | Self::Connector(_) => Ok(BTreeMap::new()),
+            Self::Connector(arn, _) => store.read(|tx| {
+                let id = arn.parse::<ConnectorArn>().ok().map(|arn| arn.id);
+                let found = id.map_or(Ok(None), |id| tx.connector(id))?;
+                Ok(found.map(|connector| connector.tags).unwrap_or_default())
+            }),
+            Self::All | Self::Base(_) => Ok(BTreeMap::new()),
         }
     }
 }
@@ -147,7 +152,7 @@ fn hand_on(identity: &Identity, caller: &Caller, pass: &Pass, resource: &Resourc
             })?;
         }
         Pass::Connector(connector) => {
-            let owner = ConnectorArn::parse(connector).map(|arn| arn.account);
+            let owner = connector.parse::<ConnectorArn>().ok().map(|arn| arn.account);
             if owner.is_some_and(|owner| owner != caller.account) {
                 return Err(denied(&foreign(caller, PASS_CONNECTOR, connector)).into());
             }
@@ -229,7 +234,7 @@ macro_rules! touches_its_connector {
     ($($request:ident)+) => {$(
         impl Touches for $request {
             fn resource(&self, at: &Place<'_>) -> Result<Resource, Failure> {
-                Ok(connector(at, &self.identifier))
+                Ok(connector(at, &self.identifier)?)
             }
         }
     )+};
@@ -320,7 +325,8 @@ impl Touches for ListTagsRequest {
 
 impl Touches for CreateNetworkConnectorRequest {
     fn resource(&self, at: &Place<'_>) -> Result<Resource, Failure> {
-        Ok(connector(at, &self.name))
+        // AWS gives it its id only then, so that policies cannot name it.
+        Ok(Resource::Connector(connector_arn(at, "*"), at.account.clone()))
     }
 
     fn passes(&self, _: &Place<'_>) -> Result<Vec<Pass>, Failure> {
@@ -334,7 +340,7 @@ impl Touches for CreateNetworkConnectorRequest {
 
 impl Touches for UpdateNetworkConnectorRequest {
     fn resource(&self, at: &Place<'_>) -> Result<Resource, Failure> {
-        Ok(connector(at, &self.identifier))
+        Ok(connector(at, &self.identifier)?)
     }
 
     fn passes(&self, _: &Place<'_>) -> Result<Vec<Pass>, Failure> {
@@ -365,21 +371,32 @@ fn or_else(given: Option<&[String]>, default: impl FnOnce() -> Vec<String>) -> V
     given.filter(|given| !given.is_empty()).map_or_else(default, <[String]>::to_vec)
 }
 
-/// The connector that an id, a name or an ARN names, in the caller's account where it does not say.
-fn connector(at: &Place<'_>, identifier: &str) -> Resource {
-    Resource::Connector(ConnectorArn::parse(identifier).unwrap_or_else(|| ConnectorArn {
-        region: at.region.to_owned(),
-        account: at.account.clone(),
-        id: identifier.to_owned(),
-        version: None,
-    }))
+/// The connector that an id, a name or an ARN names: by its id where there is one, as policies name it.
+fn connector(at: &Place<'_>, identifier: &str) -> Result<Resource, StoreError> {
+    if let Ok(arn) = identifier.parse::<ConnectorArn>() {
+        return Ok(whole_connector(arn));
+    }
+    let found = at.store.read::<_, StoreError>(|tx| tx.connector_named(at.account, at.region, identifier))?;
+    Ok(match found {
+        Some(connector) => whole_connector(connector.arn),
+        None => Resource::Connector(connector_arn(at, identifier), at.account.clone()),
+    })
+}
+
+fn connector_arn(at: &Place<'_>, id: &str) -> String {
+    format!("arn:aws:lambda:{}:{}:network-connector:{id}", at.region, at.account)
+}
+
+fn whole_connector(arn: ConnectorArn) -> Resource {
+    let whole = ConnectorArn { version: None, ..arn };
+    Resource::Connector(whole.to_string(), whole.account)
 }
 
 fn taggable(arn: &str) -> Result<Resource, Failure> {
-    if let Some(connector) = ConnectorArn::parse(arn) {
-        return Ok(Resource::Connector(connector));
+    if let Ok(connector) = arn.parse::<ConnectorArn>() {
+        return Ok(whole_connector(connector));
     }
     // What the model takes for taggable besides are Lambda's functions and their like, of which there are none here.
-    let image = arn.parse().map_err(|_| Error::unknown_image(arn))?;
+    let image = arn.parse().map_err(|_| tags::unknown(arn))?;
     Ok(Resource::Image(image))
 }

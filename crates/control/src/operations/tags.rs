@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use api::*;
-use ids::{AccountId, ImageArn};
-use store::{ImageRecord, StoreError, Tx};
+use ids::{AccountId, ConnectorArn, ImageArn};
+use lifecycle::connector::ConnectorState;
+use lifecycle::image::ImageState;
+use store::{ConnectorRecord, ImageRecord, StoreError, Tx};
 
 use super::Operations;
 use super::failure::Failure;
 use super::images::known_image;
+use crate::route;
 
 /// Most tags of one resource.
 const MAX_TAGS: usize = 50;
@@ -45,6 +48,7 @@ impl Operations {
     ) -> Result<(), Failure> {
         let write = move |tx: &Tx<'_>| {
             let tagged = Tagged::find(tx, &resource)?;
+            tagged.check_lasts(&resource)?;
             let mut tags = tagged.tags();
             change(&mut tags);
             if tags.len() > MAX_TAGS {
@@ -57,26 +61,56 @@ impl Operations {
     }
 }
 
+/// Nothing has this ARN.
+pub(crate) fn unknown(arn: &str) -> Error {
+    match route::family_of(arn) {
+        Family::Core => {
+            Error::not_found("NetworkConnector", arn, format!("Network connector not found: {arn}"))
+        }
+        Family::Microvms => Error::unknown_image(arn),
+    }
+}
+
 /// What has tags.
 enum Tagged {
     Image(ImageRecord),
+    Connector(ConnectorRecord),
 }
 
 impl Tagged {
     fn find(tx: &Tx<'_>, arn: &str) -> Result<Self, Failure> {
-        let image: ImageArn = arn.parse().map_err(|_| Error::unknown_image(arn))?;
+        if let Ok(connector) = arn.parse::<ConnectorArn>() {
+            let found = tx.connector(connector.id)?.filter(|found| found.arn.account == connector.account);
+            return Ok(Self::Connector(found.ok_or_else(|| unknown(arn))?));
+        }
+        let image: ImageArn = arn.parse().map_err(|_| unknown(arn))?;
         Ok(Self::Image(known_image(tx, &image)?))
     }
 
     fn tags(&self) -> BTreeMap<String, String> {
         match self {
             Self::Image(image) => image.tags.clone(),
+            Self::Connector(connector) => connector.tags.clone(),
         }
+    }
+
+    /// Whether there is somebody to keep them.
+    fn check_lasts(&self, arn: &str) -> Result<(), Error> {
+        let leaving = match self {
+            Self::Image(image) => image.state == ImageState::Deleting,
+            Self::Connector(connector) => connector.life.state == ConnectorState::Deleting,
+        };
+        if !leaving {
+            return Ok(());
+        }
+        // The older operations on tags know no other conflict.
+        Err(Error::conflict("Resource", arn, format!("{arn} is being deleted")).of(Family::Core))
     }
 
     fn put(self, tx: &Tx<'_>, tags: BTreeMap<String, String>) -> Result<(), StoreError> {
         match self {
             Self::Image(image) => tx.put_image(&ImageRecord { tags, ..image }),
+            Self::Connector(connector) => tx.put_connector(&ConnectorRecord { tags, ..connector }),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The operations as they are served, over a machine that does nothing but count and builds that are only
 //! noted.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use identity::Identity;
 use ids::{BuildId, ImageArn, ImageVersion};
 use lifecycle::microvm::Event;
 use node::{Instance, Machines, Node, now_ms};
+use percent_encoding::NON_ALPHANUMERIC;
 use proxy::{Activity, BoxedIo, Connector, EndpointHosts, Life};
 use rekindle_control::{
     Audit, Builds, Capacity, Control, Front, Operations, Quotas, Rates, Settings, Throttle,
@@ -21,7 +23,7 @@ use serde_json::{Value, json};
 use store::{MicrovmRecord, SnapshotSizes, Store};
 use time::OffsetDateTime;
 
-use crate::signing::signed;
+use crate::signing::{signed, signed_for};
 
 pub(crate) const IMAGES: &str = "/2025-09-09/microvm-images";
 pub(crate) const MICROVMS: &str = "/2025-09-09/microvms";
@@ -141,7 +143,7 @@ impl Capacity for Room {
 pub(crate) type Answer = (u16, String, Value);
 
 pub(crate) struct Bed {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     pub(crate) store: Store,
     machines: Arc<Counting>,
     builds: Arc<Noted>,
@@ -175,7 +177,7 @@ pub(crate) async fn bed_with(quotas: Quotas, rates: Rates, endpoint_port: u16) -
     let audit = Audit::to_dir(&dir.path().join("audit"), REGION).unwrap();
     let front = Front { region: REGION.into(), identity, throttle: Throttle::new(rates), audit };
     let control = Control::new(Arc::new(operations), front);
-    Bed { _dir: dir, store, machines, builds, room, control }
+    Bed { dir, store, machines, builds, room, control }
 }
 
 /// Both accounts, whose access keys are their numbers, with the roles that the requests of these tests name.
@@ -222,8 +224,19 @@ impl Bed {
     }
 
     pub(crate) async fn call_as(&self, account: &str, method: &str, uri: &str, body: &Value) -> Answer {
+        self.call_with(&(account.into(), SECRET.into()), method, uri, body).await
+    }
+
+    /// A call signed with this access key and secret.
+    pub(crate) async fn call_with(
+        &self,
+        (key, secret): &(String, String),
+        method: &str,
+        uri: &str,
+        body: &Value,
+    ) -> Answer {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        let request = signed(method, uri, &body, account, SECRET, OffsetDateTime::now_utc());
+        let request = signed(method, uri, &body, key, secret, OffsetDateTime::now_utc());
         let response = self.control.lambda(request.map(|body| Full::new(Bytes::from(body)))).await;
         let kind = response.headers().get("x-amzn-errortype");
         let kind = kind.map(|kind| kind.to_str().unwrap().to_owned()).unwrap_or_default();
@@ -231,6 +244,42 @@ impl Bed {
         let body = response.into_body().collect().await.unwrap().to_bytes();
         // An answer without a body is null.
         (status, kind, if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() })
+    }
+
+    /// What a call of IAM, which must succeed, answers to the owner.
+    pub(crate) async fn iam(&self, form: &[(&str, &str)]) -> String {
+        let encode = |text: &str| percent_encoding::utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let fields = form.iter().chain(&[("Version", "2010-05-08")]);
+        let body: Vec<String> = fields.map(|(name, value)| format!("{name}={}", encode(value))).collect();
+        let body = body.join("&");
+        let request = signed_for("iam", "POST", "/", &body, OWNER, SECRET, OffsetDateTime::now_utc());
+        let response = self.control.query(request.map(|body| Full::new(Bytes::from(body)))).await;
+        let status = response.status();
+        let answer = response.into_body().collect().await.unwrap().to_bytes();
+        let answer = String::from_utf8(answer.to_vec()).unwrap();
+        assert!(status.is_success(), "{body}: {answer}");
+        answer
+    }
+
+    pub(crate) fn audit_dir(&self) -> PathBuf {
+        self.dir.path().join("audit")
+    }
+
+    /// The lines of the audit log, once there are so many.
+    pub(crate) async fn audited(&self, at_least: usize) -> Vec<Value> {
+        let reached = async {
+            loop {
+                let files = std::fs::read_dir(self.audit_dir()).unwrap().map(|file| file.unwrap().path());
+                let text: String = files.map(|file| std::fs::read_to_string(file).unwrap()).collect();
+                let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+                let lines: Vec<Value> = whole.map(|line| serde_json::from_str(line).unwrap()).collect();
+                if lines.len() >= at_least && lines.iter().any(|line| line["eventName"] == "ListUsers") {
+                    return lines;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, reached).await.expect("the calls are in the audit log")
     }
 
     /// The body of an answer that must be a success.

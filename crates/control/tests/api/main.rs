@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod bed;
+mod gate;
 mod http;
 mod images;
 mod microvms;
 mod signing;
+mod tags;

@@ -21,7 +21,7 @@ fn mac(key: &[u8], text: &str) -> Vec<u8> {
     mac.finalize().into_bytes().to_vec()
 }
 
-/// The path, already encoded, is encoded once more; a query must be encoded and in order.
+/// For the service that most tests call; see [`signed_for`].
 pub(crate) fn signed(
     method: &str,
     uri: &str,
@@ -30,8 +30,21 @@ pub(crate) fn signed(
     secret: &str,
     at: OffsetDateTime,
 ) -> Request<String> {
+    signed_for("lambda", method, uri, body, key, secret, at)
+}
+
+/// The path, already encoded, is encoded once more; a query must be encoded and in order.
+pub(crate) fn signed_for(
+    service: &str,
+    method: &str,
+    uri: &str,
+    body: &str,
+    key: &str,
+    secret: &str,
+    at: OffsetDateTime,
+) -> Request<String> {
     let stamp = at.format(format_description!("[year][month][day]T[hour][minute][second]Z")).unwrap();
-    let scope = format!("{}/us-east-1/lambda/aws4_request", &stamp[..8]);
+    let scope = format!("{}/us-east-1/{service}/aws4_request", &stamp[..8]);
     let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
     let canonical = format!(
         "{method}\n{}\n{query}\nhost:rekindle\nx-amz-date:{stamp}\n\nhost;x-amz-date\n{}",
