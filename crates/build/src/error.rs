@@ -19,9 +19,7 @@ pub(crate) enum BuildError {
     #[error("{code}: cannot read s3://{bucket}/{key}: {why}")]
     S3 { code: &'static str, bucket: String, key: String, why: String },
     /// The build role is not ours to use.
-    #[error(
-        "We were unable to assume the role provided. {0} Its trust policy must let lambda.amazonaws.com in."
-    )]
+    #[error("We were unable to assume the role provided. {0}")]
     Role(String),
     /// The artifact is unusable.
     #[error(transparent)]
