@@ -217,6 +217,27 @@ async fn documents_come_back_encoded_as_they_were_put() {
 }
 
 #[tokio::test]
+async fn the_policies_of_aws_are_read_and_attached_but_nobodys_to_change() {
+    let world = World::new().await;
+    let arn = "arn:aws:iam::aws:policy/AmazonS3FullAccess";
+    world.done(&format!("AttachRolePolicy RoleName=MicroVMBuildRole PolicyArn={arn}")).await;
+    assert_eq!(element(&world.done(&format!("GetPolicy PolicyArn={arn}")).await, "AttachmentCount"), "1");
+    for call in [
+        format!("DeletePolicy PolicyArn={arn}"),
+        format!("CreatePolicyVersion PolicyArn={arn} PolicyDocument={}", allow("s3:*")),
+        format!("TagPolicy PolicyArn={arn} Tags.member.1.Key=k"),
+    ] {
+        assert_eq!(world.refused(&call).await.1, "AccessDenied", "{call}");
+    }
+    let created = format!("CreatePolicy PolicyName=p PolicyDocument={}", allow("s3:*"));
+    let own = element(&world.done(&created).await, "Arn");
+    world.done(&format!("TagPolicy PolicyArn={own} Tags.member.1.Key=k Tags.member.1.Value=v")).await;
+    assert_eq!(element(&world.done(&format!("ListPolicyTags PolicyArn={own}")).await, "Value"), "v");
+    world.done(&format!("UntagPolicy PolicyArn={own} TagKeys.member.1=K")).await;
+    assert!(!world.done(&format!("ListPolicyTags PolicyArn={own}")).await.contains("<member>"));
+}
+
+#[tokio::test]
 async fn a_boundary_is_refused_and_not_ignored() {
     let world = World::new().await;
     let call = "CreateUser UserName=x PermissionsBoundary=arn:aws:iam::aws:policy/IAMFullAccess";

@@ -14,6 +14,8 @@ use iam::Context;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::query::call::Handler;
+use crate::query::error::Refusal;
+use crate::query::fields::MAX_TAGS;
 use crate::query::xml::Xml;
 use holder::Kind::{Role, User};
 
@@ -65,6 +67,8 @@ pub(crate) fn handler(action: &str) -> Option<Handler> {
         "ListPolicies" => policies::list,
         "DeletePolicy" => policies::delete,
         "ListEntitiesForPolicy" => policies::list_entities,
+        "TagPolicy" => policies::add_tags,
+        "UntagPolicy" => policies::remove_tags,
         "ListPolicyTags" => policies::list_tags,
         "CreatePolicyVersion" => versions::create,
         "GetPolicyVersion" => versions::get,
@@ -87,6 +91,21 @@ fn tags(xml: &mut Xml, tags: &BTreeMap<String, String>) {
 fn tag(xml: &mut Xml, (key, value): (&String, &String)) {
     xml.text("Key", key);
     xml.text("Value", value);
+}
+
+/// Adds tags. Keys that differ only in case are one key, and the newer spelling stays.
+fn merge_tags(tags: &mut BTreeMap<String, String>, new: BTreeMap<String, String>) -> Result<(), Refusal> {
+    let keys: Vec<String> = new.keys().cloned().collect();
+    drop_tags(tags, &keys);
+    tags.extend(new);
+    if tags.len() > MAX_TAGS {
+        return Err(Refusal::limit_exceeded("The number of tags has reached the maximum limit."));
+    }
+    Ok(())
+}
+
+fn drop_tags(tags: &mut BTreeMap<String, String>, keys: &[String]) {
+    tags.retain(|old, _| !keys.iter().any(|key| key.to_lowercase() == old.to_lowercase()));
 }
 
 /// The condition keys of a request that gives tags.

@@ -3,7 +3,7 @@
 use iam::{Context, limits};
 
 use super::holder::{Holder, Kind};
-use super::{encoded, policies, requested_tags};
+use super::{drop_tags, encoded, merge_tags, policies, requested_tags};
 use crate::names::AWS_POLICY;
 use crate::query::call::Call;
 use crate::query::error::Refusal;
@@ -106,13 +106,7 @@ pub(super) fn add_tags(call: &mut Call<'_>, kind: Kind) -> Result<(), Refusal> {
     let (name, new) = (call.fields.required(kind.name()), call.fields.tags("Tags"));
     call.fields.done()?;
     let mut holder = Holder::permitted(call, kind, &name, requested_tags(&new))?;
-    let tags = holder.tags_mut();
-    // Keys that differ only in case are one key, and the newer spelling stays.
-    tags.retain(|old, _| !new.keys().any(|key| key.to_lowercase() == old.to_lowercase()));
-    tags.extend(new);
-    if tags.len() > MAX_TAGS {
-        return Err(Refusal::limit_exceeded("The number of tags has reached the maximum limit."));
-    }
+    merge_tags(holder.tags_mut(), new)?;
     holder.save(&mut call.draft)
 }
 
@@ -123,7 +117,7 @@ pub(super) fn remove_tags(call: &mut Call<'_>, kind: Kind) -> Result<(), Refusal
     let mut context = Context::new();
     context.set_all("aws:TagKeys", &keys);
     let mut holder = Holder::permitted(call, kind, &name, context)?;
-    holder.tags_mut().retain(|old, _| !keys.iter().any(|key| key.to_lowercase() == old.to_lowercase()));
+    drop_tags(holder.tags_mut(), &keys);
     holder.save(&mut call.draft)
 }
 

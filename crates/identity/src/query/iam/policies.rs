@@ -6,15 +6,15 @@ use auth::keys::unique_id;
 use iam::{Context, limits};
 use store::{PolicyRecord, PolicyVersionRecord};
 
-use super::{requested_tags, tags, with_tags_of};
+use super::{drop_tags, merge_tags, requested_tags, tags, with_tags_of};
 use crate::clock::iso;
 use crate::managed::{self, AwsPolicy};
 use crate::names::{self, AWS_POLICY};
 use crate::query::call::Call;
 use crate::query::error::Refusal;
 use crate::query::fields::{
-    PATH_PREFIX, POLICY_ARN, POLICY_DESCRIPTION, POLICY_DOCUMENT, POLICY_NAME, POLICY_PATH,
-    POLICY_PATH_PREFIX,
+    MAX_TAGS, PATH_PREFIX, POLICY_ARN, POLICY_DESCRIPTION, POLICY_DOCUMENT, POLICY_NAME, POLICY_PATH,
+    POLICY_PATH_PREFIX, TAG_KEY,
 };
 use crate::query::page::Asked;
 use crate::query::xml::Xml;
@@ -173,6 +173,27 @@ pub(super) fn list_entities(call: &mut Call<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
+pub(super) fn add_tags(call: &mut Call<'_>) -> Result<(), Refusal> {
+    let (arn, new) = (call.fields.required(&POLICY_ARN), call.fields.tags("Tags"));
+    call.fields.done()?;
+    let mut policy = own(&arn, permitted_with(call, &arn, requested_tags(&new))?)?;
+    merge_tags(&mut policy.tags, new)?;
+    call.draft.put_policy(policy)?;
+    Ok(())
+}
+
+pub(super) fn remove_tags(call: &mut Call<'_>) -> Result<(), Refusal> {
+    let arn = call.fields.required(&POLICY_ARN);
+    let keys = call.fields.list("TagKeys", "", &TAG_KEY, MAX_TAGS);
+    call.fields.done()?;
+    let mut context = Context::new();
+    context.set_all("aws:TagKeys", &keys);
+    let mut policy = own(&arn, permitted_with(call, &arn, context)?)?;
+    drop_tags(&mut policy.tags, &keys);
+    call.draft.put_policy(policy)?;
+    Ok(())
+}
+
 pub(super) fn list_tags(call: &mut Call<'_>) -> Result<(), Refusal> {
     let (arn, asked) = (call.fields.required(&POLICY_ARN), Asked::read(&mut call.fields));
     call.fields.done()?;
@@ -184,6 +205,10 @@ pub(super) fn list_tags(call: &mut Call<'_>) -> Result<(), Refusal> {
 
 /// The policy that a call is about, if the caller may do this with it.
 pub(super) fn permitted(call: &Call<'_>, arn: &str) -> Result<Shown, Refusal> {
+    permitted_with(call, arn, Context::new())
+}
+
+fn permitted_with(call: &Call<'_>, arn: &str, context: Context) -> Result<Shown, Refusal> {
     check_arn(arn)?;
     let account = call.draft.account();
     let found = match managed::find(arn) {
@@ -192,7 +217,7 @@ pub(super) fn permitted(call: &Call<'_>, arn: &str) -> Result<Shown, Refusal> {
     };
     let empty = BTreeMap::new();
     let tags = found.as_ref().map_or(&empty, |shown| &shown.record.tags);
-    call.authorize(arn, &with_tags_of(Context::new(), tags))?;
+    call.authorize(arn, &with_tags_of(context, tags))?;
     let is_reachable = arn.starts_with(AWS_POLICY)
         || names::parse(arn, "policy").is_some_and(|(owner, _)| owner == account.record.id);
     match found {
@@ -204,7 +229,10 @@ pub(super) fn permitted(call: &Call<'_>, arn: &str) -> Result<Shown, Refusal> {
 
 /// The same for what changes it.
 pub(super) fn permitted_own(call: &Call<'_>, arn: &str) -> Result<PolicyRecord, Refusal> {
-    let shown = permitted(call, arn)?;
+    own(arn, permitted(call, arn)?)
+}
+
+fn own(arn: &str, shown: Shown) -> Result<PolicyRecord, Refusal> {
     if arn.starts_with(AWS_POLICY) { Err(outside()) } else { Ok(shown.record) }
 }
 
