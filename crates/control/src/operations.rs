@@ -12,6 +12,7 @@
 mod access;
 mod base_images;
 mod config;
+mod connectors;
 mod failure;
 mod idempotency;
 mod images;
@@ -26,6 +27,7 @@ mod versions;
 use std::future::Future;
 use std::sync::Arc;
 
+use ::connectors::Connectors;
 use api::decode::decode;
 use api::*;
 use async_trait::async_trait;
@@ -77,12 +79,20 @@ pub struct Quotas {
     pub concurrent_builds: usize,
     /// Baseline memory of MicroVMs that are not terminated, in MiB.
     pub memory_mib: usize,
+    /// Network connectors.
+    pub network_connectors: usize,
 }
 
 impl Default for Quotas {
     /// AWS's own. What the host has room for is another matter, which [`Capacity`] decides.
     fn default() -> Self {
-        Self { images: 100, versions_per_image: 50, concurrent_builds: 10, memory_mib: 400 * 1024 }
+        Self {
+            images: 100,
+            versions_per_image: 50,
+            concurrent_builds: 10,
+            memory_mib: 400 * 1024,
+            network_connectors: 100,
+        }
     }
 }
 
@@ -116,6 +126,7 @@ pub struct Operations {
     node: node::Node,
     builds: Arc<dyn Builds>,
     capacity: Arc<dyn Capacity>,
+    connectors: Connectors,
 }
 
 impl std::fmt::Debug for Operations {
@@ -133,8 +144,9 @@ impl Operations {
         node: node::Node,
         builds: Arc<dyn Builds>,
         capacity: Arc<dyn Capacity>,
+        connectors: Connectors,
     ) -> Self {
-        Self { settings, store, identity, node, builds, capacity }
+        Self { settings, store, identity, node, builds, capacity, connectors }
     }
 
     /// Reads and checks a call, asks whether its caller may, and has `work` done.
@@ -189,7 +201,6 @@ macro_rules! service {
             async fn answer(&self, call: Call) -> Answer {
                 match call.route.operation {
                     $(Operation::$operation => self.carry_out(call, Self::$carried_out).await,)+
-                    other => Answer { resources: vec![], outcome: Err(Error::new(ErrorKind::UnknownOperation, other.name())) },
                 }
             }
         }
@@ -220,4 +231,10 @@ service! {
     TagResource => tag,
     UntagResource => untag,
     ListTags => list_tags,
+    CreateNetworkConnector => create_connector,
+    GetNetworkConnector => get_connector,
+    ListNetworkConnectors => list_connectors,
+    ListNetworkConnectorVersions => list_connector_versions,
+    UpdateNetworkConnector => update_connector,
+    DeleteNetworkConnector => delete_connector,
 }

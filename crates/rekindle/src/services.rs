@@ -148,6 +148,7 @@ impl Services {
             node.clone(),
             builds,
             Arc::new(Machine),
+            connectors,
         );
         Ok(Self { api: Arc::new(api), endpoints: Arc::new(node), objects, identity, store, host, builder })
     }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use api::OPERATIONS;
 use auth::keys::AccessKey;
+use connectors::{Connectors, Networks, SecurityGroup, Subnet};
 use control::{Audit, Control, Front, Operations, Quotas, Rates, Settings, Throttle};
 use identity::{Identity, TemporaryCredentials};
+use network::egress::Routes;
 use node::Node;
 use proxy::EndpointHosts;
 use serde_json::{Value, json};
@@ -15,7 +17,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-use crate::doubles::{Imagined, Named, Room};
+use crate::doubles::{Imagined, Named, Room, Willing};
 
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "123456789012";
@@ -48,6 +50,7 @@ impl Default for Manners {
             versions_per_image: 1000,
             concurrent_builds: 10_000,
             memory_mib: usize::MAX / 2,
+            network_connectors: 10_000,
         };
         Self { quotas, rates: Rates::unlimited(), has_room: true, loses_tables: false }
     }
@@ -80,11 +83,22 @@ fn manners() -> Vec<(&'static str, Manners)> {
         ("few images", few(Quotas { images: 2, ..many })),
         ("few versions", few(Quotas { versions_per_image: 2, ..many })),
         ("few builds", few(Quotas { concurrent_builds: 2, ..many })),
+        ("few connectors", few(Quotas { network_connectors: 2, ..many })),
         ("little memory", few(Quotas { memory_mib: 4096, ..many })),
         ("full", Manners { has_room: false, ..Manners::default() }),
         ("throttled", Manners { rates, ..Manners::default() }),
         ("broken", Manners { loses_tables: true, ..Manners::default() }),
     ]
+}
+
+/// What the tests' connectors name.
+fn networks() -> Networks {
+    let subnet = Subnet { account: None, routes: Routes::internet() };
+    let group = SecurityGroup { account: None, egress: vec![] };
+    Networks {
+        subnets: [("subnet-0a1b2c3d".to_owned(), subnet)].into(),
+        security_groups: [("sg-0a1b2c3d".to_owned(), group)].into(),
+    }
 }
 
 /// Serves one; how to reach it.
@@ -111,7 +125,8 @@ async fn serve(dir: &Path, manners: Manners) -> Value {
     let node = Node::start(store.clone(), Arc::new(Imagined)).unwrap();
     let builds = Arc::new(Named(store.clone()));
     let room = Arc::new(Room(manners.has_room));
-    let operations = Operations::new(settings, store, identity.clone(), node, builds, room);
+    let connectors = Connectors::new(store.clone(), networks(), Arc::new(Willing));
+    let operations = Operations::new(settings, store, identity.clone(), node, builds, room, connectors);
     let audit = Audit::to_dir(&dir.join("audit"), REGION).unwrap();
     let front = Front { region: REGION.into(), identity, throttle: Throttle::new(manners.rates), audit };
     let control = Control::new(Arc::new(operations), front);

@@ -53,7 +53,8 @@ pub(crate) fn version(image: &ImageArn, config: ImageConfig, now: u64) -> Result
     })
 }
 
-/// The connectors asked for, all of this region; an empty list is the same as none (SPEC §2.5).
+/// The connectors asked for, the managed ones of this region; whether there are those of an account, the records say.
+/// An empty list is the same as none (SPEC §2.5).
 pub(crate) fn connectors(
     region: &str,
     asked: Option<Vec<String>>,
@@ -61,6 +62,9 @@ pub(crate) fn connectors(
 ) -> Result<Vec<String>, Error> {
     let Some(asked) = asked.filter(|asked| !asked.is_empty()) else { return Ok(default) };
     for arn in &asked {
+        if arn.parse::<ids::ConnectorArn>().is_ok() {
+            continue;
+        }
         if *arn != ManagedConnector::from_arn(arn)?.arn(region) {
             return Err(Error::validation(format!("Unrecognized managed network connector ARN: {arn}")));
         }

@@ -6,6 +6,7 @@ use lifecycle::image::{self as rules, BuildState, ImageRefused};
 use node::now_ms;
 use store::{BuildRecord, ImageRecord, StoreError, TokenRecord, Tx, VersionRecord};
 
+use super::connectors::resolve_egress;
 use super::failure::Failure;
 use super::idempotency::Claim;
 use super::render::{Latest, Made};
@@ -194,6 +195,7 @@ fn add_version(
         );
         return Err(Error::quota(BUILDS_QUOTA, message).into());
     }
+    resolve_egress(tx, &image.arn.region, &image.arn.account, &version.egress_network_connectors)?;
     let build = new_build(&version);
     tx.put_image(image)?;
     tx.put_version(&version)?;

@@ -7,8 +7,9 @@ use api::*;
 use ids::{AccountId, EndpointId, ImageArn, ImageVersion, MicrovmId};
 use lifecycle::microvm::{self as rules, Event, Refused, State};
 use node::{NodeError, now_ms};
-use store::{MicrovmRecord, Tx, VersionRecord};
+use store::{EgressBinding, MicrovmRecord, Tx, VersionRecord};
 
+use super::connectors::resolve_egress;
 use super::failure::Failure;
 use super::idempotency::Claim;
 use super::images::known_image;
@@ -51,8 +52,10 @@ impl Operations {
                 );
                 return Err(Error::quota(MEMORY_QUOTA, message).into());
             }
+            let egress = if egress.is_empty() { version.egress_network_connectors.clone() } else { egress };
+            let binding = resolve_egress(tx, &arn.region, &account, &egress)?;
             capacity.admit(version.minimum_memory_mib).map_err(Error::capacity)?;
-            let record = record(account, version, request, (ingress, egress), now);
+            let record = record(account, version, request, Networks { ingress, egress, binding }, now);
             tx.put_microvm(&record)?;
             claim.remember(tx, record.id.to_string(), None, now)?;
             Ok((record, true))
@@ -193,11 +196,18 @@ fn runnable(tx: &Tx<'_>, arn: &ImageArn, wanted: Option<ImageVersion>) -> Result
     })
 }
 
+/// The connectors of a MicroVM.
+struct Networks {
+    ingress: Vec<String>,
+    egress: Vec<String>,
+    binding: Option<EgressBinding>,
+}
+
 fn record(
     account: AccountId,
     version: VersionRecord,
     request: RunMicrovmRequest,
-    (ingress, egress): (Vec<String>, Vec<String>),
+    networks: Networks,
     now: u64,
 ) -> MicrovmRecord {
     let admits_http = |arn: &String| ManagedConnector::from_arn(arn).is_ok_and(ManagedConnector::admits_http);
@@ -210,10 +220,10 @@ fn record(
         memory_mib: version.minimum_memory_mib,
         execution_role_arn: request.execution_role_arn,
         run_hook_payload: request.run_hook_payload.map(|payload| payload.0),
-        http_ingress: ingress.iter().any(admits_http),
-        ingress_network_connectors: ingress,
-        egress_network_connectors: if egress.is_empty() { version.egress_network_connectors } else { egress },
-        egress_binding: None,
+        http_ingress: networks.ingress.iter().any(admits_http),
+        ingress_network_connectors: networks.ingress,
+        egress_network_connectors: networks.egress,
+        egress_binding: networks.binding,
         logging: request.logging.map(config::logging),
         life: rules::Microvm::new(
             policy(request.maximum_duration_in_seconds, request.idle_policy.as_ref()),

@@ -9,7 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use auth::keys::AccessKey;
 use bytes::Bytes;
+use connectors::{Connectors, Networks, Subnet};
 use http_body_util::{BodyExt, Full};
+use iam::{RoleSession, ServiceRoles};
 use identity::Identity;
 use ids::{BuildId, ImageArn, ImageVersion};
 use lifecycle::microvm::Event;
@@ -139,6 +141,32 @@ impl Capacity for Room {
     }
 }
 
+/// Roles that trust everybody.
+#[derive(Debug)]
+struct Willing;
+
+impl ServiceRoles for Willing {
+    fn assume(&self, _: &str, _: &str, _: &str) -> Result<Arc<dyn RoleSession>, String> {
+        Ok(Arc::new(Willing))
+    }
+}
+
+impl RoleSession for Willing {
+    fn may(&self, _: &str, _: &str) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Two subnets, one of them the owner's alone.
+fn networks() -> Networks {
+    let subnet = |account: Option<&str>| Subnet {
+        account: account.map(|account| account.parse().unwrap()),
+        routes: network::egress::Routes::internet(),
+    };
+    let subnets = [("subnet-a".to_owned(), subnet(None)), ("subnet-own".to_owned(), subnet(Some(OWNER)))];
+    Networks { subnets: subnets.into(), ..Networks::default() }
+}
+
 /// An answer: status, `x-amzn-errortype`, body.
 pub(crate) type Answer = (u16, String, Value);
 
@@ -172,8 +200,16 @@ pub(crate) async fn bed_with(quotas: Quotas, rates: Rates, endpoint_port: u16) -
     let node = Node::start(store.clone(), machines.clone()).unwrap();
     let identity = identity(&store).await;
     let room = Arc::new(Room::default());
-    let operations =
-        Operations::new(settings, store.clone(), identity.clone(), node, builds.clone(), room.clone());
+    let connectors = Connectors::new(store.clone(), networks(), Arc::new(Willing));
+    let operations = Operations::new(
+        settings,
+        store.clone(),
+        identity.clone(),
+        node,
+        builds.clone(),
+        room.clone(),
+        connectors,
+    );
     let audit = Audit::to_dir(&dir.path().join("audit"), REGION).unwrap();
     let front = Front { region: REGION.into(), identity, throttle: Throttle::new(rates), audit };
     let control = Control::new(Arc::new(operations), front);

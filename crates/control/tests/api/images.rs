@@ -273,7 +273,13 @@ async fn versions_are_listed_newest_first() {
 
 #[tokio::test]
 async fn quotas_are_kept() {
-    let quotas = Quotas { images: 2, versions_per_image: 2, concurrent_builds: 1, memory_mib: 2048 };
+    let quotas = Quotas {
+        images: 2,
+        versions_per_image: 2,
+        concurrent_builds: 1,
+        memory_mib: 2048,
+        ..Quotas::default()
+    };
     let bed = bed_with(quotas, Rates::unlimited(), 443).await;
     bed.done("POST", IMAGES, &image("a")).await;
     let builds = bed.refused("POST", IMAGES, &image("b")).await;

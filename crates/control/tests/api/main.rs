@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bed;
+mod connectors;
 mod gate;
 mod http;
 mod images;
