@@ -348,4 +348,39 @@ mod tests {
         assert_eq!(store.read::<_, StoreError>(|tx| tx.access_keys(&key.account)).unwrap(), [key]);
         assert_eq!(store.read::<_, StoreError>(|tx| tx.access_key("AKIB")).unwrap(), None);
     }
+
+    /// A server and the command line beside it, each of whose changes reads before it writes.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn two_processes_write_one_after_the_other() {
+        const CHANGES: u64 = 50;
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("db");
+        let account: AccountId = "111111111111".parse().unwrap();
+        let first = AccountRecord { id: account.clone(), name: None, created_at: 0 };
+        let opening = [(); 2].map(|()| {
+            let path = path.clone();
+            std::thread::spawn(move || Store::open(&path).unwrap())
+        });
+        let stores = opening.map(|store| store.join().unwrap());
+        stores[0].write::<_, StoreError>(move |tx| tx.put_account(&first)).await.unwrap();
+        let writers = stores.clone().map(|store| {
+            let account = account.clone();
+            tokio::spawn(async move {
+                for _ in 0..CHANGES {
+                    let account = account.clone();
+                    let count = move |tx: &Tx<'_>| {
+                        let mut record = tx.account(&account)?.unwrap();
+                        record.created_at += 1;
+                        tx.put_account(&record)
+                    };
+                    store.write::<_, StoreError>(count).await.unwrap();
+                }
+            })
+        });
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        let counted = stores[0].read::<_, StoreError>(|tx| tx.account(&account)).unwrap().unwrap();
+        assert_eq!(counted.created_at, 2 * CHANGES);
+    }
 }

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
@@ -63,7 +63,8 @@ fn in_savepoint<T, E: From<StoreError>>(
 pub(crate) fn run(mut connection: Connection, mut queue: Receiver<Change>) {
     while let Some(first) = queue.blocking_recv() {
         let mut answers = Vec::new();
-        let committed = match connection.transaction() {
+        // Immediate: a change that reads before it writes would fail where another process wrote in between.
+        let committed = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => batch(transaction, first, &mut queue, &mut answers).map_err(Arc::new),
             Err(error) => {
                 answers.push(first(Err(error)));
