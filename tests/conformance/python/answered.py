@@ -2,11 +2,12 @@
 
 from functools import cached_property
 
-from bed import BASE_IMAGE, bed
+from bed import BASE_IMAGE, bed, until
 from constraints import members, shown
-from examples import EXAMPLES, FAILS, There, examples, reach, settled, updated
+from examples import EXAMPLES, FAILS, VPC, There, active, examples, reach, settled, updated
 from listings import LENGTH
 
+NOWHERE = {"VpcEgressConfiguration": {**VPC["VpcEgressConfiguration"], "SubnetIds": ["subnet-0"]}}
 # What is never answered, and why: a member, or a member of one operation's answers.
 NEVER = {
     "kmsKeyIdentifier": "no request may name a key",
@@ -51,6 +52,21 @@ OTHERS = {
 }
 
 
+def of_connectors(operation, things):
+    match operation.name:
+        case "GetNetworkConnector" | "ListNetworkConnectorVersions":
+            yield {"Identifier": things.failed_connector}
+            yield {"Identifier": things.changed_connector}
+    match operation.name:
+        case "UpdateNetworkConnector":
+            # Asked for again, it is shown as it has become.
+            yield things.failed_change
+        case "GetNetworkConnector":
+            yield {"Identifier": things.connector_arn + ":1"}
+        case "ListNetworkConnectorVersions":
+            yield {"Identifier": things.changed_connector, "MaxItems": 1}
+
+
 SHOW_A_VERSION = {"GetMicrovmImageVersion", "ListMicrovmImageVersions", "UpdateMicrovmImageVersion"}
 
 
@@ -62,6 +78,7 @@ def questions(operation):
         # Asked for again, it is shown as it has become.
         assert things.ended
         yield things.ended_request
+    yield from of_connectors(operation, things)
     for params in every if operation.name.startswith(("Get", "List")) else []:
         if params.get("imageIdentifier") != BASE_IMAGE:
             yield {name: OTHERS[name](things) if name in OTHERS else value for name, value in params.items()}
@@ -120,3 +137,29 @@ class Described(There):
         id = self.bed.microvms("RunMicrovm", **self.ended_request)["microvmId"]
         self.bed.microvms("TerminateMicrovm", microvmIdentifier=id)
         return reach(self.bed, id, "TERMINATED")
+
+    def made_connector(self):
+        params = EXAMPLES["CreateNetworkConnector"](self)[1]
+        return active(self.bed, self.bed.core("CreateNetworkConnector", **params)["Id"])
+
+    @property
+    def failed_connector(self):
+        id = self.bed.core("CreateNetworkConnector", Name=self.name, Configuration=NOWHERE)["Id"]
+        until(f"{id} to fail", lambda: self.connector_now(id)["State"] == "FAILED")
+        return id
+
+    @cached_property
+    def changed_connector(self):
+        """One whose last change failed."""
+        return self.failed_change["Identifier"]
+
+    @cached_property
+    def failed_change(self):
+        id = self.made_connector()
+        change = {"Identifier": id, "Configuration": NOWHERE, "ClientToken": self.name}
+        self.bed.core("UpdateNetworkConnector", **change)
+        until(f"{id} to refuse", lambda: self.connector_now(id)["LastUpdateStatus"] == "Failed")
+        return change
+
+    def connector_now(self, id):
+        return self.bed.core("GetNetworkConnector", Identifier=id)

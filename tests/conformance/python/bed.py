@@ -74,7 +74,7 @@ class Bed:
         self.replacement, self.response = body, None
         client, parsed = self.client(operation.service, who), {}
         try:
-            parsed = client._make_api_call(operation.name, params)
+            parsed = client._make_api_call(operation.name, {**params})
         except ClientError as error:
             parsed = error.response
         headers = {name.lower(): value for name, value in self.response["headers"].items()}

@@ -240,7 +240,7 @@ def distinct(operation, all_params):
 def refuse(operation, params, faults, what):
     reply = bed("default").call(operation, params)
     try:
-        check_error(operation, reply, operation.invalid)
+        check_error(operation, reply, operation.invalid(params))
         check_sentences(reply.message, faults)
     except AssertionError as error:
         raise AssertionError(f"{what}: {error}") from None

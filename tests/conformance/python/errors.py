@@ -1,8 +1,12 @@
 """Every error that the model gives an operation, provoked."""
 
+import itertools
+
 from bed import bed
 from constraints import refused, violations
-from examples import NEVER_ENDS, Absent, There, examples, image, reach, settled
+from examples import (
+    FROM_ANSWERS, NEVER_ENDS, VPC, Absent, There, active, examples, image, reach, settled,
+)
 from replies import check_error, check_success
 
 # Tags of a connector are answered for as Lambda always did, those of an image as lambda-microvms does.
@@ -43,11 +47,11 @@ def failed(operation, error):
 
 
 def invalid(operation, error):
+    """The first thing wrong that there can be, where it does not hide whose tags are meant."""
     params = {**example(operation, error, Absent()), **refused(operation)}
-    # What is wrong with the resource's own name tells nothing of whose it is.
-    found = (one for one in violations(operation, params) if one.keys != ("Resource",))
-    one = next(found, None) or next(violations(operation, params), None)
-    return bed("default").call(operation, one.applied(params) if one else {**params, "nextToken": "made up"})
+    tokens = [{**params, name: "made up"} for name in operation.input.members if name in FROM_ANSWERS]
+    broken = [violation.applied(params) for violation in violations(operation, params)]
+    return bed("default").call(operation, next(p for p in broken + tokens if operation.invalid(p) == error))
 
 
 def not_found(operation, error):
@@ -86,7 +90,7 @@ OTHERWISE = {
     "UpdateMicrovmImage": {"description": "another"},
     "RunMicrovm": {"maximumDurationInSeconds": 60},
     "CreateNetworkConnector": {"Tags": {"other": "one"}},
-    "UpdateNetworkConnector": {"OperatorRole": "arn:aws:iam::123456789012:role/another"},
+    "UpdateNetworkConnector": {"OperatorRole": bed("default").role("MicroVMExecutionRole")},
 }
 
 
@@ -172,6 +176,48 @@ def builds_used_up(operation, _):
     return reply
 
 
+def of_absent_connector(operation, _):
+    absent = Absent()
+    return absent.bed.call(
+        operation, {**image(absent), "name": absent.name, "egressNetworkConnectors": [absent.connector_arn]}
+    )
+
+
+def of_leaving_image(operation, _):
+    """Tagged or untagged while it is being deleted, which it is for ever."""
+    things = There()
+    arn = things.made_image(prefix="lingers")
+    things.bed.microvms("DeleteMicrovmImage", imageIdentifier=arn)
+    return things.bed.call(operation, {**examples(operation, Absent())[0], "Resource": arn})
+
+
+def of_connector_in_use(operation, _):
+    things = There()
+    things.made_microvm(egressNetworkConnectors=[things.connector_arn])
+    return call(operation, Identifier=things.connector)
+
+
+def connectors_used_up(operation, _):
+    things = There("few connectors")
+    for _ in range(3):
+        reply = things.bed.call(operation, {"Name": things.name, "Configuration": VPC})
+        if reply.status != 202:
+            return reply
+    raise AssertionError("three connectors where two are allowed")
+
+
+def connector_versions_used_up(operation, _):
+    """A hundred of one connector, whatever the quotas."""
+    things = There()
+    roles = itertools.cycle([things.bed.role(), things.bed.role("MicroVMExecutionRole")])
+    for role in itertools.islice(roles, 101):
+        reply = call(operation, Identifier=things.connector, OperatorRole=role)
+        if reply.status != 202:
+            return reply
+        active(things.bed, things.connector)
+    raise AssertionError("101 versions of a connector")
+
+
 # What the model has and nothing here can bring about, shown by what comes instead.
 CANNOT = {
     # Answered from the configuration alone.
@@ -194,6 +240,12 @@ WAYS = {
     ("ResumeMicrovm", "ConflictException"): [of_ended_microvm],
     ("CreateMicrovmAuthToken", "ConflictException"): [of_ended_microvm],
     ("CreateMicrovmShellAuthToken", "ConflictException"): [of_ended_microvm],
+    ("CreateMicrovmImage", "ResourceNotFoundException"): [of_absent_connector],
+    ("TagResource", "ResourceConflictException"): [of_leaving_image],
+    ("UntagResource", "ResourceConflictException"): [of_leaving_image],
+    ("DeleteNetworkConnector", "ResourceConflictException"): [of_connector_in_use],
+    ("CreateNetworkConnector", "NetworkConnectorLimitExceededException"): [connectors_used_up],
+    ("UpdateNetworkConnector", "NetworkConnectorLimitExceededException"): [connector_versions_used_up],
     ("CreateNetworkConnector", "ResourceConflictException"): [same_token],
     ("UpdateNetworkConnector", "ResourceConflictException"): [same_token],
     ("CreateMicrovmImage", "ServiceQuotaExceededException"): [images_used_up, builds_used_up],

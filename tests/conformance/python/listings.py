@@ -74,7 +74,7 @@ def tokens_cannot_be_made_up(operation, token):
         made_up += [changed, true[:-1], true + "A", true.swapcase()]
     for text in made_up:
         reply = bed("default").call(operation, {**params, token: text})
-        check_error(operation, reply, operation.invalid)
+        check_error(operation, reply, operation.invalid(params))
     if true and "nameFilter" in operation.input.members:
         reply = bed("default").call(operation, {**params, token: true, "nameFilter": fresh("other")})
-        check_error(operation, reply, operation.invalid)
+        check_error(operation, reply, operation.invalid(params))

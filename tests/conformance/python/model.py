@@ -35,10 +35,10 @@ class Operation:
     def errors(self):
         return {shape.name: shape for shape in self.model.error_shapes}
 
-    @property
-    def invalid(self):
+    def invalid(self, params):
         """The error of a value that breaks the model: each of the two families has its own."""
-        return "InvalidParameterValueException" if self.service == "lambda-core" else "ValidationException"
+        core = self.service == "lambda-core" or ":network-connector:" in params.get("Resource", "")
+        return "InvalidParameterValueException" if core else "ValidationException"
 
     def __str__(self):
         return self.name
