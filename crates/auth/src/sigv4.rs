@@ -3,6 +3,9 @@
 //! [`parse`] says who claims to have signed a request; the caller looks up the secret; [`verify`] checks the
 //! claim. Both are pure, take bytes from anyone and never panic.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
 use hmac::{Hmac, Mac};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
 use sha2::{Digest, Sha256};
@@ -16,6 +19,8 @@ pub const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 pub const MAX_SKEW: u64 = 15 * 60;
 /// The longest life of a presigned request, in seconds: a week.
 pub const MAX_PRESIGNED: u64 = 7 * 24 * 3600;
+/// Signing keys that each thread remembers.
+const MAX_SIGNING_KEYS: usize = 16;
 /// More signed headers than any client has.
 const MAX_SIGNED_HEADERS: usize = 64;
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
@@ -406,7 +411,27 @@ fn canonical_value(request: &Request<'_>, name: &str) -> Vec<u8> {
     squeezed.collect::<Vec<_>>().join(&b',')
 }
 
+thread_local! {
+    /// The keys made last, each with what it was made from: a client signs with one all day.
+    static SIGNING_KEYS: RefCell<VecDeque<(String, [u8; 32])>> = const { RefCell::new(VecDeque::new()) };
+}
+
 fn signing_key(secret: &str, claim: &Claim) -> [u8; 32] {
+    let day = &claim.timestamp[..8];
+    // No part but the secret has a slash, and that comes last: no two sources are the same text.
+    let source = format!("{day}/{}/{}/{secret}", claim.region, claim.service);
+    SIGNING_KEYS.with_borrow_mut(|keys| {
+        if let Some((_, key)) = keys.iter().find(|(made_from, _)| *made_from == source) {
+            return *key;
+        }
+        let key = derived_key(secret, claim);
+        keys.truncate(MAX_SIGNING_KEYS - 1);
+        keys.push_front((source, key));
+        key
+    })
+}
+
+fn derived_key(secret: &str, claim: &Claim) -> [u8; 32] {
     let start = format!("AWS4{secret}");
     let steps = [&claim.timestamp[..8], &claim.region, &claim.service, "aws4_request"];
     let first = keyed(start.as_bytes(), steps[0].as_bytes()).finalize().into_bytes().into();
@@ -426,7 +451,9 @@ fn decoded(text: &str) -> Vec<u8> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| char::from(DIGITS[usize::from(value & 15)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {
@@ -553,6 +580,30 @@ mod tests {
     }
 
     #[test]
+    fn a_session_token_is_found_in_the_headers_and_in_the_query() {
+        let signature = "0".repeat(64);
+        let authorization = format!(
+            "AWS4-HMAC-SHA256 Credential=ASIA/20150830/r/sts/aws4_request, \
+             SignedHeaders=host;x-amz-date;x-amz-security-token, Signature={signature}"
+        );
+        let headers = vec![
+            ("authorization", authorization.as_bytes()),
+            ("x-amz-date", &b"20150830T123600Z"[..]),
+            ("x-amz-security-token", &b"a+b/c="[..]),
+        ];
+        let request = Request { method: "POST", path: "/", query: "", headers };
+        assert_eq!(parse(&request).unwrap().session_token.as_deref(), Some("a+b/c="));
+
+        let query = format!(
+            "X-Amz-Algorithm={ALGORITHM}&X-Amz-Credential=ASIA%2F20150830%2Fr%2Fsts%2Faws4_request\
+             &X-Amz-Date=20150830T123600Z&X-Amz-Expires=60&X-Amz-SignedHeaders=host\
+             &X-Amz-Security-Token=a%2Bb%2Fc%3D&X-Amz-Signature={signature}"
+        );
+        let request = Request { method: "GET", path: "/", query: &query, headers: vec![] };
+        assert_eq!(parse(&request).unwrap().session_token.as_deref(), Some("a+b/c="));
+    }
+
+    #[test]
     fn wrong_secret_stale_date_and_changed_request_fail() {
         let vanilla = |path, secret, now| check("GET", path, "", &[], VANILLA, secret, now);
         assert_eq!(vanilla("/", "other", SIGNED_AT), Err(SigV4Error::Mismatch));
@@ -574,6 +625,31 @@ mod tests {
         assert_eq!(SigV4Error::ExpiredToken.code("sts"), "ExpiredToken");
         let half = Request { headers: vec![("authorization", b"AWS4-HMAC-SHA256 Credential=a")], ..bare };
         assert!(matches!(parse(&half), Err(SigV4Error::Incomplete(_))));
+    }
+
+    #[test]
+    fn a_remembered_key_is_the_one_that_would_be_made() {
+        let claim = |region: &str, service: &str| Claim {
+            access_key: "AKIDEXAMPLE".into(),
+            region: region.into(),
+            service: service.into(),
+            session_token: None,
+            timestamp: "20150830T123600Z".into(),
+            signed_at: SIGNED_AT,
+            signed_headers: vec![],
+            signature: [0; 32],
+            expires_in: None,
+        };
+        for _ in 0..2 {
+            for number in 0..MAX_SIGNING_KEYS * 2 {
+                for secret in [SECRET, "other"] {
+                    let claim = claim(&format!("r{number}"), "lambda");
+                    assert_eq!(signing_key(secret, &claim), derived_key(secret, &claim), "{number}");
+                    assert_eq!(signing_key(secret, &claim), derived_key(secret, &claim), "{number}");
+                }
+            }
+        }
+        assert_eq!(hex(&[0x00, 0x9f, 0xff]), "009fff");
     }
 
     proptest! {
