@@ -62,8 +62,7 @@ impl NotAuthentic {
         match self {
             Self::Signature(error) => error,
             Self::Scope(_) => SigV4Error::Incomplete("the credential is scoped to another service"),
-            Self::Credential(CredentialError::Expired) => SigV4Error::Expired,
-            Self::Credential(_) => SigV4Error::UnknownKey,
+            Self::Credential(error) => error.into(),
         }
     }
 
