@@ -68,11 +68,11 @@ impl ErrorKind {
     #[must_use]
     pub fn name(self, family: Family) -> &'static str {
         match (self, family) {
-            (Self::Validation, Family::Core) => "InvalidParameterValueException",
-            (Self::Conflict, Family::Core) => "ResourceConflictException",
+            (Self::Validation, Family::Core | Family::Lambda) => "InvalidParameterValueException",
+            (Self::Conflict, Family::Core | Family::Lambda) => "ResourceConflictException",
             (Self::ServiceQuotaExceeded, Family::Core) => "NetworkConnectorLimitExceededException",
-            (Self::Throttling, Family::Core) => "TooManyRequestsException",
-            (Self::InternalServer, Family::Core) => "ServiceException",
+            (Self::Throttling, Family::Core | Family::Lambda) => "TooManyRequestsException",
+            (Self::InternalServer, Family::Core | Family::Lambda) => "ServiceException",
             (Self::Validation, _) => "ValidationException",
             (Self::Conflict, _) => "ConflictException",
             (Self::ServiceQuotaExceeded, _) => "ServiceQuotaExceededException",
@@ -98,7 +98,7 @@ impl ErrorKind {
         let name = self.name(family);
         let find = |errors: &'static [ErrorModel]| errors.iter().find(|model| model.name == name);
         match family {
-            Family::Microvms => find(&MICROVMS_ERRORS),
+            Family::Microvms | Family::Lambda => find(&MICROVMS_ERRORS),
             Family::Core => find(&CORE_ERRORS).or_else(|| find(&MICROVMS_ERRORS)),
         }
     }
@@ -170,7 +170,13 @@ impl Error {
     /// An error without any field but its message.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), details: Box::default(), retry_after_seconds: None, family: None }
+        Self {
+            kind,
+            message: message.into(),
+            details: Box::default(),
+            retry_after_seconds: None,
+            family: None,
+        }
     }
 
     /// The request breaks a rule.
@@ -336,7 +342,7 @@ mod tests {
             for model in errors {
                 let answered = |family| kinds.iter().any(|kind| kind.name(family) == model.name);
                 // Operations on tags answer in the manners of either.
-                assert!(answered(family) || answered(Family::Core), "{}", model.name);
+                assert!(answered(family) || answered(Family::Lambda), "{}", model.name);
             }
         }
     }

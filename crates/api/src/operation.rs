@@ -3,13 +3,16 @@
 use crate::generated::operations::{OPERATIONS, Operation};
 use crate::shape::Shape;
 
-/// Whose manners an answer has: the two services name their errors, and write their members, differently.
+/// Whose manners an answer has: the services name their errors, and write their members, differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Family {
     /// lambda-microvms.
     Microvms,
-    /// lambda-core, and with it the older operations of Lambda.
+    /// lambda-core.
     Core,
+    /// Lambda's older operations, on tags of what is not lambda-microvms': they are in the model of lambda-microvms,
+    /// with names of their own for some errors.
+    Lambda,
 }
 
 /// A part of an operation's path.

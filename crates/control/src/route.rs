@@ -31,7 +31,7 @@ impl Route {
 
 /// Whose resource this is.
 pub(crate) fn family_of(arn: &str) -> Family {
-    if arn.contains(":network-connector:") { Family::Core } else { Family::Microvms }
+    if arn.contains(":network-connector:") { Family::Lambda } else { Family::Microvms }
 }
 
 /// Whether a path belongs to a Lambda API.

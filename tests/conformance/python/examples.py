@@ -148,13 +148,18 @@ HOOKS = {
     "microvmHooks": {
         "run": "ENABLED", "runTimeoutInSeconds": 1,
         "resume": "ENABLED", "resumeTimeoutInSeconds": 60,
-        "suspend": "DISABLED", "suspendTimeoutInSeconds": 30,
+        "suspend": "ENABLED", "suspendTimeoutInSeconds": 30,
         "terminate": "ENABLED", "terminateTimeoutInSeconds": 2,
     },
     "microvmImageHooks": {
         "ready": "ENABLED", "readyTimeoutInSeconds": 3600,
-        "validate": "DISABLED", "validateTimeoutInSeconds": 1,
+        "validate": "ENABLED", "validateTimeoutInSeconds": 1,
     },
+}
+# A timeout of a hook that is not called is taken, and not shown.
+DISABLED_HOOKS = {
+    "microvmHooks": {"run": "DISABLED", "runTimeoutInSeconds": 1},
+    "microvmImageHooks": {"ready": "DISABLED"},
 }
 MANAGED = "arn:aws:lambda:us-east-1:aws:network-connector:aws-network-connector:"
 TO_CLOUD_WATCH = {"cloudWatch": {"logGroup": "/a/group", "logStream": "a stream"}}
@@ -189,7 +194,7 @@ def create_image(t):
     return [
         {**image(t), "name": t.name},
         {**full_image(t), "name": t.name, "tags": {"team": "a team", "nothing": ""}},
-        {**image(t), "name": t.name, "logging": {"disabled": {}}},
+        {**image(t), "name": t.name, "logging": {"disabled": {}}, "hooks": DISABLED_HOOKS},
     ]
 
 

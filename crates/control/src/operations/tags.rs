@@ -64,7 +64,7 @@ impl Operations {
 /// Nothing has this ARN.
 pub(crate) fn unknown(arn: &str) -> Error {
     match route::family_of(arn) {
-        Family::Core => {
+        Family::Core | Family::Lambda => {
             Error::not_found("NetworkConnector", arn, format!("Network connector not found: {arn}"))
         }
         Family::Microvms => Error::unknown_image(arn),
@@ -104,7 +104,7 @@ impl Tagged {
             return Ok(());
         }
         // The older operations on tags know no other conflict.
-        Err(Error::conflict("Resource", arn, format!("{arn} is being deleted")).of(Family::Core))
+        Err(Error::conflict("Resource", arn, format!("{arn} is being deleted")).of(Family::Lambda))
     }
 
     fn put(self, tx: &Tx<'_>, tags: BTreeMap<String, String>) -> Result<(), StoreError> {
