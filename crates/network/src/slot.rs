@@ -14,6 +14,9 @@ pub const TAP_NAME: &str = "tap0";
 pub(crate) const UPLINK: &str = "uplink";
 /// The guest's gateway, the same in every slot.
 pub(crate) const GATEWAY: &str = "169.254.77.1/30";
+/// The gateway's hardware address, the same in every slot: a guest that wakes in another slot goes on sending to the one
+/// that it knew, for as long as that was fresh when it fell asleep.
+pub(crate) const GATEWAY_MAC: &str = "02:00:a9:fe:4d:01";
 /// The guest's address, the same in every slot.
 pub(crate) const GUEST: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 2);
 
@@ -142,6 +145,7 @@ fn slot_side(config: &NetworkConfig, slot: &Slot) -> String {
     let (host, uplink) = (config.slot_cidr.address(first + 1), config.slot_cidr.address(first + 2));
     format!(
         "tuntap add dev {TAP_NAME} mode tap user 0\n\
+         link set {TAP_NAME} address {GATEWAY_MAC}\n\
          address add {uplink}/30 dev {UPLINK}\n\
          address add {GATEWAY} dev {TAP_NAME}\n\
          link set {UPLINK} up\n\

@@ -355,6 +355,11 @@ fn a_slot_bound_to_nothing_reaches_nothing() {
     });
 }
 
+fn mac_of_tap(slot: &Slot) -> String {
+    let shown = run("ip", "", &["-n", &slot.name, "-o", "link", "show", "tap0"]);
+    shown.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap().to_owned()
+}
+
 /// Everything there is of the instance: namespaces, links, tables.
 fn census(tag: &InstanceTag) -> [usize; 3] {
     let prefix = format!("rk{tag}-");
@@ -378,6 +383,8 @@ fn nothing_is_left_after_release_reap_and_close() {
         assert_eq!(names.len(), 6, "slots are handed out once");
         let tap = run("ip", "", &["-n", &slots[0].name, "-d", "link", "show", "tap0"]);
         assert!(tap.contains("user root"), "a VMM that broke out must not open it: {tap}");
+        let macs: BTreeSet<_> = slots.iter().map(|slot| mac_of_tap(slot)).collect();
+        assert_eq!(macs.len(), 1, "a guest knows its gateway in every slot: {macs:?}");
         let users: BTreeSet<_> = slots.iter().map(|slot| slot.uid).collect();
         assert!(users.len() == 6 && users.iter().all(|user| *user >= FIRST_UID), "{users:?}");
 
