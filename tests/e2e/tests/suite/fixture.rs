@@ -5,9 +5,12 @@ use std::sync::{LazyLock, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLock
 
 use rekindle_e2e::{Artifact, Image, ImageRequest, Server};
 
+/// The settings of the server.
+const SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/networks.toml");
+
 static STARTED: AtomicBool = AtomicBool::new(false);
 static SERVER: LazyLock<RwLock<Server>> = LazyLock::new(|| {
-    let server = Server::start();
+    let server = Server::start_with(&["--config", SETTINGS]);
     STARTED.store(true, Ordering::SeqCst);
     RwLock::new(server)
 });

@@ -9,6 +9,7 @@
 
 mod builds;
 mod clients;
+mod connectors;
 mod crash;
 mod fixture;
 mod identity;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
                 a_guest_reaches_public_addresses_and_nothing_else,
                 the_container_has_only_dockers_rights,
             }
+            connectors { a_microvm_reaches_its_connectors_networks_in_every_life }
             crash {
                 a_running_microvm_goes_on,
                 a_suspended_microvm_resumes,
