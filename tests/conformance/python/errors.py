@@ -70,7 +70,7 @@ GENERAL = {
 }
 
 
-def call(operation, at="default", **params):
+def call(operation, at="default", /, **params):
     return bed(at).call(operation, params)
 
 

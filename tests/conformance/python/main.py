@@ -13,6 +13,7 @@ import calls
 import constraints
 import errors
 import listings
+import observed
 import wrong_types
 from model import operations
 
@@ -40,9 +41,10 @@ def tests():
             found[f"listings::{operation}::{test.__name__}"] = (
                 lambda operation=operation, token=token, test=test: test(operation, token)
             )
-    for name, test in vars(by_hand).items():
-        if getattr(test, "is_test", False):
-            found[f"by_hand::{name}"] = test
+    for module in (observed, by_hand):
+        for name, test in vars(module).items():
+            if getattr(test, "is_test", False):
+                found[f"{module.__name__}::{name}"] = test
     return found
 
 
