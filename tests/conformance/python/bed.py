@@ -34,6 +34,7 @@ class Bed:
         self.settings = SETTINGS["beds"][name]
         self.url = self.settings["url"]
         self.account = self.settings["account"]
+        self.replacement = self.response = None
 
     @cache
     def key(self, who):
@@ -71,8 +72,8 @@ class Bed:
 
     def call(self, operation, params, who="root", body=None):
         """What the operation answers. A `body` is sent in place of the one that botocore would make."""
+        client = self.client(operation.service, who)
         self.replacement, self.response = body, None
-        client, parsed = self.client(operation.service, who), {}
         try:
             parsed = client._make_api_call(operation.name, {**params})
         except ClientError as error:

@@ -14,6 +14,7 @@ import constraints
 import errors
 import listings
 import observed
+import policies
 import wrong_types
 from model import operations
 
@@ -25,6 +26,11 @@ PER_OPERATION = [
     constraints.several_at_once,
     wrong_types.every_wrong_type,
     wrong_types.nulls_within,
+    policies.its_own_action_is_enough,
+    policies.everything_else_is_not_enough,
+    policies.a_denial_is_final,
+    policies.another_resource_does_not_help,
+    policies.nothing_may_be_handed_on,
 ]
 
 
