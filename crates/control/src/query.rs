@@ -17,10 +17,20 @@ use crate::respond;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// Whether a request is for IAM or STS: a form that is posted to the root.
+/// Whether a request is for IAM or STS: a form that is posted to the root, or stands in its query, as whoever proves its
+/// identity to a third party has it (a presigned GetCallerIdentity).
 pub fn is_query<B>(request: &Request<B>) -> bool {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    request.method() == Method::POST && request.uri().path() == "/" && kind.starts_with(FORM)
+    let form = match *request.method() {
+        Method::POST => kind.starts_with(FORM),
+        Method::GET => in_query(request.uri().query().unwrap_or_default()),
+        _ => false,
+    };
+    form && request.uri().path() == "/"
+}
+
+fn in_query(query: &str) -> bool {
+    query.split('&').any(|pair| pair.starts_with("Action="))
 }
 
 /// Answers such a request.
@@ -53,7 +63,9 @@ async fn carry_out(
         Ok(caller) => caller,
         Err(error) => return identity::refuse(service, &error.into_signature()),
     };
-    let form = match parse_form(body) {
+    let text =
+        if parts.method == Method::GET { parts.uri.query().unwrap_or_default().as_bytes() } else { body };
+    let form = match parse_form(text) {
         Ok(form) => form,
         Err(_) => return identity::refuse(service, &SigV4Error::Incomplete("the body is no form")),
     };

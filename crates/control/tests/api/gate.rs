@@ -60,6 +60,21 @@ async fn a_user_may_do_what_its_policies_allow_and_nothing_else() {
     assert_eq!(call("DELETE", &format!("{MICROVMS}/{id}"), Value::Null).await.0, 200);
 }
 
+#[test]
+fn forms_are_for_iam_and_sts_wherever_they_stand() {
+    let is_query = |method: &str, uri: &str, kind: &str| {
+        let request = ::http::Request::builder().method(method).uri(uri).header("content-type", kind);
+        rekindle_control::query::is_query(&request.body(()).unwrap())
+    };
+    let form = "application/x-www-form-urlencoded; charset=utf-8";
+    assert!(is_query("POST", "/", form) && is_query("GET", "/?Version=1&Action=GetCallerIdentity", ""));
+    assert!(
+        !is_query("POST", "/bucket", form)
+            && !is_query("GET", "/?list-type=2", "")
+            && !is_query("PUT", "/", form)
+    );
+}
+
 #[tokio::test]
 async fn roles_and_connectors_are_handed_on_only_by_who_may() {
     let bed = bed().await;
