@@ -61,3 +61,32 @@ pub(crate) fn a_microvm_reaches_its_connectors_networks_in_every_life() {
     [bound, other].iter().for_each(|microvm| drop(microvm.terminate()));
     server.aws(&["lambda-core", "delete-network-connector", "--identifier", "closed"]);
 }
+
+pub(crate) fn a_restart_gives_a_microvm_its_networks_again() {
+    let mut server = fixture::exclusive();
+    let image = fixture::probe(&server);
+    let listed = Neighbour::new("again", "10.213.7");
+    let public = Neighbour::new("outside", "198.51.104");
+    let again = connector(&server, "again", &[]);
+    let (id, endpoint) = {
+        let bound = run(&server, &image, &again);
+        (bound.id.clone(), bound.endpoint.clone())
+    };
+    let auth = format!("X-aws-proxy-auth: {}", microvm::token(&server, &id, r#"[{"allPorts":{}}]"#));
+    let reached = |server: &Server| {
+        [&listed, &public].map(|to| {
+            let path = format!("/connect?host={}&port={}", to.address, neighbour::PORT);
+            let answer = server.curl(&format!("https://{endpoint}{path}"), &["--header", &auth]);
+            answer.expect(200).json()["reached"] == true
+        })
+    };
+    assert_eq!(reached(&server), [true, false]);
+    server.kill();
+    server.restart();
+    assert_eq!(reached(&server), [true, false], "adopted");
+    server.aws(&["lambda-microvms", "terminate-microvm", "--microvm-identifier", &id]);
+    until(&format!("{id} to be gone"), microvm::SETTLE, || {
+        (server.microvm(&id)["state"] == "TERMINATED").then_some(())
+    });
+    server.aws(&["lambda-core", "delete-network-connector", "--identifier", "again"]);
+}

@@ -17,6 +17,7 @@ mod isolation;
 mod lifecycle;
 mod rust_sdk;
 mod session;
+mod versions;
 
 use std::process::ExitCode;
 
@@ -73,7 +74,11 @@ fn main() -> ExitCode {
                 a_guest_reaches_public_addresses_and_nothing_else,
                 the_container_has_only_dockers_rights,
             }
-            connectors { a_microvm_reaches_its_connectors_networks_in_every_life }
+            connectors {
+                a_microvm_reaches_its_connectors_networks_in_every_life,
+                a_restart_gives_a_microvm_its_networks_again,
+            }
+            versions { a_version_goes_with_its_files_and_the_last_one_stays }
             crash {
                 a_running_microvm_goes_on,
                 a_suspended_microvm_resumes,
