@@ -121,7 +121,8 @@ fn exports(dir: &Path, account: Option<&str>) -> Result<String, EnvError> {
         ("AWS_ACCOUNT_ID", id.to_string()),
         ("AWS_CA_BUNDLE", trust.clone()),
         ("SSL_CERT_FILE", trust.clone()),
-        ("CURL_CA_BUNDLE", trust),
+        ("CURL_CA_BUNDLE", trust.clone()),
+        ("NODE_EXTRA_CA_CERTS", trust),
     ];
     variables.extend(without_proxy(|name| std::env::var(name).ok()));
     Ok(variables.iter().map(|(name, value)| format!("export {name}={}\n", quote(value))).collect())
@@ -176,6 +177,7 @@ mod tests {
             "export AWS_CA_BUNDLE=/",
             "export SSL_CERT_FILE=/",
             "export CURL_CA_BUNDLE=/",
+            "export NODE_EXTRA_CA_CERTS=/",
         ] {
             assert_eq!(lines.matches(expected).count(), 1, "{expected}: {lines}");
         }

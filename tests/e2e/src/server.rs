@@ -262,7 +262,6 @@ impl Server {
             ("AWS_MAX_ATTEMPTS", "1"),
             ("AWS_PAGER", ""),
             ("NO_PROXY", "*"),
-            ("NODE_EXTRA_CA_CERTS", self.variable("AWS_CA_BUNDLE")),
         ] {
             environment.insert(name.into(), value.into());
         }
