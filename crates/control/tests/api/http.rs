@@ -70,7 +70,7 @@ async fn every_operation_is_called_by_its_own_name_and_fails_in_its_familys_mann
             Family::Microvms => {
                 ("ConflictException", json!({"resourceType": "Test", "resourceId": "123456789012"}))
             }
-            Family::Core => ("ResourceConflictException", json!({"Type": "User"})),
+            Family::Core | Family::Lambda => ("ResourceConflictException", json!({"Type": "User"})),
         };
         assert_eq!((status, kind.as_str()), (409, expected), "{}: {body}", model.name);
         let mut all = json!({"message": model.name});
