@@ -5,6 +5,7 @@
 
 mod api;
 mod baseline;
+mod calls;
 mod client;
 mod microvms;
 mod proxy_latency;
@@ -41,10 +42,17 @@ struct Arguments {
     /// Only what the proxy adds to a request: needs neither root nor set-up
     #[arg(long)]
     proxy_only: bool,
+    /// Only the API's calls per second and the pages of listings: needs neither root nor set-up
+    #[arg(long, conflicts_with = "proxy_only")]
+    calls_only: bool,
 }
 
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
+    if arguments.calls_only {
+        print!("{}", calls::measure()?);
+        return Ok(());
+    }
     let mut table = Table::default();
     if !arguments.proxy_only {
         let server = Server::start();

@@ -29,7 +29,16 @@ impl Samples {
 
     /// The smallest sample that nine tenths of them do not exceed.
     pub(crate) fn p90(&self) -> Option<Duration> {
-        let rank = (self.0.len() * 9).div_ceil(10);
+        self.percentile(90)
+    }
+
+    /// The same of ninety-nine hundredths.
+    pub(crate) fn p99(&self) -> Option<Duration> {
+        self.percentile(99)
+    }
+
+    fn percentile(&self, percent: usize) -> Option<Duration> {
+        let rank = (self.0.len() * percent).div_ceil(100);
         rank.checked_sub(1).map(|at| self.0[at])
     }
 }
@@ -61,6 +70,7 @@ mod tests {
     fn nine_tenths_do_not_exceed_p90() {
         assert_eq!(millis(1..=10).p90(), Some(Duration::from_millis(9)));
         assert_eq!(millis(1..=20).p90(), Some(Duration::from_millis(18)));
+        assert_eq!(millis(1..=200).p99(), Some(Duration::from_millis(198)));
         assert_eq!(millis([7]).p90(), Some(Duration::from_millis(7)));
         assert_eq!(millis([]).p90(), None);
     }

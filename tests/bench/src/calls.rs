@@ -1,0 +1,225 @@
+//! Calls per second of the control API on one core, beside those of a bare axum handler on the same core that answers
+//! with as many bytes; and how long a page of MicroVMs takes, wherever it lies.
+//!
+//! The generator has the other core to itself. The requests are signed before the clock runs; the server checks each
+//! signature, asks the policies, writes the audit log, and reads or writes real records on a real disk. Only the
+//! machines that RunMicrovm starts are none.
+
+mod bed;
+mod load;
+#[allow(clippy::unwrap_used, dead_code)] // The API's own tests sign with it.
+#[path = "../../../crates/control/tests/api/signing.rs"]
+mod signing;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use bytes::Bytes;
+use ids::MicrovmId;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use store::Store;
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+
+use crate::Failure;
+use crate::stats::Samples;
+use load::{Caller, Load};
+
+/// The least share of axum's throughput.
+const SHARE: f64 = 0.6;
+/// The longest that a page may take.
+const PAGE: Duration = Duration::from_millis(20);
+const SERVER_CORE: usize = 0;
+const GENERATOR_CORE: usize = 1;
+/// Both servers take turns this often, so that a change of the machine's load meets both.
+const ROUNDS: usize = 8;
+const TURN: Duration = Duration::from_millis(500);
+/// Different requests of an operation.
+const REQUESTS: usize = 64;
+/// Pages timed for each figure.
+const PAGES: usize = 50;
+const MICROVMS: &str = "/2025-09-09/microvms";
+
+/// Everything that is measured here.
+pub(crate) struct Figures {
+    operations: Vec<(&'static str, Load, Load)>,
+    pages: Vec<(&'static str, Samples)>,
+}
+
+/// Measures, with a server and a generator that each keep to a core of their own.
+pub(crate) fn measure() -> Result<Figures, Failure> {
+    let dir = tempfile::Builder::new().tempdir_in("/var/tmp")?;
+    let runtime = runtime()?;
+    let store = Store::open(&dir.path().join("db"))?;
+    let ids = runtime.block_on(bed::fill(&store))?;
+    let ours = serve_records(dir.path())?;
+    pin(GENERATOR_CORE)?;
+    runtime.block_on(async {
+        let pages = pages(ours, &ids).await?;
+        let mut operations = Vec::new();
+        for (name, requests) in operations_of(&ids) {
+            let size = Caller::open(ours).await?.call(&requests[0]).await?.len();
+            let axum = serve_bytes(size)?;
+            let (mut of_ours, mut of_axum) = (Load::default(), Load::default());
+            for _ in 0..ROUNDS {
+                of_ours.add(load::run(ours, &requests, TURN).await?);
+                bed::end_all(&store).await?;
+                of_axum.add(load::run(axum, &requests, TURN).await?);
+            }
+            operations.push((name, of_ours, of_axum));
+        }
+        Ok(Figures { operations, pages })
+    })
+}
+
+fn operations_of(ids: &[MicrovmId]) -> Vec<(&'static str, Vec<Vec<u8>>)> {
+    let sample = || ids.iter().step_by(ids.len() / REQUESTS);
+    let run = format!(r#"{{"imageIdentifier":"{}","maximumDurationInSeconds":3600}}"#, bed::image(true));
+    let few = bed::image(true).to_string().replace(':', "%3A");
+    vec![
+        ("GetMicrovm", sample().map(|id| signed("GET", &format!("{MICROVMS}/{id}"), "")).collect()),
+        ("ListMicrovms, 50", vec![signed("GET", &format!("{MICROVMS}?maxResults=50"), "")]),
+        (
+            "ListMicrovms, 5",
+            vec![signed("GET", &format!("{MICROVMS}?imageIdentifier={few}&maxResults=5"), "")],
+        ),
+        ("RunMicrovm", vec![signed("POST", MICROVMS, &run)]),
+    ]
+}
+
+fn signed(method: &str, uri: &str, body: &str) -> Vec<u8> {
+    load::bytes(&signing::signed(method, uri, body, bed::KEY.0, bed::KEY.1, OffsetDateTime::now_utc()))
+}
+
+/// The listings, each led to half its depth and there timed beside its first page.
+async fn pages(address: SocketAddr, ids: &[MicrovmId]) -> Result<Vec<(&'static str, Samples)>, Failure> {
+    let of = |few| bed::image(few).to_string().replace(':', "%3A");
+    let (few, many) = (format!("&imageIdentifier={}", of(true)), format!("&imageIdentifier={}", of(false)));
+    let version = format!("{few}&imageVersion=1.0");
+    let mut figures = Vec::new();
+    let mut caller = Caller::open(address).await?;
+    for (name, deep, filter) in [
+        ("all", "all, half way down", ""),
+        ("of an image with 90,000", "the same, half way down", many.as_str()),
+        ("of an image with 10,000", "the same, half way down", few.as_str()),
+        ("of one version with 10,000", "the same, half way down", version.as_str()),
+    ] {
+        let uri = |token: &str| format!("{MICROVMS}?{}", query(&format!("maxResults=50{filter}{token}")));
+        figures.push((name, timed(&mut caller, &uri("")).await?));
+        let total = if filter.is_empty() { ids.len() } else { ids.len() / 10 };
+        let mut token = String::new();
+        for _ in 0..total / 2 / 50 {
+            let answer = caller.call(&signed("GET", &uri(&token), "")).await?;
+            token = format!("&nextToken={}", next_token(answer)?);
+        }
+        figures.push((deep, timed(&mut caller, &uri(&token)).await?));
+    }
+    Ok(figures)
+}
+
+/// In the order in which a query is signed.
+fn query(text: &str) -> String {
+    let mut pairs: Vec<&str> = text.split('&').filter(|pair| !pair.is_empty()).collect();
+    pairs.sort_unstable();
+    pairs.join("&")
+}
+
+fn next_token(answer: &[u8]) -> Result<String, Failure> {
+    let page: serde_json::Value = serde_json::from_slice(answer)?;
+    Ok(page["nextToken"].as_str().ok_or("a listing ended too early")?.to_owned())
+}
+
+async fn timed(caller: &mut Caller, uri: &str) -> Result<Samples, Failure> {
+    let request = signed("GET", uri, "");
+    let mut samples = Samples::default();
+    for _ in 0..PAGES {
+        let began = Instant::now();
+        caller.call(&request).await?;
+        samples.push(began.elapsed());
+    }
+    Ok(samples)
+}
+
+/// The control API over the records in `dir`.
+fn serve_records(dir: &Path) -> Result<SocketAddr, Failure> {
+    let dir = dir.to_owned();
+    on_its_core(move |listener| async move {
+        let control = bed::control(&dir.join("db"), &dir.join("audit"))?;
+        control::server::serve(listener, control, std::future::pending()).await;
+        Ok(())
+    })
+}
+
+/// A handler that answers everything with `size` bytes.
+fn serve_bytes(size: usize) -> Result<SocketAddr, Failure> {
+    let body = Bytes::from(vec![b' '; size]);
+    let app = Router::new().fallback(async move || ([(CONTENT_TYPE, "application/json")], body.clone()));
+    on_its_core(move |listener| async move {
+        let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
+            // As the other server does.
+            let _ = stream.set_nodelay(true);
+        });
+        Ok(axum::serve(listener, app).await?)
+    })
+}
+
+/// Serves on a thread, and threads of its making, that have one core; until the process ends.
+fn on_its_core<F>(serve: impl FnOnce(TcpListener) -> F + Send + 'static) -> Result<SocketAddr, Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    let (bound, address) = mpsc::channel();
+    std::thread::spawn(move || -> Result<(), Failure> {
+        pin(SERVER_CORE)?;
+        runtime()?.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            bound.send(listener.local_addr()?)?;
+            serve(listener).await
+        })
+    });
+    Ok(address.recv()?)
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Keeps this thread, and those that it starts, to one core.
+fn pin(core: usize) -> Result<(), Failure> {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    Ok(sched_setaffinity(None, &cores)?)
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<28}{:>10}{:>10}{:>12}{:>10}{:>8}",
+            "on one core", "calls/s", "p99", "axum's", "p99", "share"
+        )?;
+        for (name, ours, axum) in &self.operations {
+            let share = ours.rate() / axum.rate();
+            let verdict =
+                if share < SHARE { format!("  below {:.0} %", SHARE * 100.0) } else { String::new() };
+            let (p99, axum_p99) = (ours.p99(), axum.p99());
+            let (rate, axum_rate) = (ours.rate(), axum.rate());
+            let percent = share * 100.0;
+            writeln!(
+                f,
+                "{name:<28}{rate:>10.0}{p99:>10.1?}{axum_rate:>12.0}{axum_p99:>10.1?}{percent:>6.0} %{verdict}"
+            )?;
+        }
+        writeln!(f, "\n{:<28}{:>10}{:>10}{:>10}", "a page of 50 of 100,000", "median", "p90", "limit")?;
+        for (name, samples) in &self.pages {
+            let (median, p90) = (samples.median().unwrap_or_default(), samples.p90().unwrap_or_default());
+            writeln!(f, "{name:<28}{median:>10.1?}{p90:>10.1?}{PAGE:>10.1?}")?;
+        }
+        Ok(())
+    }
+}

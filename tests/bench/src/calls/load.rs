@@ -1,0 +1,126 @@
+//! A load generator that costs less than what it measures: requests made before, answers hardly read.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use http::Request;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::Failure;
+use crate::stats::Samples;
+
+/// Kept-alive connections, each with one request at a time under way.
+const CONNECTIONS: usize = 16;
+const BUFFER: usize = 64 * 1024;
+
+/// How many calls were answered in how long, and how long each took.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    pub(crate) calls: usize,
+    pub(crate) elapsed: Duration,
+    pub(crate) latencies: Vec<Duration>,
+}
+
+impl Load {
+    pub(crate) fn add(&mut self, other: Load) {
+        self.calls += other.calls;
+        self.elapsed += other.elapsed;
+        self.latencies.extend(other.latencies);
+    }
+
+    /// Calls per second.
+    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+    pub(crate) fn rate(&self) -> f64 {
+        self.calls as f64 / self.elapsed.as_secs_f64()
+    }
+
+    pub(crate) fn p99(&self) -> Duration {
+        let samples: Samples = self.latencies.iter().copied().collect();
+        samples.p99().unwrap_or_default()
+    }
+}
+
+/// A request as it goes over the wire.
+pub(crate) fn bytes(request: &Request<String>) -> Vec<u8> {
+    let mut text = format!("{} {} HTTP/1.1\r\n", request.method(), request.uri()).into_bytes();
+    for (name, value) in request.headers() {
+        text.extend_from_slice(name.as_str().as_bytes());
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(value.as_bytes());
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(format!("content-length: {}\r\n\r\n", request.body().len()).as_bytes());
+    text.extend_from_slice(request.body().as_bytes());
+    text
+}
+
+/// Calls `address` for so long on every connection, with `requests` in turn.
+pub(crate) async fn run(
+    address: SocketAddr,
+    requests: &[Vec<u8>],
+    duration: Duration,
+) -> Result<Load, Failure> {
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(Caller::open(address).await?);
+    }
+    let began = Instant::now();
+    let until = began + duration;
+    let called = connections.into_iter().enumerate().map(async |(number, mut caller)| {
+        let mut latencies = Vec::new();
+        for request in requests.iter().cycle().skip(number) {
+            let sent = Instant::now();
+            if sent >= until {
+                break;
+            }
+            caller.call(request).await?;
+            latencies.push(sent.elapsed());
+        }
+        Ok::<_, Failure>(latencies)
+    });
+    let latencies = futures::future::try_join_all(called).await?.concat();
+    Ok(Load { calls: latencies.len(), elapsed: began.elapsed(), latencies })
+}
+
+/// One connection.
+pub(crate) struct Caller {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Caller {
+    pub(crate) async fn open(address: SocketAddr) -> Result<Self, Failure> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: vec![0; BUFFER] })
+    }
+
+    /// The body of the answer, which must be a success.
+    pub(crate) async fn call(&mut self, request: &[u8]) -> Result<&[u8], Failure> {
+        self.stream.write_all(request).await?;
+        let mut filled = 0;
+        loop {
+            let read = self.stream.read(&mut self.buffer[filled..]).await?;
+            if read == 0 {
+                return Err("the server hung up, or its answer is longer than any here".into());
+            }
+            filled += read;
+            if let Some(whole) = whole(&self.buffer[..filled])? {
+                return Ok(&self.buffer[whole]);
+            }
+        }
+    }
+}
+
+/// Where the body lies in an answer, if it is all there.
+fn whole(answer: &[u8]) -> Result<Option<std::ops::Range<usize>>, Failure> {
+    let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
+    let text = std::str::from_utf8(&answer[..head])?;
+    if !text.starts_with("HTTP/1.1 20") {
+        return Err(String::from_utf8_lossy(answer).into_owned().into());
+    }
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let end = head + 4 + length.ok_or("an answer without its length")?.parse::<usize>()?;
+    Ok((answer.len() >= end).then_some(head + 4..end))
+}
