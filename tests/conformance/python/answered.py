@@ -6,6 +6,7 @@ from bed import BASE_IMAGE, bed, until
 from constraints import members, shown
 from examples import EXAMPLES, FAILS, VPC, There, active, examples, reach, settled, updated
 from listings import LENGTH
+from trials import where
 
 NOWHERE = {"VpcEgressConfiguration": {**VPC["VpcEgressConfiguration"], "SubnetIds": ["subnet-0"]}}
 # What is never answered, and why: a member, or a member of one operation's answers.
@@ -23,11 +24,10 @@ NEVER = {
 OF_VERSIONS = {"stateReason", "tags"}
 
 
+@where(lambda operation: operation.model.output_shape and operation.model.output_shape.members)
 def every_member(operation):
     """Of this operation's answers to all examples, and to questions about things in other states."""
     shape = operation.model.output_shape
-    if shape is None:
-        return
     seen = set()
     for params in questions(operation):
         reply = bed("default").call(operation, params)

@@ -78,12 +78,13 @@ class Bed:
             parsed = client._make_api_call(operation.name, {**params})
         except ClientError as error:
             parsed = error.response
+        finally:
+            self.replacement = None
         headers = {name.lower(): value for name, value in self.response["headers"].items()}
         return Reply(self.response["status_code"], headers, self.response["body"], parsed)
 
     def done(self, service, name, /, **params):
         """The answer of a call that sets a test up."""
-        self.replacement = None
         return self.client(service, "root")._make_api_call(name, params)
 
     def microvms(self, name, /, **params):

@@ -14,17 +14,13 @@ import botocore.auth
 from bed import REGION, bed, fresh
 from examples import Absent, There, image
 from replies import COMMON_ERRORS, Reply, check_head
+from trials import test
 
 IMAGES = "/2025-09-09/microvm-images"
 MICROVMS = "/2025-09-09/microvms"
 CONNECTORS = "/2026-04-04/network-connectors"
 TAGS = "/2017-03-31/tags"
 MEBIBYTE = 1 << 20
-
-
-def test(function):
-    function.is_test = True
-    return function
 
 
 def send(method, path, body=b"", *, sign=True, change=None, region=REGION, service="lambda", key=None, at="default"):
@@ -87,7 +83,7 @@ def a_name_that_is_given_twice():
     things = There()
     members = json.dumps({**image(things)})[1:]
     reply = send("POST", IMAGES, f'{{"name":"x","name":"{fresh("twice")}",{members}'.encode())
-    assert reply.status in (201, 400), f"{reply}"
+    assert reply.status == 201 and reply.body["name"] != "x", f"the last one counts: {reply}"
 
 
 @test
@@ -99,7 +95,7 @@ def a_body_that_is_too_long():
 @test
 def a_body_where_none_belongs():
     reply = send("GET", IMAGES, b'{"maxResults": "x"}')
-    assert reply.status in (200, 400), f"{reply}"
+    assert reply.status == 200, f"members of the query are looked for there alone: {reply}"
 
 
 @test
@@ -116,7 +112,7 @@ def escapes_that_are_none():
 @test
 def a_base64_token_that_is_not_escaped():
     reply = send("GET", f"{MICROVMS}?nextToken=AAA=")
-    assert reply.status in (400, 403), f"{reply}"
+    refused(reply, "InvalidSignatureException", "ValidationException")
 
 
 @test
@@ -190,14 +186,14 @@ def signatures_that_are_broken():
 @test
 def what_was_signed_and_then_changed():
     def other_date(headers):
-        headers["X-Amz-Date"] = headers["X-Amz-Date"][:-2] + "7Z"
+        date = headers["X-Amz-Date"]
+        headers["X-Amz-Date"] = f"{date[:-2]}{(int(date[-2]) + 1) % 10}Z"
 
     def other_host(headers):
         headers["Host"] = "elsewhere"
 
     refused(send("GET", MICROVMS, change=other_host), "InvalidSignatureException")
-    reply = send("GET", MICROVMS, change=other_date)
-    assert reply.status in (200, 403), f"{reply}"
+    refused(send("GET", MICROVMS, change=other_date), "InvalidSignatureException")
 
 
 @test

@@ -17,6 +17,7 @@ import observed
 import policies
 import wrong_types
 from model import operations
+from trials import always
 
 PER_OPERATION = [
     calls.every_example,
@@ -38,6 +39,8 @@ def tests():
     found = {}
     for operation in operations():
         for test in PER_OPERATION:
+            if not getattr(test, "applies", always)(operation):
+                continue
             name = f"{test.__module__}::{operation}::{test.__name__}"
             found[name] = lambda operation=operation, test=test: test(operation)
         for error in operation.errors:

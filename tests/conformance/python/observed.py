@@ -6,13 +6,9 @@ from examples import (
 )
 from model import operations
 from replies import check_error, check_success
+from trials import test
 
 OPERATIONS = {operation.name: operation for operation in operations()}
-
-
-def test(function):
-    function.is_test = True
-    return function
 
 
 def call(name, /, **params):
@@ -84,7 +80,8 @@ def sizes():
 @test
 def artifacts():
     """2.4"""
-    for uri in ["https://x/y", "s3://", "s3://bucket", "s3://bucket/", "123456789012.dkr.ecr.us-east-1.amazonaws.com/x"]:
+    registry = "123456789012.dkr.ecr.us-east-1.amazonaws.com/x"
+    for uri in ["https://x/y", "s3://", "s3://bucket", "s3://bucket/", registry]:
         invalid("CodeArtifact URI must be a valid S3 URI in the format: s3://<bucket>/<key>",
                 "CreateMicrovmImage", **created(codeArtifact={"uri": uri}))
 

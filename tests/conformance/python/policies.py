@@ -5,6 +5,7 @@ import json
 from bed import bed, fresh
 from examples import There, examples
 from replies import check_error, check_success
+from trials import where
 
 # What is handed on to the service, whoever asks.
 PASSING = [
@@ -35,21 +36,26 @@ def a_denial_is_final(operation):
     denied(operation, user_with([everything, but]), "with an explicit deny in an identity-based policy")
 
 
+@where(lambda operation: operation.name not in WITHOUT_RESOURCE)
 def another_resource_does_not_help(operation):
-    if operation.name in WITHOUT_RESOURCE:
-        return
     others = ["arn:aws:lambda:*:*:microvm-image:another-*", "arn:aws:lambda:*:*:network-connector:another-*"]
     user = user_with([{"Effect": "Allow", "Action": "lambda:*", "Resource": others}, *PASSING])
     denied(operation, user, f"because no identity-based policy allows the lambda:{operation} action")
 
 
+# What hands on roles or connectors, also by default, needs leave for that.
+HANDS_ON = {
+    "CreateMicrovmImage": ["iam:PassRole", "lambda:PassNetworkConnector"],
+    "UpdateMicrovmImage": ["iam:PassRole", "lambda:PassNetworkConnector"],
+    "RunMicrovm": ["lambda:PassNetworkConnector"],
+}
+
+
+@where(lambda operation: operation.name in HANDS_ON)
 def nothing_may_be_handed_on(operation):
-    """What hands on roles or connectors, also by default, needs leave for that."""
-    passes = {"CreateMicrovmImage": "iam:PassRole", "UpdateMicrovmImage": "iam:PassRole",
-              "RunMicrovm": "lambda:PassNetworkConnector"}.get(operation.name)
-    if passes:
-        user = user_with([{"Effect": "Allow", "NotAction": passes, "Resource": "*"}])
-        denied(operation, user, f"because no identity-based policy allows the {passes} action")
+    for action in HANDS_ON[operation.name]:
+        user = user_with([{"Effect": "Allow", "NotAction": action, "Resource": "*"}])
+        denied(operation, user, f"because no identity-based policy allows the {action} action")
 
 
 def user_with(statements):

@@ -7,6 +7,7 @@ use api::OPERATIONS;
 use auth::keys::AccessKey;
 use connectors::{Connectors, Networks, SecurityGroup, Subnet};
 use control::{Audit, Control, Front, Operations, Quotas, Rates, Settings, Throttle};
+use doubles::Imagined;
 use identity::{Identity, TemporaryCredentials};
 use network::egress::Routes;
 use node::Node;
@@ -17,7 +18,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-use crate::doubles::{Imagined, Named, Room, Willing};
+use crate::stand_ins::{Named, Room, Willing};
 
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "123456789012";
@@ -122,7 +123,7 @@ async fn serve(dir: &Path, manners: Manners) -> Value {
     // Sessions of the root: one that lasts, one that is over.
     let root = identity.credential(ACCOUNT, None).unwrap().caller;
     let [session, expired] = [3600, 0].map(|seconds| session(&identity.issue(&root, seconds)));
-    let node = Node::start(store.clone(), Arc::new(Imagined)).unwrap();
+    let node = Node::start(store.clone(), Arc::new(Imagined::default())).unwrap();
     let builds = Arc::new(Named(store.clone()));
     let room = Arc::new(Room(manners.has_room));
     let connectors = Connectors::new(store.clone(), networks(), Arc::new(Willing));

@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking too")]
 
 pub mod beds;
-pub mod doubles;
+pub mod stand_ins;
 pub mod worker;
 
 pub use beds::Beds;

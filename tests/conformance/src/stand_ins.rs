@@ -1,4 +1,4 @@
-//! What stands in for virtual machines and for builds.
+//! What stands in for builds, the host and roles.
 
 use std::sync::Arc;
 
@@ -6,66 +6,14 @@ use async_trait::async_trait;
 use control::{Builds, Capacity};
 use iam::{RoleSession, ServiceRoles};
 use ids::{BuildId, ImageArn, ImageVersion};
-use lifecycle::microvm::Event;
-use node::{Instance, Machines, now_ms};
-use proxy::{Activity, BoxedIo, Connector, Life};
-use store::{MicrovmRecord, SnapshotSizes, Store, StoreError, builds, versions};
+use node::now_ms;
+use store::{SnapshotSizes, Store, StoreError, builds, versions};
 
 /// Builds of artifacts of these names never end, or fail; all others succeed at once.
 const NEVER_ENDS: &str = "never-ends.zip";
 const FAILS: &str = "fails.zip";
 /// Images whose names begin so are being deleted for ever.
 const LINGERS: &str = "lingers";
-
-/// Machines that start, sleep and end without being there.
-#[derive(Debug)]
-pub struct Imagined;
-
-struct Nowhere;
-
-#[async_trait]
-impl Connector for Nowhere {
-    async fn connect(&self, _port: u16) -> std::io::Result<BoxedIo> {
-        Err(std::io::ErrorKind::ConnectionRefused.into())
-    }
-}
-
-struct Still(Arc<Life>);
-
-#[async_trait]
-impl Instance for Still {
-    fn life(&self) -> Arc<Life> {
-        Arc::clone(&self.0)
-    }
-    async fn ended(&mut self) -> Event {
-        std::future::pending().await
-    }
-    async fn suspend(self: Box<Self>, _: &MicrovmRecord) -> Result<(), String> {
-        Ok(())
-    }
-    async fn terminate(self: Box<Self>, _: &MicrovmRecord, _: bool) {}
-}
-
-fn started(microvm: &MicrovmRecord) -> Box<dyn Instance> {
-    Box::new(Still(Arc::new(Life::new(microvm.life.life, Arc::new(Nowhere), Arc::new(Activity::new())))))
-}
-
-#[async_trait]
-impl Machines for Imagined {
-    async fn launch(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
-        Ok(started(microvm))
-    }
-    async fn adopt(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
-        Ok(started(microvm))
-    }
-    async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
-        Ok(started(microvm))
-    }
-    async fn finish_suspend(&self, _: &MicrovmRecord) -> Result<(), String> {
-        Ok(())
-    }
-    async fn discard(&self, _: &MicrovmRecord) {}
-}
 
 /// A host that has room for everything, or for nothing.
 #[derive(Debug)]
