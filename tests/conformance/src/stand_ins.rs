@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use control::{Builds, Capacity};
 use iam::{RoleSession, ServiceRoles};
 use ids::{BuildId, ImageArn, ImageVersion};

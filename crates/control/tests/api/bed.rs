@@ -6,23 +6,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use auth::keys::AccessKey;
 use bytes::Bytes;
 use connectors::{Connectors, Networks, Subnet};
+use doubles::Imagined;
 use http_body_util::{BodyExt, Full};
 use iam::{RoleSession, ServiceRoles};
 use identity::Identity;
 use ids::{BuildId, ImageArn, ImageVersion};
-use lifecycle::microvm::Event;
-use node::{Instance, Machines, Node, now_ms};
+use node::{Node, now_ms};
 use percent_encoding::NON_ALPHANUMERIC;
-use proxy::{Activity, BoxedIo, Connector, EndpointHosts, Life};
+use proxy::EndpointHosts;
 use rekindle_control::{
     Audit, Builds, Capacity, Control, Front, Operations, Quotas, Rates, Settings, Throttle,
 };
 use serde_json::{Value, json};
-use store::{MicrovmRecord, SnapshotSizes, Store};
+use store::{SnapshotSizes, Store};
 use time::OffsetDateTime;
 
 use crate::signing::{signed, signed_for};
@@ -37,76 +36,6 @@ pub(crate) const SECRET: &str = "secret";
 pub(crate) const REGION: &str = "us-east-1";
 const DEADLINE: Duration = Duration::from_secs(10);
 const TOKEN_SECRET: [u8; 32] = [3; 32];
-
-type Calls = Arc<Mutex<Vec<&'static str>>>;
-
-#[derive(Default)]
-struct Counting {
-    calls: Calls,
-}
-
-struct Nowhere;
-
-#[async_trait]
-impl Connector for Nowhere {
-    async fn connect(&self, _port: u16) -> std::io::Result<BoxedIo> {
-        Err(std::io::ErrorKind::ConnectionRefused.into())
-    }
-}
-
-struct Still {
-    life: Arc<Life>,
-    calls: Calls,
-}
-
-#[async_trait]
-impl Instance for Still {
-    fn life(&self) -> Arc<Life> {
-        Arc::clone(&self.life)
-    }
-    async fn ended(&mut self) -> Event {
-        std::future::pending().await
-    }
-    async fn suspend(self: Box<Self>, _: &MicrovmRecord) -> Result<(), String> {
-        self.calls.lock().unwrap().push("suspend");
-        Ok(())
-    }
-    async fn terminate(self: Box<Self>, _: &MicrovmRecord, _: bool) {
-        self.calls.lock().unwrap().push("terminate");
-    }
-}
-
-impl Counting {
-    fn note(&self, call: &'static str) {
-        self.calls.lock().unwrap().push(call);
-    }
-
-    fn started(&self, call: &'static str, microvm: &MicrovmRecord) -> Box<dyn Instance> {
-        self.note(call);
-        let life = Life::new(microvm.life.life, Arc::new(Nowhere), Arc::new(Activity::new()));
-        Box::new(Still { life: Arc::new(life), calls: Arc::clone(&self.calls) })
-    }
-}
-
-#[async_trait]
-impl Machines for Counting {
-    async fn launch(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
-        Ok(self.started("launch", microvm))
-    }
-    async fn adopt(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
-        Ok(self.started("adopt", microvm))
-    }
-    async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
-        Ok(self.started("resume", microvm))
-    }
-    async fn finish_suspend(&self, _: &MicrovmRecord) -> Result<(), String> {
-        self.note("finish suspend");
-        Ok(())
-    }
-    async fn discard(&self, _: &MicrovmRecord) {
-        self.note("discard");
-    }
-}
 
 #[derive(Default)]
 struct Noted {
@@ -173,7 +102,7 @@ pub(crate) type Answer = (u16, String, Value);
 pub(crate) struct Bed {
     dir: tempfile::TempDir,
     pub(crate) store: Store,
-    machines: Arc<Counting>,
+    machines: Imagined,
     builds: Arc<Noted>,
     pub(crate) room: Arc<Room>,
     control: Control,
@@ -186,7 +115,7 @@ pub(crate) async fn bed() -> Bed {
 pub(crate) async fn bed_with(quotas: Quotas, rates: Rates, endpoint_port: u16) -> Bed {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("db")).unwrap();
-    let machines = Arc::new(Counting::default());
+    let machines = Imagined::default();
     let builds = Arc::new(Noted::default());
     let settings = Settings {
         region: REGION.into(),
@@ -197,7 +126,7 @@ pub(crate) async fn bed_with(quotas: Quotas, rates: Rates, endpoint_port: u16) -
         base_image_created_at: 1,
         quotas,
     };
-    let node = Node::start(store.clone(), machines.clone()).unwrap();
+    let node = Node::start(store.clone(), Arc::new(machines.clone())).unwrap();
     let identity = identity(&store).await;
     let room = Arc::new(Room::default());
     let connectors = Connectors::new(store.clone(), networks(), Arc::new(Willing));
@@ -344,7 +273,7 @@ impl Bed {
     }
 
     pub(crate) fn calls(&self) -> Vec<&'static str> {
-        self.machines.calls.lock().unwrap().clone()
+        self.machines.calls()
     }
 
     /// Ends the build that was started last, as the pipeline would.
