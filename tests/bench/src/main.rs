@@ -1,7 +1,8 @@
-//! The benchmark: what users wait for and what a clone costs, with the bare engine and the limits beside it.
+//! The benchmark: what users wait for and what a clone costs, with the bare engine and the limits beside it, and how
+//! many calls one core answers, with a bare axum handler beside it.
 //!
 //! `cargo run --release -p rekindle-bench` starts a server of its own on a throw-away data directory, deploys
-//! `examples/hello` and prints one table. Needs root and what `make setup` and `make build` make.
+//! `examples/hello` and prints two tables. Needs root and what `make setup` and `make build` make.
 
 mod api;
 mod baseline;
@@ -64,6 +65,9 @@ fn main() -> Result<(), Failure> {
     }
     table.0.extend(proxy_rows(&proxy_latency::measure()?));
     print!("{table}");
+    if !arguments.proxy_only {
+        print!("\n{}", calls::measure()?);
+    }
     Ok(())
 }
 
