@@ -1,5 +1,7 @@
 //! What fuzzing kept, fed to the same parsers again.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
