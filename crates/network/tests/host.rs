@@ -383,7 +383,7 @@ fn nothing_is_left_after_release_reap_and_close() {
         assert_eq!(names.len(), 6, "slots are handed out once");
         let tap = run("ip", "", &["-n", &slots[0].name, "-d", "link", "show", "tap0"]);
         assert!(tap.contains("user root"), "a VMM that broke out must not open it: {tap}");
-        let macs: BTreeSet<_> = slots.iter().map(|slot| mac_of_tap(slot)).collect();
+        let macs: BTreeSet<_> = slots.iter().map(mac_of_tap).collect();
         assert_eq!(macs.len(), 1, "a guest knows its gateway in every slot: {macs:?}");
         let users: BTreeSet<_> = slots.iter().map(|slot| slot.uid).collect();
         assert!(users.len() == 6 && users.iter().all(|user| *user >= FIRST_UID), "{users:?}");
