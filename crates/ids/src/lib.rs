@@ -151,6 +151,12 @@ impl ImageVersion {
         Self(self.0.saturating_add(1))
     }
 
+    /// The version with this number before the point.
+    #[must_use]
+    pub fn from_major(major: u32) -> Self {
+        Self(major)
+    }
+
     /// The number before the point.
     #[must_use]
     pub fn major(self) -> u32 {

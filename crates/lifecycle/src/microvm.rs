@@ -16,6 +16,8 @@
 //! The owner applies an event, makes the result durable, and only then starts the [`Action`] that it
 //! returns. Every action can be repeated after a crash, so a lost one is found again by [`Microvm::pending_action`].
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 /// What clients see.
@@ -48,6 +50,27 @@ impl State {
             Self::Terminating => "TERMINATING",
             Self::Terminated => "TERMINATED",
         }
+    }
+}
+
+/// A text that names no state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not the state of a MicroVM")]
+pub struct ParseStateError(String);
+
+impl FromStr for State {
+    type Err = ParseStateError;
+    fn from_str(text: &str) -> Result<Self, ParseStateError> {
+        let mut all = [
+            Self::Pending,
+            Self::Running,
+            Self::Suspending,
+            Self::Suspended,
+            Self::Terminating,
+            Self::Terminated,
+        ]
+        .into_iter();
+        all.find(|state| state.as_str() == text).ok_or_else(|| ParseStateError(text.to_owned()))
     }
 }
 

@@ -31,7 +31,7 @@ pub use identity::{
 };
 pub use records::{
     Architecture, BuildRecord, CodeArtifact, EgressBinding, HookSettings, ImageRecord, LogSettings,
-    MicrovmRecord, SnapshotSizes, TokenRecord, VersionRecord,
+    MicrovmRecord, MicrovmSummary, SnapshotSizes, TokenRecord, VersionRecord,
 };
 pub use tx::Tx;
 
@@ -44,12 +44,13 @@ const STATEMENTS: usize = 256;
 /// Changes queued for the writer before callers wait.
 const WRITE_QUEUE: usize = 1024;
 /// The tables as they were added. The database keeps how many of these it has; one that was released is never changed.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("schema/1-microvms.sql"),
     include_str!("schema/2-identity.sql"),
     include_str!("schema/3-connectors.sql"),
     include_str!("schema/4-version-deletion.sql"),
     include_str!("schema/5-memory-quota.sql"),
+    include_str!("schema/6-listing.sql"),
 ];
 
 /// Why records could not be read or written.

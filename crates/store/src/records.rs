@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ids::{AccountId, BuildId, ConnectorArn, EndpointId, ImageArn, ImageVersion, MicrovmId};
 use lifecycle::image::{BuildState, ImageState, VersionStatus};
-use lifecycle::microvm::Microvm;
+use lifecycle::microvm::{Microvm, State};
 use serde::{Deserialize, Serialize};
 
 /// An image.
@@ -201,6 +201,21 @@ pub struct EgressBinding {
     pub internet: bool,
     /// The account's own, each with the version that was in force.
     pub connectors: Vec<ConnectorArn>,
+}
+
+/// What a listing shows of a MicroVM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MicrovmSummary {
+    /// Its id.
+    pub id: MicrovmId,
+    /// The image it was cloned from.
+    pub image: ImageArn,
+    /// The version it was cloned from.
+    pub version: ImageVersion,
+    /// Where its life stands.
+    pub state: State,
+    /// When it was asked for.
+    pub started_at: u64,
 }
 
 /// What a `clientToken` was first used for (SPEC §1.4).

@@ -260,6 +260,51 @@ async fn a_deleted_image_takes_the_tokens_that_led_to_it_along() {
     assert_eq!(found(), None);
 }
 
+#[tokio::test]
+async fn a_listing_shows_of_a_microvm_what_its_record_says() {
+    let (_dir, store) = open();
+    let mut written = microvm();
+    written.life.apply(&Event::Launched, 6).unwrap();
+    let record = written.clone();
+    store.write(move |tx| tx.put_microvm(&record)).await.unwrap();
+    let summary = MicrovmSummary {
+        id: written.id,
+        image: written.image.clone(),
+        version: written.version,
+        state: written.life.state,
+        started_at: written.life.started_at,
+    };
+    let (account, image) = (written.account.clone(), written.image.clone());
+    assert_eq!(store.read(|tx| tx.microvms(&account, "", 5)).unwrap(), [summary.clone()]);
+    for version in [None, Some(written.version)] {
+        assert_eq!(store.read(|tx| tx.microvms_of(&image, version, "", 5)).unwrap(), [summary.clone()]);
+    }
+    assert_eq!(store.read(|tx| tx.microvm_owner(written.id)).unwrap(), Some((account, image)));
+}
+
+/// What an earlier release left, whose rows lack what listings read.
+#[tokio::test]
+async fn records_of_an_earlier_release_are_listed_too() {
+    const BEFORE_LISTING: usize = 5;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let written = microvm();
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    MIGRATIONS[..BEFORE_LISTING].iter().for_each(|step| connection.execute_batch(step).unwrap());
+    connection.pragma_update(None, "user_version", BEFORE_LISTING).unwrap();
+    let row =
+        "INSERT INTO microvms (id, endpoint, account, image, version, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let (id, endpoint) = (written.id.to_string(), written.endpoint.to_string());
+    let (account, image) = (written.account.to_string(), written.image.to_string());
+    let doc = serde_json::to_string(&written).unwrap();
+    connection.execute(row, rusqlite::params![id, endpoint, account, image, 1, doc]).unwrap();
+    drop(connection);
+    let store = Store::open(&path).unwrap();
+    let listed = store.read(|tx| tx.microvms(&written.account, "", 5)).unwrap();
+    assert_eq!((listed[0].id, listed[0].state), (written.id, written.life.state));
+    assert_eq!(listed[0].started_at, written.life.started_at);
+}
+
 /// The listing's statement, as SQLite would run it.
 #[tokio::test]
 async fn pages_of_microvms_are_found_in_an_index_however_deep() {
@@ -267,10 +312,12 @@ async fn pages_of_microvms_are_found_in_an_index_however_deep() {
     let connection = rusqlite::Connection::open(dir.path().join("db")).unwrap();
     for filter in ["account = 'x'", "image = 'x'", "image = 'x' AND version = 1"] {
         let sql = format!(
-            "EXPLAIN QUERY PLAN SELECT doc FROM microvms WHERE {filter} AND id > 'y' ORDER BY id LIMIT 5"
+            "EXPLAIN QUERY PLAN SELECT id, image, version, state, started_at FROM microvms \
+             WHERE {filter} AND id > 'y' ORDER BY id LIMIT 5"
         );
         let plan: String = connection.query_row(&sql, [], |row| row.get(3)).unwrap();
         assert!(plan.starts_with("SEARCH") && plan.contains("id>?"), "{filter}: {plan}");
+        assert!(plan.contains("COVERING INDEX"), "{filter}: {plan}");
     }
 }
 

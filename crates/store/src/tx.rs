@@ -1,12 +1,17 @@
 //! Reads and writes inside one transaction.
 
+use std::str::FromStr;
+
 use ids::{AccountId, BuildId, EndpointId, ImageArn, ImageVersion, MicrovmId};
 use lifecycle::image::{BuildState, ImageState};
-use rusqlite::{Connection, OptionalExtension, Params, params};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{BuildRecord, ImageRecord, MicrovmRecord, StoreError, TokenRecord, VersionRecord};
+use crate::{
+    BuildRecord, ImageRecord, MicrovmRecord, MicrovmSummary, StoreError, TokenRecord, VersionRecord,
+};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -256,9 +261,10 @@ impl<'a> Tx<'a> {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn microvms(&self, account: &AccountId, after: &str, limit: usize) -> Result<Vec<MicrovmRecord>> {
-        const SQL: &str = "SELECT doc FROM microvms WHERE account = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
-        self.many("MicroVM", SQL, params![account.to_string(), after, limit])
+    pub fn microvms(&self, account: &AccountId, after: &str, limit: usize) -> Result<Vec<MicrovmSummary>> {
+        const SQL: &str = "SELECT id, image, version, state, started_at FROM microvms \
+            WHERE account = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+        self.summaries(SQL, params![account.to_string(), after, limit])
     }
 
     /// The same for one image, or one version of it.
@@ -271,16 +277,42 @@ impl<'a> Tx<'a> {
         version: Option<ImageVersion>,
         after: &str,
         limit: usize,
-    ) -> Result<Vec<MicrovmRecord>> {
+    ) -> Result<Vec<MicrovmSummary>> {
         // Two statements, as each finds its page in an index of its own.
-        const OF_IMAGE: &str = "SELECT doc FROM microvms WHERE image = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
-        const OF_VERSION: &str = "SELECT doc FROM microvms \
+        const OF_IMAGE: &str = "SELECT id, image, version, state, started_at FROM microvms \
+            WHERE image = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+        const OF_VERSION: &str = "SELECT id, image, version, state, started_at FROM microvms \
             WHERE image = ?1 AND version = ?4 AND id > ?2 ORDER BY id LIMIT ?3";
         let image = image.to_string();
         match version {
-            None => self.many("MicroVM", OF_IMAGE, params![image, after, limit]),
-            Some(version) => self.many("MicroVM", OF_VERSION, params![image, after, limit, version.major()]),
+            None => self.summaries(OF_IMAGE, params![image, after, limit]),
+            Some(version) => self.summaries(OF_VERSION, params![image, after, limit, version.major()]),
         }
+    }
+
+    /// Whose a MicroVM is, and the image it was cloned from.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn microvm_owner(&self, id: MicrovmId) -> Result<Option<(AccountId, ImageArn)>> {
+        const SQL: &str = "SELECT account, image FROM microvms WHERE id = ?1";
+        let mut statement = self.connection.prepare_cached(SQL)?;
+        let found = statement.query_row([id.to_string()], |row| Ok((text(row, 0)?, text(row, 1)?)));
+        Ok(found.optional()?)
+    }
+
+    fn summaries(&self, sql: &str, by: impl Params) -> Result<Vec<MicrovmSummary>> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let found = statement.query_map(by, |row| {
+            Ok(MicrovmSummary {
+                id: text(row, 0)?,
+                image: text(row, 1)?,
+                version: ImageVersion::from_major(row.get(2)?),
+                state: text(row, 3)?,
+                started_at: row.get(4)?,
+            })
+        })?;
+        Ok(found.collect::<std::result::Result<_, _>>()?)
     }
 
     /// How many MicroVMs of an image are not terminated.
@@ -326,8 +358,9 @@ impl<'a> Tx<'a> {
     /// [`StoreError`].
     pub fn put_microvm(&self, microvm: &MicrovmRecord) -> Result<()> {
         self.run(
-            "INSERT OR REPLACE INTO microvms (id, endpoint, account, image, version, terminated_at, memory_mib, doc) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT OR REPLACE INTO microvms \
+             (id, endpoint, account, image, version, terminated_at, memory_mib, state, started_at, doc) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             params![
                 microvm.id.to_string(),
                 microvm.endpoint.to_string(),
@@ -336,6 +369,8 @@ impl<'a> Tx<'a> {
                 microvm.version.major(),
                 microvm.life.terminated_at,
                 microvm.memory_mib,
+                microvm.life.state.as_str(),
+                microvm.life.started_at,
                 doc("MicroVM", microvm)?
             ],
         )?;
@@ -424,6 +459,15 @@ impl<'a> Tx<'a> {
         self.connection.prepare_cached(sql)?.execute(values)?;
         Ok(())
     }
+}
+
+/// A column whose text is an identifier or the name of a state.
+fn text<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let wrong = |error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error));
+    row.get_ref(column)?.as_str()?.parse().map_err(wrong)
 }
 
 fn parse<T: DeserializeOwned>(kind: &'static str, text: &str) -> Result<T> {

@@ -219,10 +219,10 @@ macro_rules! touches_its_microvms_image {
         impl Touches for $request {
             fn resource(&self, at: &Place<'_>) -> Result<Resource, Failure> {
                 let id = self.microvm_id()?;
-                let found = at.store.read::<_, StoreError>(|tx| tx.microvm(id))?;
-                let owned = found.filter(|record| record.account == *at.account);
-                let record = owned.ok_or_else(|| Error::unknown_microvm(&self.microvm_identifier))?;
-                Ok(Resource::Image(record.image))
+                let found = at.store.read::<_, StoreError>(|tx| tx.microvm_owner(id))?;
+                let owned = found.filter(|(owner, _)| owner == at.account);
+                let (_, image) = owned.ok_or_else(|| Error::unknown_microvm(&self.microvm_identifier))?;
+                Ok(Resource::Image(image))
             }
         }
     )+};

@@ -4,7 +4,9 @@ use api::*;
 use ids::ImageVersion;
 use lifecycle::image as built;
 use lifecycle::microvm::State;
-use store::{BuildRecord, HookSettings, ImageRecord, LogSettings, MicrovmRecord, VersionRecord};
+use store::{
+    BuildRecord, HookSettings, ImageRecord, LogSettings, MicrovmRecord, MicrovmSummary, VersionRecord,
+};
 
 /// What this host's builds are for. AWS builds for two generations; a host has one.
 #[cfg(target_arch = "aarch64")]
@@ -169,13 +171,13 @@ pub(crate) fn microvm(record: MicrovmRecord, endpoint: String) -> GetMicrovmResp
     }
 }
 
-pub(crate) fn microvm_item(record: &MicrovmRecord) -> MicrovmItem {
+pub(crate) fn microvm_item(summary: &MicrovmSummary) -> MicrovmItem {
     MicrovmItem {
-        microvm_id: record.id.to_string(),
-        state: microvm_state(record.life.state),
-        image_arn: record.image.to_string(),
-        image_version: record.version.to_string(),
-        started_at: time(record.life.started_at),
+        microvm_id: summary.id.to_string(),
+        state: microvm_state(summary.state),
+        image_arn: summary.image.to_string(),
+        image_version: summary.version.to_string(),
+        started_at: time(summary.started_at),
     }
 }
 

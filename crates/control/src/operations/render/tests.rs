@@ -102,6 +102,16 @@ fn build_record() -> BuildRecord {
     }
 }
 
+fn summary(record: &MicrovmRecord) -> MicrovmSummary {
+    MicrovmSummary {
+        id: record.id,
+        image: record.image.clone(),
+        version: record.version,
+        state: record.life.state,
+        started_at: record.life.started_at,
+    }
+}
+
 fn microvm_record() -> MicrovmRecord {
     let idle =
         Idle { max_idle_duration_seconds: 60, suspended_duration_seconds: 300, auto_resume_enabled: true };
@@ -177,7 +187,7 @@ fn microvms_are_shown_as_aws_shows_them() {
     assert_response!(
         "ListMicrovms",
         ListMicrovms,
-        ListMicrovmsResponse { items: vec![microvm_item(&microvm_record())], next_token: None }
+        ListMicrovmsResponse { items: vec![microvm_item(&summary(&microvm_record()))], next_token: None }
     );
     let mut ended = microvm_record();
     ended.life.apply(&Event::TerminateRequested, UPDATED).unwrap();
