@@ -267,17 +267,17 @@ async fn a_listing_shows_of_a_microvm_what_its_record_says() {
     written.life.apply(&Event::Launched, 6).unwrap();
     let record = written.clone();
     store.write(move |tx| tx.put_microvm(&record)).await.unwrap();
-    let summary = MicrovmSummary {
+    let shown = [MicrovmSummary {
         id: written.id,
         image: written.image.clone(),
         version: written.version,
         state: written.life.state,
         started_at: written.life.started_at,
-    };
+    }];
     let (account, image) = (written.account.clone(), written.image.clone());
-    assert_eq!(store.read(|tx| tx.microvms(&account, "", 5)).unwrap(), [summary.clone()]);
+    assert_eq!(store.read(|tx| tx.microvms(&account, "", 5)).unwrap(), shown);
     for version in [None, Some(written.version)] {
-        assert_eq!(store.read(|tx| tx.microvms_of(&image, version, "", 5)).unwrap(), [summary.clone()]);
+        assert_eq!(store.read(|tx| tx.microvms_of(&image, version, "", 5)).unwrap(), shown);
     }
     assert_eq!(store.read(|tx| tx.microvm_owner(written.id)).unwrap(), Some((account, image)));
 }
