@@ -118,7 +118,7 @@ impl Control {
         let (parts, body) = request.into_parts();
         let id = RequestId::new();
         match self.admit(&parts, body).await {
-            Ok(call) => self.carry_out(&parts, call, &id).await,
+            Ok(call) => self.carry_out_whole(parts, call, id).await,
             Err(error) => {
                 tracing::debug!(method = %parts.method, path = parts.uri.path(), %error, "request refused");
                 let family = route::family(parts.uri.path());
@@ -148,6 +148,17 @@ impl Control {
         let caller = authenticate::authenticate(parts, &body, &front.identity, scope)?;
         let route = route::route(parts.method.as_str(), parts.uri.path(), parts.uri.query())?;
         Ok(Call { caller, peer: self.peer, route, body })
+    }
+
+    /// Also where the client hangs up: what was done is noted.
+    async fn carry_out_whole(&self, parts: Parts, call: Call, id: RequestId) -> Response<Body> {
+        let (control, known) = (self.clone(), id.clone());
+        let whole = tokio::spawn(async move { control.carry_out(&parts, call, &id).await });
+        whole.await.unwrap_or_else(|error| {
+            tracing::error!(%error, request = known.as_str(), "a call was not carried out to its end");
+            let message = format!("Carrying out the request: {error}; report this");
+            respond::error(&Error::internal(message), Family::Microvms, &known)
+        })
     }
 
     async fn carry_out(&self, parts: &Parts, call: Call, id: &RequestId) -> Response<Body> {

@@ -230,15 +230,15 @@ impl Bed {
         self.dir.path().join("audit")
     }
 
-    /// The lines of the audit log, once there are so many.
-    pub(crate) async fn audited(&self, at_least: usize) -> Vec<Value> {
+    /// The lines of the audit log, once they are `complete`.
+    pub(crate) async fn audited(&self, complete: impl Fn(&[Value]) -> bool) -> Vec<Value> {
         let reached = async {
             loop {
                 let files = std::fs::read_dir(self.audit_dir()).unwrap().map(|file| file.unwrap().path());
                 let text: String = files.map(|file| std::fs::read_to_string(file).unwrap()).collect();
                 let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
                 let lines: Vec<Value> = whole.map(|line| serde_json::from_str(line).unwrap()).collect();
-                if lines.len() >= at_least && lines.iter().any(|line| line["eventName"] == "ListUsers") {
+                if complete(&lines) {
                     return lines;
                 }
                 tokio::time::sleep(Duration::from_millis(2)).await;
