@@ -24,7 +24,6 @@ mod tags;
 mod tokens;
 mod versions;
 
-use std::future::Future;
 use std::sync::Arc;
 
 use ::connectors::Connectors;
@@ -180,17 +179,6 @@ impl Operations {
         token: Option<&str>,
     ) -> Result<Listing, Error> {
         Listing::open(&self.settings.page_secret, scope, max_results, token, node::now_ms())
-    }
-}
-
-/// Runs `work` to its end even where the client hangs up: a record without the work that follows from it
-/// would wait for the next start of the server.
-async fn uninterrupted<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Failure>> + Send + 'static,
-) -> Result<T, Failure> {
-    match tokio::spawn(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::internal(format!("Carrying out the request: {error}; report this")).into()),
     }
 }
 

@@ -35,6 +35,7 @@ pub struct Answer {
 /// The operations.
 #[async_trait]
 pub trait Service: Send + Sync + 'static {
-    /// Reads, checks and carries out a call.
+    /// Reads, checks and carries out a call. Must be run to its end once it has begun: a record without the work that
+    /// follows from it would wait for the next start of the server.
     async fn answer(&self, call: Call) -> Answer;
 }

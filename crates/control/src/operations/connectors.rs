@@ -13,7 +13,7 @@ use store::{ConnectorRecord, ConnectorSettings, ConnectorVersionRecord, EgressBi
 use super::failure::Failure;
 use super::idempotency::Claim;
 use super::pages::Listing;
-use super::{Operations, retention, uninterrupted};
+use super::{Operations, retention};
 
 /// Versions of one connector.
 const MAX_VERSIONS: usize = 100;
@@ -215,15 +215,11 @@ impl Operations {
         &self,
         write: impl FnOnce(&Tx<'_>) -> Result<(T, Option<ConnectorId>), Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        let (store, connectors): (_, Connectors) = (self.store.clone(), self.connectors.clone());
-        uninterrupted(async move {
-            let (answer, changed) = store.write(write).await?;
-            if let Some(id) = changed {
-                connectors.start(id);
-            }
-            Ok(answer)
-        })
-        .await
+        let (answer, changed) = self.store.write(write).await?;
+        if let Some(id) = changed {
+            self.connectors.start(id);
+        }
+        Ok(answer)
     }
 
     fn marked(

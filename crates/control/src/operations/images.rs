@@ -10,7 +10,7 @@ use super::connectors::resolve_egress;
 use super::failure::Failure;
 use super::idempotency::Claim;
 use super::render::{Latest, Made};
-use super::{Operations, Quotas, config, render, retention, uninterrupted};
+use super::{Operations, Quotas, config, render, retention};
 
 /// AWS's codes of the quotas (SPEC §9).
 const IMAGES_QUOTA: &str = "L-942E56BE";
@@ -124,19 +124,12 @@ impl Operations {
         request: DeleteMicrovmImageInput,
     ) -> Result<DeleteMicrovmImageOutput, Failure> {
         let arn = request.image_arn()?;
-        let (store, builds) = (self.store.clone(), self.builds.clone());
-        uninterrupted(async move {
-            let deleted = arn.clone();
-            let begun = store.write(move |tx| begin_delete(tx, &deleted, now_ms())).await?;
-            if begun {
-                builds.remove(arn.clone());
-            }
-            Ok(DeleteMicrovmImageOutput {
-                image_identifier: arn.to_string(),
-                state: MicrovmImageState::Deleting,
-            })
-        })
-        .await
+        let deleted = arn.clone();
+        let begun = self.store.write(move |tx| begin_delete(tx, &deleted, now_ms())).await?;
+        if begun {
+            self.builds.remove(arn.clone());
+        }
+        Ok(DeleteMicrovmImageOutput { image_identifier: arn.to_string(), state: MicrovmImageState::Deleting })
     }
 
     /// Writes, and starts the build that came of it.
@@ -144,16 +137,11 @@ impl Operations {
         &self,
         write: impl FnOnce(&Tx<'_>) -> Result<Written, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        let (store, builds) = (self.store.clone(), self.builds.clone());
-        uninterrupted(async move {
-            let (made, build) = store.write(write).await?;
-            if let Some(build) = build {
-                builds.start(build);
-            }
-            Ok(made)
-        })
-        .await
-        .map(T::from)
+        let (made, build) = self.store.write(write).await?;
+        if let Some(build) = build {
+            self.builds.start(build);
+        }
+        Ok(made.into())
     }
 }
 

@@ -13,7 +13,7 @@ use super::connectors::resolve_egress;
 use super::failure::Failure;
 use super::idempotency::Claim;
 use super::images::known_image;
-use super::{Operations, config, render, retention, uninterrupted};
+use super::{Operations, config, render, retention};
 
 /// The port that an endpoint's name does not have to tell.
 const HTTPS_PORT: u16 = 443;
@@ -35,7 +35,6 @@ impl Operations {
         let egress = config::connectors(region, request.egress_network_connectors.clone(), vec![])?;
         let (quota, now) = (self.settings.quotas.memory_mib, now_ms());
         let capacity = Arc::clone(&self.capacity);
-        let (store, node) = (self.store.clone(), self.node.clone());
         let launch = move |tx: &Tx<'_>| -> Result<(MicrovmRecord, bool), Failure> {
             retention::tidy(tx, now)?;
             if let Some(earlier) = made_before(tx, &claim, now)? {
@@ -60,14 +59,10 @@ impl Operations {
             claim.remember(tx, record.id.to_string(), None, now)?;
             Ok((record, true))
         };
-        let record = uninterrupted(async move {
-            let (record, new) = store.write(launch).await?;
-            if new {
-                node.launch(record.clone());
-            }
-            Ok(record)
-        })
-        .await?;
+        let (record, new) = self.store.write(launch).await?;
+        if new {
+            self.node.launch(record.clone());
+        }
         Ok(self.shown(record))
     }
 

@@ -9,7 +9,7 @@ use store::{Tx, VersionRecord};
 
 use super::failure::Failure;
 use super::images::known_image;
-use super::{Operations, render, uninterrupted};
+use super::{Operations, render};
 
 impl Operations {
     pub(super) async fn get_version(
@@ -74,27 +74,23 @@ impl Operations {
         request: DeleteMicrovmImageVersionInput,
     ) -> Result<DeleteMicrovmImageVersionOutput, Failure> {
         let (arn, number) = (request.image_arn()?, request.version()?);
-        let (store, builds) = (self.store.clone(), self.builds.clone());
-        uninterrupted(async move {
-            let image = arn.clone();
-            let begin = move |tx: &Tx<'_>| {
-                let (image, version) = (known_image(tx, &image)?, known_version(tx, &image, number)?);
-                let arn = image.arn.clone();
-                store::versions::begin_delete(tx, image, version, now_ms()).map_err(|error| match error {
-                    DeleteError::Refused(error) => Failure::from(refused(&arn, number, &error)),
-                    DeleteError::Store(error) => error.into(),
-                })
-            };
-            if store.write::<_, Failure>(begin).await? {
-                builds.remove_version(arn.clone(), number);
-            }
-            Ok(DeleteMicrovmImageVersionOutput {
-                image_identifier: arn.to_string(),
-                image_version: number.to_string(),
-                state: MicrovmImageVersionState::Deleting,
+        let image = arn.clone();
+        let begin = move |tx: &Tx<'_>| {
+            let (image, version) = (known_image(tx, &image)?, known_version(tx, &image, number)?);
+            let arn = image.arn.clone();
+            store::versions::begin_delete(tx, image, version, now_ms()).map_err(|error| match error {
+                DeleteError::Refused(error) => Failure::from(refused(&arn, number, &error)),
+                DeleteError::Store(error) => error.into(),
             })
+        };
+        if self.store.write::<_, Failure>(begin).await? {
+            self.builds.remove_version(arn.clone(), number);
+        }
+        Ok(DeleteMicrovmImageVersionOutput {
+            image_identifier: arn.to_string(),
+            image_version: number.to_string(),
+            state: MicrovmImageVersionState::Deleting,
         })
-        .await
     }
 
     pub(super) async fn get_build(
