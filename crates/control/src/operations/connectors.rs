@@ -4,7 +4,7 @@ mod render;
 
 use api::connectors::*;
 use api::{Error, ErrorKind, Request};
-use connectors::{ConnectorError, Connectors};
+use connectors::ConnectorError;
 use ids::{AccountId, ConnectorArn, ConnectorId, ConnectorVersion};
 use lifecycle::connector::{Connector, ConnectorRefused, ConnectorState};
 use node::now_ms;
