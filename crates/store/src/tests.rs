@@ -305,6 +305,25 @@ async fn records_of_an_earlier_release_are_listed_too() {
     assert_eq!(listed[0].started_at, written.life.started_at);
 }
 
+/// The statements of every launch and deletion, whatever indices there are beside the small one of the living.
+#[tokio::test]
+async fn the_living_are_counted_without_reading_their_records() {
+    let (dir, _store) = open();
+    let connection = rusqlite::Connection::open(dir.path().join("db")).unwrap();
+    for (what, index, filter) in [
+        ("sum(memory_mib)", "microvms_live", "account = 'x'"),
+        ("count(*)", "microvms_live_by_version", "image = 'x'"),
+        ("count(*)", "microvms_live_by_version", "image = 'x' AND version = 1"),
+    ] {
+        let sql = format!(
+            "EXPLAIN QUERY PLAN SELECT {what} FROM microvms INDEXED BY {index} \
+             WHERE {filter} AND terminated_at IS NULL"
+        );
+        let plan: String = connection.query_row(&sql, [], |row| row.get(3)).unwrap();
+        assert!(plan.contains("COVERING INDEX"), "{what} {filter}: {plan}");
+    }
+}
+
 /// The listing's statement, as SQLite would run it.
 #[tokio::test]
 async fn pages_of_microvms_are_found_in_an_index_however_deep() {

@@ -320,7 +320,8 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// [`StoreError`].
     pub fn live_microvms_of(&self, image: &ImageArn) -> Result<usize> {
-        const SQL: &str = "SELECT count(*) FROM microvms WHERE image = ?1 AND terminated_at IS NULL";
+        const SQL: &str = "SELECT count(*) FROM microvms INDEXED BY microvms_live_by_version \
+            WHERE image = ?1 AND terminated_at IS NULL";
         self.count(SQL, [image.to_string()])
     }
 
@@ -329,18 +330,21 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// [`StoreError`].
     pub fn live_microvms_of_version(&self, image: &ImageArn, version: ImageVersion) -> Result<usize> {
-        const SQL: &str =
-            "SELECT count(*) FROM microvms WHERE image = ?1 AND version = ?2 AND terminated_at IS NULL";
+        const SQL: &str = "SELECT count(*) FROM microvms INDEXED BY microvms_live_by_version \
+            WHERE image = ?1 AND version = ?2 AND terminated_at IS NULL";
         self.count(SQL, params![image.to_string(), version.major()])
     }
+
+    // Without statistics SQLite takes the wider index of a listing for what only the small one of the living answers
+    // without reading records: these statements name theirs.
 
     /// Baseline memory, in MiB, of the MicroVMs of `account` that are not terminated.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn live_memory_mib(&self, account: &AccountId) -> Result<usize> {
-        const SQL: &str =
-            "SELECT coalesce(sum(memory_mib), 0) FROM microvms WHERE account = ?1 AND terminated_at IS NULL";
+        const SQL: &str = "SELECT coalesce(sum(memory_mib), 0) FROM microvms INDEXED BY microvms_live \
+            WHERE account = ?1 AND terminated_at IS NULL";
         self.count(SQL, [account.to_string()])
     }
 
@@ -349,7 +353,8 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// [`StoreError`].
     pub fn live_microvms(&self) -> Result<Vec<MicrovmRecord>> {
-        self.many("MicroVM", "SELECT doc FROM microvms WHERE terminated_at IS NULL ORDER BY account, id", [])
+        const SQL: &str = "SELECT doc FROM microvms INDEXED BY microvms_live WHERE terminated_at IS NULL ORDER BY account, id";
+        self.many("MicroVM", SQL, [])
     }
 
     /// Writes a MicroVM.
