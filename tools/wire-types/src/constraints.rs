@@ -7,11 +7,7 @@ use crate::services::Service;
 const USES: &str = "use crate::shape::{Member, Pattern, Place, Shape, Text};\n\n";
 
 pub(crate) fn write(service: &Service, model: &Model) -> String {
-    let ours =
-        model.operations.values().filter(|operation| operation.http.request_uri.starts_with(service.paths));
-    let roots = ours.flat_map(|operation| [Some(&operation.input), operation.output.as_ref()]);
-    let used = model.reachable(roots.flatten().map(|root| root.shape.clone()));
-    used.iter().fold(USES.to_owned(), |text, name| text + &table(name, model.shape(name)))
+    service.shapes(model).iter().fold(USES.to_owned(), |text, name| text + &table(name, model.shape(name)))
 }
 
 fn table(name: &str, shape: &Shape) -> String {

@@ -10,9 +10,7 @@ pub(crate) fn write(services: &[(&Service, &Model)]) -> String {
     let all: Vec<_> = services
         .iter()
         .flat_map(|(service, model)| {
-            let ours =
-                model.operations.iter().filter(|(_, of)| of.http.request_uri.starts_with(service.paths));
-            ours.map(move |(name, of)| (*service, *model, name, of))
+            service.operations(model).map(move |(name, of)| (*service, *model, name, of))
         })
         .collect();
     let mut text = String::from(
@@ -61,7 +59,7 @@ fn segment(text: &str) -> String {
 }
 
 fn errors(service: &Service, model: &Model) -> String {
-    let ours = model.operations.values().filter(|of| of.http.request_uri.starts_with(service.paths));
+    let ours = service.operations(model).map(|(_, of)| of);
     let names: BTreeSet<&str> =
         ours.flat_map(|of| of.errors.iter().map(|error| error.shape.as_str())).collect();
     let mut text = format!(

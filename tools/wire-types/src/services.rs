@@ -1,5 +1,7 @@
 //! Which operations of which models are Rekindle's, and how their structures are grouped in Rust.
 
+use crate::model::{Model, Operation};
+
 /// A service and what is taken of it.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -28,6 +30,23 @@ pub(crate) struct Group {
     pub(crate) first: &'static str,
     /// The last of them.
     pub(crate) last: &'static str,
+}
+
+impl Service {
+    /// Its operations by name, in the order of their names.
+    pub(crate) fn operations<'m>(
+        &self,
+        model: &'m Model,
+    ) -> impl Iterator<Item = (&'m String, &'m Operation)> {
+        let paths = self.paths;
+        model.operations.iter().filter(move |(_, of)| of.http.request_uri.starts_with(paths))
+    }
+
+    /// The shapes that the operations' inputs and outputs are made of.
+    pub(crate) fn shapes(&self, model: &Model) -> Vec<String> {
+        let roots = self.operations(model).flat_map(|(_, of)| [Some(&of.input), of.output.as_ref()]);
+        model.reachable(roots.flatten().map(|root| root.shape.clone()))
+    }
 }
 
 /// Everything that is generated.

@@ -12,7 +12,6 @@ const USES: &str = "use std::collections::BTreeMap;\n\nuse serde::{Deserialize, 
 const DERIVES: &str = "#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]\n";
 
 pub(crate) fn write(service: &Service, model: &Model) -> String {
-    let used = used(service, model);
     let stamp = if service.module == "microvms" { "Timestamp" } else { "IsoTimestamp" };
     let mut text = format!("{USES}use crate::timestamp::{stamp};\n\n");
     if service.module != "microvms" {
@@ -25,7 +24,7 @@ pub(crate) fn write(service: &Service, model: &Model) -> String {
     }
     let inputs = inputs(service, model);
     let mut known: BTreeMap<String, String> = BTreeMap::new();
-    for name in used {
+    for name in service.shapes(model) {
         let shape = model.shape(&name);
         match shape.kind.as_str() {
             "string" if !shape.values.is_empty() => text += &enumeration(&name, shape),
@@ -61,8 +60,7 @@ pub(crate) fn write(service: &Service, model: &Model) -> String {
 
 /// What a structure is for, as its documentation.
 fn about(service: &Service, model: &Model, name: &str) -> String {
-    let mut ours = model.operations.iter().filter(|(_, of)| of.http.request_uri.starts_with(service.paths));
-    let found = ours.find_map(|(operation, of)| match &of.output {
+    let found = service.operations(model).find_map(|(operation, of)| match &of.output {
         _ if of.input.shape == name => Some(format!("What {operation} takes")),
         Some(output) if output.shape == name => Some(format!("What {operation} answers")),
         _ => None,
@@ -72,17 +70,7 @@ fn about(service: &Service, model: &Model, name: &str) -> String {
 
 /// The operations' inputs.
 fn inputs(service: &Service, model: &Model) -> BTreeSet<String> {
-    let ours =
-        model.operations.values().filter(|operation| operation.http.request_uri.starts_with(service.paths));
-    ours.map(|operation| operation.input.shape.clone()).collect()
-}
-
-/// The shapes of our operations' inputs and outputs.
-fn used(service: &Service, model: &Model) -> Vec<String> {
-    let ours =
-        model.operations.values().filter(|operation| operation.http.request_uri.starts_with(service.paths));
-    let roots = ours.flat_map(|operation| [Some(&operation.input), operation.output.as_ref()]);
-    model.reachable(roots.flatten().map(|root| root.shape.clone()))
+    service.operations(model).map(|(_, of)| of.input.shape.clone()).collect()
 }
 
 fn group_members(model: &Model, group: &Group) -> Vec<Member> {
