@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use connectors::Connectors;
 use guest::{Dirs, Host};
@@ -12,7 +12,7 @@ use ids::{BuildId, ImageArn, ImageVersion};
 use logs::Logs;
 use objects::ObjectStore;
 use platform::{Assets, Platform};
-use store::{SnapshotSizes, Store, StoreError, builds};
+use store::{SnapshotSizes, Store, StoreError, builds, now_ms};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -194,9 +194,4 @@ async fn clear(dir: PathBuf) {
     if let Ok(Err(error)) = spawn_blocking(move || fs::remove_dir_all(path)).await {
         tracing::warn!(dir = %dir.display(), %error, "cannot remove a build's directory");
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

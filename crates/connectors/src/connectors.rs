@@ -1,7 +1,7 @@
 //! Checking connectors, and resolving what is bound to them.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use iam::ServiceRoles;
 use ids::{AccountId, ConnectorArn, ConnectorId};
@@ -10,7 +10,7 @@ use network::Egress;
 use network::egress::{Routes, Way};
 use store::{
     ConnectorRecord, ConnectorSettings, ConnectorUser, ConnectorVersionRecord, EgressBinding, Store,
-    StoreError, Tx,
+    StoreError, Tx, now_ms,
 };
 
 use crate::Networks;
@@ -216,11 +216,6 @@ fn settings(tx: &Tx<'_>, arn: &ConnectorArn) -> Result<ConnectorSettings, Connec
     let unknown = || ConnectorError::Unknown(arn.to_string());
     let version = arn.version.ok_or_else(unknown)?;
     Ok(tx.connector_version(arn.id, version)?.ok_or_else(unknown)?.settings)
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

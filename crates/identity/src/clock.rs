@@ -1,19 +1,12 @@
 //! The time, and how it is written.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
+pub(crate) use store::now_ms;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 const MOMENT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
-
-/// Milliseconds since the Unix epoch. A clock before 1970 reads 0, at which everything has expired or is yet to come.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// `2026-01-31T23:59:59Z`, of seconds since the Unix epoch. What is beyond the calendar reads as its last second.
 pub(crate) fn iso(seconds: u64) -> String {

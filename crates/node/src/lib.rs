@@ -13,10 +13,4 @@ mod owner;
 pub use guests::GuestMachines;
 pub use machines::{Instance, Machines};
 pub use node::{Node, NodeError};
-
-/// Milliseconds since the Unix epoch, as records count time.
-#[must_use]
-pub fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
+pub use store::now_ms;
