@@ -11,8 +11,14 @@ use crate::api::{Api, Launched};
 use crate::client::{Connection, Trust};
 use crate::stats::Samples;
 
-/// Between two operations, for the server to make ready again what it keeps ready, as it has between two clients.
-const REST: Duration = Duration::from_millis(1000);
+/// After a launch, for the server to make ready again what it keeps ready, as it has between two clients.
+const REPLENISH: Duration = Duration::from_millis(1000);
+/// Between any other two operations.
+const REST: Duration = Duration::from_millis(300);
+/// MicroVMs that are asked for at the same moment.
+pub(crate) const AT_ONCE: usize = 20;
+/// How often that is done.
+const BURSTS: usize = 5;
 /// Clones that are alive at once when their memory is looked at.
 pub(crate) const CLONES: usize = 10;
 
@@ -26,6 +32,15 @@ pub(crate) struct Figures {
     pub(crate) suspend: Samples,
     pub(crate) wake: Samples,
     pub(crate) terminate: Samples,
+}
+
+/// Figures of [`AT_ONCE`] launches at the same moment.
+#[derive(Debug, Default)]
+pub(crate) struct Together {
+    /// From the calls to the last of the first answers.
+    pub(crate) all: Samples,
+    /// From a call to its first answer.
+    pub(crate) each: Samples,
 }
 
 /// The memory of one clone's VMM, in bytes.
@@ -64,7 +79,7 @@ impl<'a> Bench<'a> {
 
     async fn cycle(&self, figures: &mut Figures) -> Result<(), Failure> {
         let (microvm, token) = self.launch(figures).await?;
-        rest().await;
+        tokio::time::sleep(REPLENISH).await;
         figures.suspend.push(self.api.suspend(&microvm.id).await?);
         rest().await;
         let began = Instant::now();
@@ -88,6 +103,26 @@ impl<'a> Bench<'a> {
         let parts = [called, minted.saturating_sub(called), answered.saturating_sub(minted)];
         figures.parts.iter_mut().zip(parts).for_each(|(samples, part)| samples.push(part));
         Ok((microvm, token))
+    }
+
+    /// Launches [`AT_ONCE`] MicroVMs at the same moment, [`BURSTS`] times.
+    pub(crate) async fn together(&self) -> Result<Together, Failure> {
+        let mut together = Together::default();
+        for _ in 0..BURSTS {
+            tokio::time::sleep(REPLENISH * 3).await;
+            let began = Instant::now();
+            let launches = (0..AT_ONCE).map(async |_| {
+                let (microvm, _) = self.launch(&mut Figures::default()).await?;
+                Ok::<_, Failure>((microvm, began.elapsed()))
+            });
+            let launched = futures::future::try_join_all(launches).await?;
+            together.all.push(began.elapsed());
+            for (microvm, took) in launched {
+                together.each.push(took);
+                self.api.terminate(&microvm.id).await?;
+            }
+        }
+        Ok(together)
     }
 
     /// Over a new connection, as of a client that comes for the first time.

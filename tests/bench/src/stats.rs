@@ -12,6 +12,7 @@ impl Samples {
         self.0.insert(at, sample);
     }
 
+    #[cfg(test)]
     pub(crate) fn min(&self) -> Option<Duration> {
         self.0.first().copied()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::stats::Samples;
 
-const HEADINGS: [&str; 7] = ["figure", "median", "min", "p90", "limit", "bare engine", "ratio"];
+const HEADINGS: [&str; 8] = ["figure", "median", "p90", "p99", "limit", "bare engine", "our part", "ratio"];
 
 /// One line: a figure and what it is held against.
 #[derive(Debug, Default)]
@@ -18,15 +18,15 @@ impl Row {
         let mut row = Self::default();
         row.0[0] = figure.into();
         row.0[1] = cell(samples.median());
-        row.0[2] = cell(samples.min());
-        row.0[3] = cell(samples.p90());
+        row.0[2] = cell(samples.p90());
+        row.0[3] = cell(samples.p99());
         row
     }
 
     /// A figure of another kind, already in words.
-    pub(crate) fn in_words(figure: &str, median: String, min: String, p90: String) -> Self {
+    pub(crate) fn in_words(figure: &str, median: String, p90: String, p99: String) -> Self {
         let mut row = Self::default();
-        [row.0[0], row.0[1], row.0[2], row.0[3]] = [figure.into(), median, min, p90];
+        [row.0[0], row.0[1], row.0[2], row.0[3]] = [figure.into(), median, p90, p99];
         row
     }
 
@@ -36,11 +36,15 @@ impl Row {
         self
     }
 
-    /// With what the engine alone takes for the same.
+    /// With what the engine alone takes for the same. What is ours is negative where work was done ahead.
     pub(crate) fn against(mut self, ours: &Samples, bare: &Samples) -> Self {
         if let (Some(ours), Some(bare)) = (ours.median(), bare.median()) {
             self.0[5] = duration(bare);
-            self.0[6] = format!("{:.2}", ours.as_secs_f64() / bare.as_secs_f64());
+            self.0[6] = match ours.checked_sub(bare) {
+                Some(more) => duration(more),
+                None => format!("-{}", duration(bare - ours)),
+            };
+            self.0[7] = format!("{:.2}", ours.as_secs_f64() / bare.as_secs_f64());
         }
         self
     }
@@ -91,8 +95,8 @@ mod tests {
         let row = Row::of("a figure", &samples).limit(Duration::from_millis(300)).against(&samples, &bare);
         let text = Table(vec![row, Row::of("b", &Samples::default())]).to_string();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "figure    median    min     p90     limit  bare engine  ratio");
-        assert_eq!(lines[1], "a figure  100 µs  80 µs  120 µs  300.0 ms        50 µs   2.00");
+        assert_eq!(lines[0], "figure    median     p90     p99     limit  bare engine  our part  ratio");
+        assert_eq!(lines[1], "a figure  100 µs  120 µs  120 µs  300.0 ms        50 µs     50 µs   2.00");
         assert_eq!(lines[2], "b");
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
@@ -47,6 +48,21 @@ impl Artifact {
         Self::of("examples/hello").folder("tests/apps/probe")
     }
 
+    /// `examples/native`, compiled.
+    ///
+    /// # Panics
+    /// Where the compiler fails.
+    #[must_use]
+    pub fn native() -> Self {
+        const TARGET: &str = "x86_64-unknown-linux-gnu";
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("server");
+        let mut rustc = Command::new("rustc");
+        rustc.args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "--target", TARGET, "-o"]);
+        command::must(rustc.arg(&program).arg(command::workspace().join("examples/native/server.rs")));
+        Self::of("examples/native").file("server", std::fs::read(&program).unwrap())
+    }
+
     /// With a file, in place of one of the same name.
     #[must_use]
     pub fn file(mut self, name: &str, content: impl Into<Vec<u8>>) -> Self {
@@ -60,7 +76,7 @@ impl Artifact {
     pub fn zip(&self) -> Vec<u8> {
         let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
         for (name, content) in &self.0 {
-            zip.start_file(name, SimpleFileOptions::default().unix_permissions(0o644)).unwrap();
+            zip.start_file(name, SimpleFileOptions::default().unix_permissions(0o755)).unwrap();
             zip.write_all(content).unwrap();
         }
         zip.finish().unwrap().into_inner()
