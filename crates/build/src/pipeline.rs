@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use api::SizeClass;
 use guest::{CODE, ImageLayer, Layout};
@@ -75,13 +76,15 @@ async fn compile(
 
 fn lay_out(workshop: &Workshop, dir: &Path, version: &VersionRecord) -> Result<ImageLayer, BuildError> {
     let size = SizeClass::for_memory(version.minimum_memory_mib.into()).unwrap_or(api::size::DEFAULT);
-    let layout = Layout::new(&workshop.platform, size.peak_memory_mib, size.vcpus, size.disk_bytes);
+    let made_with = workshop.host.compatibility().clone();
+    let layout =
+        Layout::new(&workshop.platform, made_with, size.peak_memory_mib, size.vcpus, size.disk_bytes);
     Ok(ImageLayer::create(dir, &workshop.dirs, layout, workshop.platform.clone())?)
 }
 
 async fn reopen(workshop: &Workshop, dir: &Path) -> Result<ImageLayer, BuildError> {
-    let (dir, dirs) = (dir.to_owned(), workshop.dirs.clone());
-    Ok(spawn_blocking(move || ImageLayer::open(&dir, &dirs)).await??)
+    let (dir, dirs, host) = (dir.to_owned(), workshop.dirs.clone(), Arc::clone(&workshop.host));
+    Ok(spawn_blocking(move || ImageLayer::open(&dir, &dirs, host.compatibility())).await??)
 }
 
 /// What the snapshot takes on the disk (SPEC §2.7).

@@ -78,6 +78,7 @@ mod tests {
             egress_network_connectors: vec![],
             logging: None,
             cpu_architectures: vec![],
+            unusable: None,
         }
     }
 

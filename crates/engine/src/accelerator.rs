@@ -12,6 +12,15 @@ pub enum Accelerator {
     Tcg,
 }
 
+impl std::fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "hardware virtualization (KVM)",
+            Self::Tcg => "software emulation (TCG)",
+        })
+    }
+}
+
 /// Whether `/proc/cpuinfo` names Intel VT-x or AMD-V.
 #[must_use]
 pub fn has_virtualization(cpuinfo: &str) -> bool {
@@ -20,6 +29,13 @@ pub fn has_virtualization(cpuinfo: &str) -> bool {
         .filter_map(|line| line.split_once(':'))
         .filter(|(key, _)| key.trim() == "flags")
         .any(|(_, flags)| flags.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
+}
+
+/// The processor's maker, as `/proc/cpuinfo` names it.
+#[must_use]
+pub fn vendor(cpuinfo: &str) -> Option<&str> {
+    let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+    fields.find(|(key, _)| key.trim() == "vendor_id").map(|(_, vendor)| vendor.trim())
 }
 
 /// The decision: KVM when the CPU can and a machine really started with it.
@@ -38,6 +54,12 @@ mod tests {
         assert!(has_virtualization("flags : vmx\n"));
         assert!(!has_virtualization("flags : fpu svm_lock\nvmx flags : svm\nmodel name : vmx\n"));
         assert!(!has_virtualization(""));
+    }
+
+    #[test]
+    fn the_vendor_is_that_of_the_first_processor() {
+        assert_eq!(vendor("processor\t: 0\nvendor_id\t: GenuineIntel\nflags : fpu\n"), Some("GenuineIntel"));
+        assert_eq!(vendor("processor : 0\n"), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Knows nothing of images or of the API. VMMs are separate processes that outlive this one and are adopted again.
 
 pub mod accelerator;
+mod compatibility;
 pub mod error;
 pub mod jail;
 mod memory;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use tokio::net::UnixStream;
 
+pub use compatibility::{Compatibility, Cpu, EngineVersion, Incompatible};
 pub use error::{CommandError, SaveError, StartError};
 pub use memory::{MemoryError, MemoryUse};
 pub use spec::{Disk, Jail, Layer, LayerFormat, MachineSpec, Restore};
@@ -23,6 +25,9 @@ pub use spec::{Disk, Jail, Layer, LayerFormat, MachineSpec, Restore};
 /// A VMM that can start machines.
 #[async_trait]
 pub trait Engine: Send + Sync + std::fmt::Debug {
+    /// What its snapshots depend on.
+    fn compatibility(&self) -> &Compatibility;
+
     /// Boots a machine whose memory is the shared file `memory`, which is created (see [`Machine::save_full`]).
     async fn boot(&self, spec: MachineSpec, memory: PathBuf) -> Result<Box<dyn Machine>, StartError>;
 

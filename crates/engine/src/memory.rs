@@ -45,6 +45,14 @@ pub enum MemoryError {
     Read(#[from] ReadError),
 }
 
+impl MemoryError {
+    /// Whether what was saved is at fault, and not the reading of it.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Geometry | Self::Read(ReadError::Damaged(_) | ReadError::Version(_)))
+    }
+}
+
 /// One piece of the guest's memory in the VMM's address space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Piece {

@@ -73,6 +73,18 @@ pub enum GuestError {
 }
 
 impl GuestError {
+    /// What a client is told, where a snapshot itself is at fault: no path of the host's.
+    #[must_use]
+    pub fn told(&self) -> Option<String> {
+        match self {
+            Self::Layer(error) => error.told(),
+            Self::Start(StartError::Memory(error)) if error.is_damage() => {
+                Some("The MicroVM's saved state is damaged.".to_owned())
+            }
+            _ => None,
+        }
+    }
+
     pub(crate) fn file(doing: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { doing, path, source }

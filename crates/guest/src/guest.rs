@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use agent_proto::host::Channel;
 use agent_proto::{ENTROPY_BYTES, Event, HookCall, HookOutcome, NewLife, Request, Response};
-use engine::{Machine, MachineSpec, SaveError};
+use engine::{Compatibility, Machine, MachineSpec, SaveError};
 use futures::FutureExt;
 use logs::LogFile;
 use network::Slot;
@@ -163,6 +163,11 @@ impl Guest {
             Response::Done => Ok(None),
             _ => Err(agent_proto::host::CallError::WrongAnswer.into()),
         }
+    }
+
+    /// What its saved state depends on besides its files.
+    pub(crate) fn compatibility(&self) -> &Compatibility {
+        self.host.compatibility()
     }
 
     /// Of a guest that was booted: makes its memory file and `device_state` durable. It no longer runs afterwards.

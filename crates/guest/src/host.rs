@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use agent_proto::host::Resolver;
-use engine::{Disk, Engine, Jail, Machine, MachineSpec, Restore};
+use engine::{Compatibility, Disk, Engine, Jail, Machine, MachineSpec, Restore};
 use network::cgroup::{Cgroups, Limits};
 use network::{Egress, Pool, Slot, dns};
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,12 @@ impl Host {
     ) -> Arc<Self> {
         let resolver = resolver(upstreams);
         Arc::new(Self { engine, pool, cgroups, resolver, dirs, spares: Spares::default() })
+    }
+
+    /// What snapshots of this host depend on besides their files.
+    #[must_use]
+    pub fn compatibility(&self) -> &Compatibility {
+        self.engine.compatibility()
     }
 
     /// Boots a guest whose memory is the new file `memory`. Nothing else may run under its name. `egress`: what it may

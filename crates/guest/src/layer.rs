@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use engine::qemu::overlay::{self, OverlayError};
-use engine::{Disk, Layer, LayerFormat, Restore};
+use engine::{Compatibility, Disk, Incompatible, Layer, LayerFormat, Restore};
 use platform::{Platform, PlatformError};
 use serde::{Deserialize, Serialize};
 use snapshot::manifest::{Manifest, ManifestError};
@@ -20,7 +20,8 @@ const SCRATCH: &str = "scratch.qcow2";
 const MEMORY: &str = "memory";
 const DEVICE: &str = "device";
 const LAYOUT: &str = "snapshot.json";
-const VERSION: u32 = 1;
+/// 1 did not say what the snapshot had been made with.
+const VERSION: u32 = 2;
 
 /// Why an image version cannot be cloned from.
 #[derive(Debug, thiserror::Error)]
@@ -48,21 +49,58 @@ pub enum LayerError {
         source: io::Error,
     },
     /// Its description is of another release.
-    #[error("{path} has format version {found}, this program reads {VERSION}", path = path.display())]
+    #[error("{path} has format version {found}, this program reads {VERSION}: build the image again", path = path.display())]
     Version {
         /// Which description.
         path: PathBuf,
         /// What it says.
         found: u32,
     },
+    /// It was made by another kind of host.
+    #[error("the snapshot in {dir} cannot be used: {source}; build the image again", dir = dir.display())]
+    Incompatible {
+        /// Which layer.
+        dir: PathBuf,
+        /// In what they differ.
+        source: Incompatible,
+    },
+}
+
+impl LayerError {
+    /// What a client is told, where the snapshot itself is at fault: no path of the host's.
+    #[must_use]
+    pub fn told(&self) -> Option<String> {
+        const AGAIN: &str = "Build the image again.";
+        match self {
+            Self::Manifest(ManifestError::Version { .. }) | Self::Version { .. } => Some(format!(
+                "The image version's snapshot was made by another release of the service. {AGAIN}"
+            )),
+            Self::Manifest(ManifestError::Mismatch(_) | ManifestError::Damaged { .. }) => {
+                Some(format!("The image version's snapshot is damaged. {AGAIN}"))
+            }
+            Self::Manifest(ManifestError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Some(format!("The image version's snapshot is incomplete. {AGAIN}"))
+            }
+            Self::Platform(PlatformError::Unknown { .. } | PlatformError::Damaged { .. }) => Some(format!(
+                "The kernel and disks that the image version's snapshot was made with are not whole. {AGAIN}"
+            )),
+            Self::Incompatible { source, .. } => {
+                Some(format!("The image version's snapshot does not fit this host: {source}. {AGAIN}"))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The shape of a snapshot's machine; kept with it, because its clones must have it too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Layout {
     version: u32,
-    /// What it was made with.
+    /// Kernel, agent and lowest disk: names their content.
     platform: String,
+    /// VMM, machine type and processor.
+    made_with: Compatibility,
     /// Memory in MiB.
     pub memory_mib: u32,
     /// Virtual CPUs.
@@ -74,8 +112,35 @@ pub struct Layout {
 impl Layout {
     /// The layout of a snapshot that is about to be made.
     #[must_use]
-    pub fn new(platform: &Platform, memory_mib: u32, vcpus: u32, scratch_bytes: u64) -> Self {
-        Self { version: VERSION, platform: platform.id().to_owned(), memory_mib, vcpus, scratch_bytes }
+    pub fn new(
+        platform: &Platform,
+        made_with: Compatibility,
+        memory_mib: u32,
+        vcpus: u32,
+        scratch_bytes: u64,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            platform: platform.id().to_owned(),
+            made_with,
+            memory_mib,
+            vcpus,
+            scratch_bytes,
+        }
+    }
+
+    fn read(path: &Path) -> Result<Self, LayerError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let text = std::fs::read(path).map_err(file_error("reading", path))?;
+        let unreadable = |error: serde_json::Error| file_error("reading", path)(error.into());
+        let Versioned { version } = serde_json::from_slice(&text).map_err(unreadable)?;
+        if version != VERSION {
+            return Err(LayerError::Version { path: path.to_owned(), found: version });
+        }
+        serde_json::from_slice(&text).map_err(unreadable)
     }
 }
 
@@ -86,6 +151,8 @@ pub struct ImageLayer {
     layout: Layout,
     platform: Platform,
     empty_overlay: PathBuf,
+    /// Names its content; empty while it is being made.
+    digest: String,
 }
 
 impl ImageLayer {
@@ -100,34 +167,36 @@ impl ImageLayer {
             .and_then(|json| std::fs::write(&path, json))
             .map_err(file_error("writing", &path))?;
         let empty_overlay = dirs.overlay(layout.scratch_bytes);
-        let layer = Self { dir: dir.to_owned(), layout, platform, empty_overlay };
+        let layer = Self { dir: dir.to_owned(), layout, platform, empty_overlay, digest: String::new() };
         layer.make_overlay(&layer.scratch())?;
         Ok(layer)
     }
 
-    /// A published layer. The first time since the program's start its files are compared with their manifest, which
-    /// takes as long as reading them; blocks.
+    /// A published layer, to be used on `host`. The first time since the program's start its files are compared with
+    /// their manifest, which takes as long as reading them; blocks.
     ///
     /// # Errors
-    /// [`LayerError`]; a layer that differs from its manifest is not used.
-    pub fn open(dir: &Path, dirs: &Dirs) -> Result<Self, LayerError> {
-        verify_once(dir)?;
-        let path = dir.join(LAYOUT);
-        let text = std::fs::read(&path).map_err(file_error("reading", &path))?;
-        let layout: Layout =
-            serde_json::from_slice(&text).map_err(|error| file_error("reading", &path)(error.into()))?;
-        if layout.version != VERSION {
-            return Err(LayerError::Version { path, found: layout.version });
-        }
+    /// [`LayerError`]; a layer that differs from its manifest, or was made by another kind of host, is not used.
+    pub fn open(dir: &Path, dirs: &Dirs, host: &Compatibility) -> Result<Self, LayerError> {
+        let digest = verify_once(dir)?;
+        let layout = Layout::read(&dir.join(LAYOUT))?;
+        let incompatible = |source| LayerError::Incompatible { dir: dir.to_owned(), source };
+        host.check(&layout.made_with).map_err(incompatible)?;
         let platform = Platform::open(&dirs.platforms(), &layout.platform)?;
         let empty_overlay = dirs.overlay(layout.scratch_bytes);
-        Ok(Self { dir: dir.to_owned(), layout, platform, empty_overlay })
+        Ok(Self { dir: dir.to_owned(), layout, platform, empty_overlay, digest })
     }
 
     /// Where its files are.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Names its content, so that a suspension knows what it lies over.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// The read-only disk.
@@ -206,19 +275,22 @@ impl ImageLayer {
     }
 }
 
-/// Published layers are immutable, so that once is enough.
-fn verify_once(dir: &Path) -> Result<(), ManifestError> {
-    static VERIFIED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// Published layers are immutable, so that once is enough; but a name can be given again to another. The layer's digest.
+fn verify_once(dir: &Path) -> Result<String, ManifestError> {
+    static VERIFIED: Mutex<BTreeSet<(PathBuf, String)>> = Mutex::new(BTreeSet::new());
     let verified = || VERIFIED.lock().unwrap_or_else(PoisonError::into_inner);
-    if verified().contains(dir) {
-        return Ok(());
+    let this = (dir.to_owned(), Manifest::load(dir)?.digest().to_owned());
+    if !verified().contains(&this) {
+        Manifest::verify(dir)?;
+        verified().insert(this.clone());
     }
-    Manifest::verify(dir)?;
-    verified().insert(dir.to_owned());
-    Ok(())
+    Ok(this.1)
 }
 
 fn file_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LayerError {
     let path = path.to_owned();
     move |source| LayerError::File { doing, path, source }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -11,7 +11,7 @@ use guest::{Dirs, GuestError, Host, ImageLayer, LayerError, Suspension, Suspensi
 
 use logs::Logs;
 use network::Egress;
-use store::{HookSettings, MicrovmRecord, Store, StoreError};
+use store::{HookSettings, MicrovmRecord, Store, StoreError, VersionRecord};
 use tokio::task::spawn_blocking;
 
 use crate::instance::{Hook, Parts, Running};
@@ -57,8 +57,24 @@ impl InstanceError {
             Self::Connector(error) if !matches!(error, ConnectorError::Store(_)) => self.to_string(),
             _ => {
                 tracing::error!(microvm = %microvm.id, error = %self, "{doing} failed");
-                format!("Internal failure while {doing}. The server's log says more about {}.", microvm.id)
+                let internal = || {
+                    format!(
+                        "Internal failure while {doing}. The server's log says more about {}.",
+                        microvm.id
+                    )
+                };
+                self.told().unwrap_or_else(internal)
             }
+        }
+    }
+
+    /// What a snapshot that cannot be used says of itself.
+    fn told(&self) -> Option<String> {
+        match self {
+            Self::Layer(error) => error.told(),
+            Self::Suspension(error) => error.told(),
+            Self::Guest(error) => error.told(),
+            _ => None,
         }
     }
 }
@@ -112,7 +128,7 @@ impl GuestMachines {
         let guest = if suspension.exists() {
             // What runs of an earlier attempt has not come as far as to let the application run.
             self.host.discard(&name).await;
-            let from = suspension.restore(&layer)?;
+            let from = suspension.restore(&layer, self.host.compatibility())?;
             let shape = layer.clone_with(dir.join(OVERLAY))?;
             let guest = self.host.restore(&name, shape, from, self.egress_still(microvm)).await?;
             spawn_blocking(move || suspension.mark_used()).await??;
@@ -160,21 +176,40 @@ impl GuestMachines {
             generation: microvm.life.life,
             log: self.logs.microvm(microvm.id).kept_if(output::is_kept(&*self.roles, microvm)),
             dir: self.dirs.microvm(microvm.id),
+            layer: self.dirs.version(&microvm.image, microvm.version),
             run_body: run_body(microvm),
         })
     }
 
     async fn layer(&self, microvm: &MicrovmRecord) -> Result<(ImageLayer, HookSettings), InstanceError> {
-        let hooks = self.hooks(microvm)?;
-        let dirs = self.dirs.clone();
+        let version = self.version(microvm)?;
+        let (dirs, host) = (self.dirs.clone(), Arc::clone(&self.host));
         let dir = dirs.version(&microvm.image, microvm.version);
-        let layer = spawn_blocking(move || ImageLayer::open(&dir, &dirs)).await??;
-        Ok((layer, hooks))
+        let layer = spawn_blocking(move || ImageLayer::open(&dir, &dirs, host.compatibility())).await?;
+        let unusable = layer.as_ref().err().and_then(LayerError::told);
+        if unusable != version.unusable {
+            self.note(microvm, unusable).await?;
+        }
+        Ok((layer?, version.hooks))
+    }
+
+    /// Has the version's record say why it cannot be launched from, or that it can.
+    async fn note(&self, microvm: &MicrovmRecord, unusable: Option<String>) -> Result<(), InstanceError> {
+        let (image, number) = (microvm.image.clone(), microvm.version);
+        let write = move |tx: &store::Tx<'_>| match tx.version(&image, number)? {
+            Some(version) => tx.put_version(&VersionRecord { unusable, ..version }),
+            None => Ok(()),
+        };
+        Ok(self.store.write::<_, StoreError>(write).await?)
     }
 
     fn hooks(&self, microvm: &MicrovmRecord) -> Result<HookSettings, InstanceError> {
+        self.version(microvm).map(|version| version.hooks)
+    }
+
+    fn version(&self, microvm: &MicrovmRecord) -> Result<VersionRecord, InstanceError> {
         let version = self.store.read::<_, StoreError>(|tx| tx.version(&microvm.image, microvm.version))?;
-        version.map(|version| version.hooks).ok_or(InstanceError::NoVersion)
+        version.ok_or(InstanceError::NoVersion)
     }
 
     async fn release(&self, microvm: &MicrovmRecord) {

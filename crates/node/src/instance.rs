@@ -66,6 +66,8 @@ pub(crate) struct Parts {
     pub(crate) generation: u64,
     pub(crate) log: LogFile,
     pub(crate) dir: PathBuf,
+    /// Of the layer that it was cloned from.
+    pub(crate) layer: PathBuf,
     pub(crate) run_body: Vec<u8>,
 }
 
@@ -74,6 +76,7 @@ pub(crate) struct Running {
     guest: Guest,
     hooks: HookSettings,
     dir: PathBuf,
+    layer: PathBuf,
     run_body: Vec<u8>,
     life: Arc<Life>,
     /// The exit code of the application's first process, once it has ended.
@@ -84,11 +87,11 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { mut guest, hooks, generation, log, dir, run_body } = parts;
+        let Parts { mut guest, hooks, generation, log, dir, layer, run_body } = parts;
         let connector = Arc::new(ThroughAgent(guest.channel().clone()));
         let life = Arc::new(Life::new(generation, connector, Arc::new(Activity::new())));
         let exited = guest.listen(log);
-        Self { guest, hooks, dir, run_body, life, exited, forgetting: None }
+        Self { guest, hooks, dir, layer, run_body, life, exited, forgetting: None }
     }
 
     /// The same, with what the sleep before left being removed meanwhile.
@@ -140,7 +143,7 @@ impl Running {
         if let Some(forgetting) = self.forgetting {
             forgetting.await?;
         }
-        Suspension::of(&self.dir).save(&self.guest).await?;
+        Suspension::of(&self.dir).save(&self.guest, &self.layer).await?;
         self.guest.end().await;
         Ok(())
     }

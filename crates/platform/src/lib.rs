@@ -7,10 +7,12 @@ mod assets;
 mod cpio;
 mod sparse;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
@@ -44,6 +46,16 @@ pub enum PlatformError {
     /// The list of modules names something else than a file beside it.
     #[error("the module list names '{0}', which is not a file name: run scripts/setup again")]
     Module(String),
+    /// Its files are not what they were.
+    #[error(
+        "platform '{id}' in {dir} has changed: the snapshots made with it cannot be used, build their images again"
+    )]
+    Damaged {
+        /// What was asked for.
+        id: String,
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
     /// There is no such platform.
     #[error(
         "platform '{id}' is not whole in {dir}: the snapshots made with it cannot be used, build their images again"
@@ -97,18 +109,21 @@ impl Platform {
         Ok(Self { id, dir })
     }
 
-    /// The platform that an existing snapshot was made with.
+    /// The platform that an existing snapshot was made with. The first time since the program's start its content is
+    /// compared with its id, which takes as long as reading it; blocks.
     ///
     /// # Errors
-    /// Where it is not there, or not whole.
+    /// Where it is not there, not whole, or changed.
     pub fn open(platforms: &Path, id: &str) -> Result<Self, PlatformError> {
         let legal = id.len() == ID_DIGITS && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         let dir = platforms.join(id);
-        if legal && file_names().iter().all(|name| dir.join(name).is_file()) {
-            Ok(Self { id: id.to_owned(), dir })
-        } else {
-            Err(PlatformError::Unknown { id: id.to_owned(), dir: platforms.to_owned() })
+        if !legal || !file_names().iter().all(|name| dir.join(name).is_file()) {
+            return Err(PlatformError::Unknown { id: id.to_owned(), dir: platforms.to_owned() });
         }
+        if !verified_once(&dir, id)? {
+            return Err(PlatformError::Damaged { id: id.to_owned(), dir: platforms.to_owned() });
+        }
+        Ok(Self { id: id.to_owned(), dir })
     }
 
     /// Names the content.
@@ -176,6 +191,20 @@ fn identify(dir: &Path) -> Result<String, PlatformError> {
     }
     let digits = hash.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     Ok(digits[..ID_DIGITS].to_owned())
+}
+
+/// Whether the content is what its id says. Platforms are immutable, so that once is enough.
+fn verified_once(dir: &Path, id: &str) -> Result<bool, PlatformError> {
+    static VERIFIED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let verified = || VERIFIED.lock().unwrap_or_else(PoisonError::into_inner);
+    if verified().contains(dir) {
+        return Ok(true);
+    }
+    let same = identify(dir)? == id;
+    if same {
+        verified().insert(dir.to_owned());
+    }
+    Ok(same)
 }
 
 /// Makes the files durable, then their name.

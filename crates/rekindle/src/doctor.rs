@@ -5,7 +5,9 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use engine::Compatibility;
 use engine::accelerator::Accelerator;
+use engine::qemu::ProbeError;
 use network::InstanceTag;
 use network::cgroup::Cgroups;
 use platform::Assets;
@@ -88,8 +90,7 @@ async fn findings(args: &cli::Doctor) -> Vec<Finding> {
     let qemu = version_of(QEMU);
     let mut findings = vec![privileges(), qemu_version(qemu.as_deref())];
     if qemu.is_some() {
-        findings
-            .push(accelerator(engine::qemu::detect(Path::new(QEMU)).await, Path::new("/dev/kvm").exists()));
+        findings.extend(machines(engine::qemu::probe(Path::new(QEMU)).await, Path::new("/dev/kvm").exists()));
     }
     findings.push(tool("ip", &["-Version"], "iproute2"));
     findings.push(tool("nft", &["--version"], "nftables"));
@@ -133,6 +134,20 @@ fn qemu_version(found: Option<&str>) -> Finding {
         Some(version) if version.contains(QEMU_SERIES) => Finding::good("QEMU", version),
         Some(version) => {
             Finding::fair("QEMU", version, format!("tested is {QEMU_SERIES}x; {SET_UP} for that one"))
+        }
+    }
+}
+
+/// What executes guests, and whether it has the processor that every snapshot is made for.
+fn machines(probed: Result<Compatibility, ProbeError>, device: bool) -> Vec<Finding> {
+    match probed {
+        Ok(found) => {
+            let cpu = Finding::good("guest CPU", format!("{} ({})", found.cpu.baseline, found.cpu.model));
+            vec![accelerator(found.accelerator, device), cpu]
+        }
+        Err(error) => {
+            let mend = "use a host whose processor has it (Intel since Haswell, AMD since Zen)";
+            vec![Finding::missing("guest CPU", error.to_string(), mend)]
         }
     }
 }
@@ -291,6 +306,15 @@ mod tests {
             assert_eq!(finding.verdict, Verdict::Missing);
             assert!(finding.to_string().contains("scripts/setup"), "{finding}");
         }
+    }
+
+    #[test]
+    fn a_host_without_the_guests_cpu_is_told_so() {
+        let error = ProbeError::Machine { cpu: "x86-64-v3".into(), complaint: "no avx2".into() };
+        let [finding] = &machines(Err(error), true)[..] else { panic!("one finding") };
+        assert_eq!(finding.verdict, Verdict::Missing);
+        let text = finding.to_string();
+        assert!(["x86-64-v3", "no avx2", "Haswell"].iter().all(|word| text.contains(word)), "{text}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use build::{Builder, Workshop};
 use connectors::{Connectors, Networks};
 use control::{Builds, Operations, Service};
-use engine::qemu::Qemu;
+use engine::qemu::{ProbeError, Qemu};
 use guest::{Dirs, DirsError, GuestError, Host};
 use identity::Identity;
 use identity::accounts::AccountError;
@@ -56,6 +56,8 @@ pub(crate) enum ServicesError {
     Agent,
     #[error(transparent)]
     Platform(#[from] PlatformError),
+    #[error(transparent)]
+    Engine(#[from] ProbeError),
     #[error(transparent)]
     Range(#[from] RangeError),
     #[error(transparent)]
@@ -217,10 +219,15 @@ async fn platform(assets: &Assets, dirs: &Dirs) -> Result<Platform, ServicesErro
 }
 
 async fn host(config: &Config, data: &DataDir, dirs: &Dirs) -> Result<Arc<Host>, ServicesError> {
-    let accelerator = engine::qemu::detect(Path::new(QEMU)).await;
-    tracing::info!(?accelerator, "VMs run under QEMU");
-    let engine =
-        Qemu { program: QEMU.into(), jailer: vec!["/proc/self/exe".into(), crate::JAIL.into()], accelerator };
+    let compatibility = engine::qemu::probe(Path::new(QEMU)).await?;
+    let (engine, accelerator, cpu) =
+        (&compatibility.engine, compatibility.accelerator, &compatibility.cpu.baseline);
+    tracing::info!(%engine, %accelerator, cpu, "VMs can run");
+    let engine = Qemu {
+        program: QEMU.into(),
+        jailer: vec!["/proc/self/exe".into(), crate::JAIL.into()],
+        compatibility,
+    };
     let pool = range::open_pool(config, data)?;
     let cgroups = Cgroups::open(&data.tag())?;
     let upstreams = dns::upstreams(Path::new(RESOLV_CONF)).map_err(ServicesError::Resolvers)?;

@@ -1,4 +1,4 @@
-//! The list of a layer's files with their sizes and checksums.
+//! The list of a layer's files with their sizes and checksums, and its own.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,20 +15,31 @@ use sha2::{Digest, Sha256};
 pub const FILE_NAME: &str = "manifest.json";
 /// The largest manifest that is read.
 pub const MAX_BYTES: u64 = 1 << 20;
-const VERSION: u32 = 1;
+/// 1 had no checksum of its own.
+const VERSION: u32 = 2;
 /// What is read and, unless it is all zeros, hashed at a time.
 const BLOCK: u64 = 64 << 10;
 
 /// What a layer consists of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Manifest {
     version: u32,
     /// By file name; every file of the directory but the manifest.
     pub files: BTreeMap<String, Entry>,
+    /// SHA-256, hexadecimal, of the manifest's text with nothing in this place.
+    sha256: String,
+}
+
+/// The version alone, which is all that is read of a manifest of another one.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
 }
 
 /// One file of a layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Entry {
     /// Length in bytes.
     pub size: u64,
@@ -60,6 +71,16 @@ pub enum ManifestError {
         /// In what way.
         reason: String,
     },
+    /// Written by another release.
+    #[error(
+        "the manifest {path} has format version {found}, this program reads {VERSION}: make the snapshot anew"
+    )]
+    Version {
+        /// Which manifest.
+        path: PathBuf,
+        /// What it says.
+        found: u32,
+    },
     /// A file differs from the manifest.
     #[error("{0} differs from its snapshot's manifest; discard this snapshot")]
     Mismatch(PathBuf),
@@ -84,7 +105,20 @@ impl Manifest {
                 _ => return Err(ManifestError::Foreign(path)),
             }
         }
-        Ok(Self { version: VERSION, files })
+        let mut manifest = Self { version: VERSION, files, sha256: String::new() };
+        manifest.sha256 = manifest.checksum().map_err(io_error(dir))?;
+        Ok(manifest)
+    }
+
+    /// Names the content of the whole layer.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.sha256
+    }
+
+    fn checksum(&self) -> io::Result<String> {
+        let unsigned = Self { sha256: String::new(), ..self.clone() };
+        Ok(hex(Sha256::digest(unsigned.to_json()?)))
     }
 
     /// Reads the manifest of `dir` without looking at the other files.
@@ -97,11 +131,18 @@ impl Manifest {
         if text.len() as u64 > MAX_BYTES {
             return Err(damaged(format!("longer than {MAX_BYTES} bytes")));
         }
-        let manifest: Self = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-        match manifest.version {
-            VERSION => Ok(manifest),
-            other => Err(damaged(format!("format version {other}, this program reads {VERSION}"))),
+        let versioned: Versioned =
+            serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        if versioned.version != VERSION {
+            return Err(ManifestError::Version { path, found: versioned.version });
         }
+        let manifest: Self = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        // What says the same in other words was not written by this program.
+        let as_written = manifest.to_json().map_err(io_error(&path))?;
+        if manifest.checksum().map_err(io_error(&path))? != manifest.sha256 || as_written != text {
+            return Err(damaged("its checksum is another".to_owned()));
+        }
+        Ok(manifest)
     }
 
     /// Reads the manifest of `dir` and compares every file with it: neither more, nor fewer, nor others.
@@ -144,7 +185,11 @@ fn digest(file: &File, size: u64) -> io::Result<String> {
         }
         at += block.len() as u64;
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(hash.finalize()))
+}
+
+fn hex(digest: impl AsRef<[u8]>) -> String {
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Where the first byte from `at` on is that is not in a hole.

@@ -131,6 +131,37 @@ mod tests {
     }
 
     #[test]
+    fn a_flipped_bit_anywhere_in_a_layer_fails_closed() {
+        let root = tempfile::tempdir().unwrap();
+        let layer = root.path().join("layer");
+        let staging = Staging::new(&layer).unwrap();
+        fs::write(staging.path().join("memory"), [7; 300]).unwrap();
+        fs::write(staging.path().join("snapshot.json"), br#"{"version":2}"#).unwrap();
+        let manifest = staging.publish().unwrap();
+        for name in ["memory", "snapshot.json", FILE_NAME] {
+            let path = layer.join(name);
+            fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+            let whole = fs::read(&path).unwrap();
+            for at in 0..whole.len() {
+                let mut broken = whole.clone();
+                broken[at] ^= 1 << (at % 8);
+                fs::write(&path, broken).unwrap();
+                assert!(Manifest::verify(&layer).is_err(), "byte {at} of {name}");
+            }
+            fs::write(&path, whole).unwrap();
+        }
+        assert_eq!(Manifest::verify(&layer).unwrap().digest(), manifest.digest());
+    }
+
+    #[test]
+    fn a_manifest_of_another_format_is_refused_as_such() {
+        let layer = tempfile::tempdir().unwrap();
+        fs::write(layer.path().join(FILE_NAME), br#"{"version":1,"files":{}}"#).unwrap();
+        let refused = Manifest::verify(layer.path());
+        assert!(matches!(refused, Err(ManifestError::Version { found: 1, .. })), "{refused:?}");
+    }
+
+    #[test]
     fn a_file_with_checksums_of_its_own_is_only_measured() {
         let root = tempfile::tempdir().unwrap();
         let layer = root.path().join("layer");

@@ -115,6 +115,9 @@ pub struct VersionRecord {
     /// Instruction sets asked for. Empty: the host's.
     #[serde(default)]
     pub cpu_architectures: Vec<Architecture>,
+    /// Why its snapshot, once built, could not be used when it was last wanted.
+    #[serde(default)]
+    pub unusable: Option<String>,
 }
 
 impl VersionRecord {

@@ -124,6 +124,7 @@ fn version(name: &str) -> VersionRecord {
         egress_network_connectors: vec![],
         logging: None,
         cpu_architectures: vec![],
+        unusable: None,
     }
 }
 

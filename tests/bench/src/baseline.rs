@@ -9,7 +9,7 @@ use agent_proto::host::{Channel, Resolver};
 use agent_proto::{ENTROPY_BYTES, NewLife, Request, Response};
 use e2e::Server;
 use e2e::command::rekindle;
-use engine::qemu::{Qemu, detect};
+use engine::qemu::{Qemu, probe};
 use engine::{Engine, Jail, Machine, MachineSpec, Restore};
 use guest::{Dirs, ImageLayer};
 use network::{InstanceTag, NetworkConfig, Pool, Slot, remove_instance};
@@ -74,12 +74,12 @@ struct Bare {
 impl Bare {
     async fn new(server: &Server, image: &str, dir: &Path) -> Result<Self, Failure> {
         let program = PathBuf::from(QEMU);
-        let accelerator = detect(&program).await;
+        let compatibility = probe(&program).await?;
         let jailer = vec![rekindle().into(), "jail".into()];
         let dirs = Dirs::new(server.data_dir(), &InstanceTag::of_data_dir(server.data_dir()));
         let version = dirs.version(&image.parse()?, "1.0".parse()?);
-        let layer = ImageLayer::open(&version, &dirs)?;
-        Ok(Self { engine: Qemu { program, jailer, accelerator }, layer, dir: dir.to_owned() })
+        let layer = ImageLayer::open(&version, &dirs, &compatibility)?;
+        Ok(Self { engine: Qemu { program, jailer, compatibility }, layer, dir: dir.to_owned() })
     }
 
     /// One clone's launch, suspension, waking and end.

@@ -50,6 +50,7 @@ pub(crate) fn version(image: &ImageArn, config: ImageConfig, now: u64) -> Result
             .into_iter()
             .map(|cpu| architecture(cpu.architecture))
             .collect(),
+        unusable: None,
     })
 }
 

@@ -94,8 +94,8 @@ pub(crate) fn version(record: VersionRecord) -> GetMicrovmImageVersionOutput {
         },
         created_at: time(record.created_at),
         updated_at: Some(time(record.updated_at)),
-        // Clients find it on the build alone, as with AWS.
-        state_reason: None,
+        // Why a build failed, clients find on the build alone, as with AWS.
+        state_reason: record.unusable.clone(),
         tags: None,
         config: config(record),
     }

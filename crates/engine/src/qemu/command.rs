@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::cpu;
 use crate::accelerator::Accelerator;
 use crate::error::StartError;
 use crate::jail::{FIRST_FD, JailFile};
 use crate::spec::{Disk, LayerFormat, MachineSpec};
-use crate::tsc;
+use crate::{Compatibility, tsc};
 
+/// The machine type and its options. It has no versions: QEMU's own stands for them (see [`crate::Compatibility`]).
+pub(crate) const MACHINE: &str = "microvm,acpi=on,rtc=on";
 /// Most disks of a machine: microvm has 24 virtio-mmio slots, of which NIC and channel take two.
 const MAX_DISKS: usize = 16;
 /// virtio's limit.
@@ -62,7 +65,7 @@ impl Files {
 /// Builds the command line. `kernel` is the machine's own, or enough of one to look at. Its standard input must be QMP's listening socket, its standard output the channel's.
 pub(crate) fn build(
     spec: &MachineSpec,
-    accelerator: Accelerator,
+    compatibility: &Compatibility,
     kernel: &Path,
     memory: &Path,
     state_out: &Path,
@@ -71,9 +74,9 @@ pub(crate) fn build(
     check(spec)?;
     let mut files = Files::default();
     let state_out = files.inherit(state_out, true);
-    let mut args = common(spec, accelerator);
+    let mut args = common(spec, compatibility);
     args.extend(memory_args(spec, memory, start, &mut files));
-    args.extend(kernel_args(spec, accelerator, kernel, &mut files));
+    args.extend(kernel_args(spec, compatibility.accelerator, kernel, &mut files));
     if matches!(start, Start::Boot) {
         args.extend(["-initrd".to_owned(), files.inherit(&spec.initramfs, false)]);
     }
@@ -124,22 +127,24 @@ fn check(spec: &MachineSpec) -> Result<(), StartError> {
     Ok(())
 }
 
-fn common(spec: &MachineSpec, accelerator: Accelerator) -> Vec<String> {
-    let (accel, cpu) = match accelerator {
-        Accelerator::Kvm => ("kvm", "host"),
-        Accelerator::Tcg => ("tcg,thread=multi", "max"),
+fn common(spec: &MachineSpec, compatibility: &Compatibility) -> Vec<String> {
+    let accel = match compatibility.accelerator {
+        Accelerator::Kvm => "kvm",
+        Accelerator::Tcg => "tcg,thread=multi",
     };
+    let machine = format!("{},memory-backend=mem", compatibility.machine);
+    let cpu = cpu::argument(&compatibility.cpu);
     let name = format!("{},process={}", spec.name, "rekindle-vm");
     let smp = spec.vcpus.to_string();
     [
         "-name",
         &name,
         "-M",
-        "microvm,acpi=on,rtc=on,memory-backend=mem",
+        &machine,
         "-accel",
         accel,
         "-cpu",
-        cpu,
+        &cpu,
         "-smp",
         &smp,
         "-global",

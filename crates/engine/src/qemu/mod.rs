@@ -1,6 +1,7 @@
 //! QEMU's microvm machine, hardware-assisted or in software.
 
 mod command;
+mod cpu;
 mod machine;
 pub mod overlay;
 mod probe;
@@ -12,12 +13,12 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
-use crate::accelerator::Accelerator;
+use crate::Compatibility;
 use crate::error::StartError;
 use crate::spec::{MachineSpec, Restore};
 use crate::{Engine, Machine};
 
-pub use probe::detect;
+pub use probe::{ProbeError, probe};
 
 /// The QEMU engine.
 #[derive(Debug, Clone)]
@@ -26,12 +27,16 @@ pub struct Qemu {
     pub program: PathBuf,
     /// Program and first arguments that end up in [`crate::jail::exec`], such as `/proc/self/exe jail`.
     pub jailer: Vec<OsString>,
-    /// See [`detect`].
-    pub accelerator: Accelerator,
+    /// See [`probe`].
+    pub compatibility: Compatibility,
 }
 
 #[async_trait]
 impl Engine for Qemu {
+    fn compatibility(&self) -> &Compatibility {
+        &self.compatibility
+    }
+
     async fn boot(&self, spec: MachineSpec, memory: PathBuf) -> Result<Box<dyn Machine>, StartError> {
         Ok(Box::new(start::boot(self, spec, memory).await?))
     }

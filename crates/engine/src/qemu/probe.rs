@@ -1,45 +1,132 @@
-//! Whether this machine's KVM can really run a guest: asked of QEMU itself.
+//! What machines this host can run: asked of QEMU itself.
 
-use std::path::Path;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::accelerator::{Accelerator, choose, has_virtualization};
+use super::command::MACHINE;
+use super::cpu;
+use crate::accelerator::{Accelerator, choose, has_virtualization, vendor};
+use crate::{Compatibility, Cpu, EngineVersion};
 
+const NAME: &str = "QEMU";
 /// How long QEMU may take to come up.
 const PROBE_TIME: Duration = Duration::from_secs(10);
-/// Most bytes read from a QEMU that is tried out.
-const MAX_OUTPUT: u64 = 64 << 10;
+/// Most bytes quoted of what QEMU complains of.
+const MAX_COMPLAINT: usize = 1000;
 
-/// Finds out which accelerator to use with this QEMU.
-pub async fn detect(program: &Path) -> Accelerator {
-    let cpuinfo = tokio::fs::read_to_string("/proc/cpuinfo").await.unwrap_or_default();
-    let cpu_can = has_virtualization(&cpuinfo);
-    let started = cpu_can && tokio::time::timeout(PROBE_TIME, starts(program)).await == Ok(Some(()));
-    choose(cpu_can, started)
+/// Why no machine can run here.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The program does not run.
+    #[error("running {program}: {source}; is it installed?", program = program.display())]
+    Run {
+        /// Which.
+        program: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It runs, but starts no machine with the processor that every guest has.
+    #[error(
+        "QEMU starts no machine with the CPU {cpu} that every snapshot is made for; it says: {complaint}"
+    )]
+    Machine {
+        /// The baseline.
+        cpu: String,
+        /// What it prints.
+        complaint: String,
+    },
+    /// It does not come up in time.
+    #[error("QEMU does not come up within {} s", PROBE_TIME.as_secs())]
+    Timeout,
 }
 
-/// Starts a stopped machine with KVM, which creates its vCPUs, and asks it for its status.
-async fn starts(program: &Path) -> Option<()> {
+/// Finds out what snapshots of this host depend on. KVM is used where the CPU can and a machine really starts with it.
+///
+/// # Errors
+/// [`ProbeError`] where no machine starts at all, such as on a host without the baseline's features.
+pub async fn probe(program: &Path) -> Result<Compatibility, ProbeError> {
+    let cpuinfo = tokio::fs::read_to_string("/proc/cpuinfo").await.unwrap_or_default();
+    let vendor = vendor(&cpuinfo);
+    let cpu_can = has_virtualization(&cpuinfo);
+    let kvm_starts = cpu_can && starts(program, "host").await;
+    let accelerator = choose(cpu_can, kvm_starts);
+    let cpu = cpu::cpu(accelerator, vendor);
+    let version = version(program, accelerator, &cpu).await?;
+    let engine = EngineVersion { name: NAME.to_owned(), version };
+    Ok(Compatibility { engine, machine: MACHINE.to_owned(), accelerator, cpu })
+}
+
+/// Whether a machine starts with KVM and this processor.
+async fn starts(program: &Path, cpu: &str) -> bool {
+    let output = try_out(program, Accelerator::Kvm, cpu).await;
+    output.is_ok_and(|output| parse_version(&output.stdout).is_some())
+}
+
+/// The version of a QEMU with which a machine of this processor starts.
+async fn version(program: &Path, accelerator: Accelerator, cpu: &Cpu) -> Result<[u32; 3], ProbeError> {
+    let output = try_out(program, accelerator, &cpu::argument(cpu)).await?;
+    parse_version(&output.stdout).ok_or_else(|| {
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        let complaint = complaint.trim().chars().take(MAX_COMPLAINT).collect();
+        ProbeError::Machine { cpu: cpu.baseline.clone(), complaint }
+    })
+}
+
+/// Starts a stopped machine, which creates its vCPUs, asks for its version and ends it.
+async fn try_out(program: &Path, accelerator: Accelerator, cpu: &str) -> Result<Output, ProbeError> {
+    let run = |source| ProbeError::Run { program: program.to_owned(), source };
+    let accelerator = if accelerator == Accelerator::Kvm { "kvm" } else { "tcg" };
     let mut child = Command::new(program)
-        .args(["-M", "microvm", "-accel", "kvm", "-cpu", "host", "-S", "-nodefaults", "-display", "none"])
-        .args(["-no-user-config", "-qmp", "stdio"])
+        .args(["-M", MACHINE, "-accel", accelerator, "-cpu", cpu, "-S", "-nodefaults"])
+        .args(["-display", "none", "-no-user-config", "-qmp", "stdio"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .ok()?;
-    let commands = b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"query-status\"}\n";
-    child.stdin.as_mut()?.write_all(commands).await.ok()?;
-    let mut lines = BufReader::new(child.stdout.take()?.take(MAX_OUTPUT)).lines();
-    while let Some(line) = lines.next_line().await.ok()? {
-        if line.contains("\"prelaunch\"") {
-            return Some(());
-        }
+        .map_err(run)?;
+    let commands: &[u8] = br#"{"execute":"qmp_capabilities"}{"execute":"query-version"}{"execute":"quit"}"#;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A QEMU that has ended already says why.
+        let _ = stdin.write_all(commands).await;
     }
-    None
+    let output = tokio::time::timeout(PROBE_TIME, child.wait_with_output());
+    output.await.map_err(|_| ProbeError::Timeout)?.map_err(run)
+}
+
+/// From the answers, one a line.
+fn parse_version(answers: &[u8]) -> Option<[u32; 3]> {
+    answers.split(|byte| *byte == b'\n').find_map(|line| {
+        let answer: Value = serde_json::from_slice(line).ok()?;
+        let version = &answer["return"]["qemu"];
+        let part = |name: &str| u32::try_from(version[name].as_u64()?).ok();
+        Some([part("major")?, part("minor")?, part("micro")?])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_that_of_an_answer_and_not_of_the_greeting() {
+        let greeting = r#"{"QMP": {"version": {"qemu": {"micro": 1, "minor": 1, "major": 1}}}}"#;
+        let answer = r#"{"return": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": ""}}"#;
+        assert_eq!(parse_version(greeting.as_bytes()), None);
+        let all = format!("{greeting}\n{{\"return\": {{}}}}\n{answer}\n");
+        assert_eq!(parse_version(all.as_bytes()), Some([10, 0, 2]));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_run_and_what_runs_nothing_are_told_apart() {
+        let missing = probe(Path::new("/nonexistent/qemu")).await;
+        assert!(matches!(missing, Err(ProbeError::Run { .. })), "{missing:?}");
+        let empty = probe(Path::new("/bin/true")).await;
+        assert!(matches!(empty, Err(ProbeError::Machine { .. })), "{empty:?}");
+    }
 }

@@ -139,7 +139,7 @@ async fn launch(
     File::create(&state_out).map_err(file_error("creating", &state_out))?;
     let booted = matches!(start, Start::Boot);
     let kernel = if booted { spec.kernel.clone() } else { kernel_head(&spec)? };
-    let line = command::build(&spec, qemu.accelerator, &kernel, &memory, &state_out, start)?;
+    let line = command::build(&spec, &qemu.compatibility, &kernel, &memory, &state_out, start)?;
     let (state_in, record) =
         (line.state_in.clone(), Record { spec, memory, booted, state_out: line.state_out.clone() });
     // A pid file left by an earlier machine must not be taken for this one's.

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use engine::jail;
-use engine::qemu::{Qemu, detect};
+use engine::qemu::{Qemu, probe};
 use futures::FutureExt;
 use rekindle_platform::{Assets, Platform};
 
@@ -71,7 +71,7 @@ async fn bench(assets: Assets) -> Bench {
     let platform = Platform::install(&assets, &agent, &dir.path().join("platforms")).unwrap();
     let program = PathBuf::from(QEMU);
     let jailer = vec!["/proc/self/exe".into(), "jail".into()];
-    let qemu = Qemu { accelerator: detect(&program).await, program, jailer };
+    let qemu = Qemu { compatibility: probe(&program).await.unwrap(), program, jailer };
     Bench { dir, assets, platform, qemu }
 }
 

@@ -168,6 +168,7 @@ fn version(image: ImageArn) -> VersionRecord {
         egress_network_connectors: vec![],
         logging: None,
         cpu_architectures: vec![],
+        unusable: None,
     }
 }
 

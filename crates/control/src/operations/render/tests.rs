@@ -87,6 +87,7 @@ fn version_record() -> VersionRecord {
         egress_network_connectors: vec![ManagedConnector::InternetEgress.arn("us-east-1")],
         logging: Some(LogSettings::CloudWatch { group: Some("/my/group".into()), stream: None }),
         cpu_architectures: vec![store::Architecture::Arm64],
+        unusable: None,
     }
 }
 
@@ -223,6 +224,7 @@ fn what_was_not_asked_for_is_shown_with_its_default() {
         all_capabilities: false,
         logging: None,
         cpu_architectures: vec![],
+        unusable: None,
         ..version_record()
     };
     let version = shown(&version(record));
