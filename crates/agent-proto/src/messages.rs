@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Which messages there are. A snapshot keeps the agent that it was made with, so it is noted with it.
+pub const VERSION: u32 = 2;
+
 /// Bytes of entropy that a new life starts with.
 pub const ENTROPY_BYTES: usize = 64;
 
@@ -112,6 +115,8 @@ pub struct NewLife {
     pub wall_clock: u64,
     /// [`ENTROPY_BYTES`] random bytes for the guest kernel.
     pub entropy: Vec<u8>,
+    /// For the container's `/etc/machine-id`: 32 hexadecimal digits. `None`: it keeps the one that it has.
+    pub machine_id: Option<String>,
     /// Called as soon as the application runs.
     pub hook: Option<HookCall>,
 }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::Sender;
 
 use crate::disks::mount_disk;
 use crate::error::{Error, trying};
+use crate::machine_id;
 
 /// The application's file system.
 pub(crate) const ROOT: &str = "/app";
@@ -39,6 +40,7 @@ impl App {
         if !spec.all_capabilities {
             fs::write(USER_NAMESPACES, "0").map_err(trying("keeping user namespaces to the privileged"))?;
         }
+        machine_id::prepare()?;
         fs::create_dir_all(CGROUP).map_err(trying("making the application's cgroup"))?;
         let attempt = "starting the container's helper";
         let spec = postcard::to_allocvec(spec).map_err(trying(attempt))?;

@@ -21,6 +21,7 @@ use rustix::mount::{
 
 use crate::app::{CGROUP, ROOT};
 use crate::error::{Error, trying};
+use crate::machine_id;
 use crate::user::{self, Identity};
 
 /// Docker's default capability set.
@@ -111,8 +112,10 @@ fn become_container(spec: &AppSpec) -> Error {
 fn prepare(spec: &AppSpec) -> Result<Command, Error> {
     rustix::process::setsid().map_err(trying("starting a session"))?;
     rustix::system::sethostname(spec.hostname.as_bytes()).map_err(trying("setting the host name"))?;
+    let machine_id = machine_id::take()?;
     enter_root(spec.all_capabilities)?;
     write_names(&spec.hostname)?;
+    machine_id::place(&machine_id)?;
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let identity = user::resolve(&spec.config.user, &read("/etc/passwd"), &read("/etc/group"))
         .map_err(|missing| Error::new("resolving USER", format!("the image has no {missing}")))?;

@@ -8,7 +8,7 @@ use agent_proto::{ENTROPY_BYTES, NewLife};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
 use crate::error::{Error, trying};
-use crate::sockets;
+use crate::{machine_id, sockets};
 
 const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
 const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
@@ -33,7 +33,8 @@ pub(crate) fn quiesce() -> Result<(), Error> {
 /// Gives a restored guest its own clock and randomness.
 pub(crate) fn begin(new: &NewLife) -> Result<(), Error> {
     set_clock(new.wall_clock)?;
-    reseed(&new.entropy)
+    reseed(&new.entropy)?;
+    new.machine_id.as_deref().map_or(Ok(()), machine_id::set)
 }
 
 fn set_clock(nanoseconds: u64) -> Result<(), Error> {

@@ -14,6 +14,7 @@ mod dns;
 mod error;
 mod hook;
 mod life;
+mod machine_id;
 mod network;
 mod port;
 mod serve;

@@ -32,7 +32,7 @@ pub(crate) async fn run(
 
 async fn validate(guest: &mut Guest, version: &VersionRecord, log: LogFile) -> Result<(), BuildError> {
     let mut exited = guest.listen(log);
-    guest.live(None).await?;
+    guest.live(None, None).await?;
     let Some(seconds) = version.hooks.validate else { return Ok(()) };
     let port = version.hooks.port.unwrap_or(guest::hooks::DEFAULT_PORT);
     let hook = BuildHook { path: "validate", title: "Validate", port, seconds };

@@ -1,6 +1,7 @@
 //! What a machine consists of, in no VMM's terms.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -81,4 +82,6 @@ pub struct Restore {
     pub device_state: PathBuf,
     /// What differs from the base, for a machine that was suspended.
     pub diff: Option<PathBuf>,
+    /// When the machine was stopped, where its clocks are to go on as if it never had been.
+    pub stopped_at: Option<SystemTime>,
 }

@@ -145,17 +145,21 @@ impl Guest {
         }
     }
 
-    /// Gives a restored guest a clock and entropy of its own, then lets its application run (invariant 5) and calls
-    /// `hook`, whose outcome is returned.
+    /// Gives a restored guest a clock and entropy of its own and, to a new one, its `machine_id` (32 hexadecimal
+    /// digits); then lets its application run (invariant 5) and calls `hook`, whose outcome is returned.
     ///
     /// # Errors
     /// [`GuestError`].
-    pub async fn live(&self, hook: Option<HookCall>) -> Result<Option<HookOutcome>, GuestError> {
+    pub async fn live(
+        &self,
+        machine_id: Option<String>,
+        hook: Option<HookCall>,
+    ) -> Result<Option<HookOutcome>, GuestError> {
         let mut entropy = vec![0; ENTROPY_BYTES];
         getrandom::fill(&mut entropy).map_err(GuestError::Random)?;
         let hook_time = hook.as_ref().map_or(0, |hook| hook.timeout_ms);
         let limit = Duration::from_secs(STEP_SECONDS) + Duration::from_millis(hook_time);
-        let request = Request::Live(NewLife { wall_clock: now_nanos(), entropy, hook });
+        let request = Request::Live(NewLife { wall_clock: now_nanos(), entropy, machine_id, hook });
         let answer = self.call("beginning a new life", &request, limit).await?;
         tracing::debug!(name = self.name, "application lives");
         match answer {
@@ -178,13 +182,15 @@ impl Guest {
         self.machine.save_full(device_state).await
     }
 
-    /// Of a guest that was restored: stops it and makes what differs from its snapshot durable.
+    /// Of a guest that was restored: stops it and makes what differs from its snapshot durable. When it was stopped.
     ///
     /// # Errors
     /// [`SaveError`].
-    pub async fn save_diff(&self, device_state: &Path, diff: &Path) -> Result<(), SaveError> {
+    pub async fn save_diff(&self, device_state: &Path, diff: &Path) -> Result<SystemTime, SaveError> {
         self.machine.pause().await?;
-        self.machine.save_diff(device_state, diff).await.map(drop)
+        let stopped_at = SystemTime::now();
+        self.machine.save_diff(device_state, diff).await?;
+        Ok(stopped_at)
     }
 
     /// Returns when the VMM is gone or the agent can no longer be reached, with the reason.

@@ -56,6 +56,14 @@ pub enum LayerError {
         /// What it says.
         found: u32,
     },
+    /// Its agent is of another release.
+    #[error("the agent in {dir} has protocol version {found}, this program speaks {ours}: build the image again", dir = dir.display(), ours = agent_proto::VERSION)]
+    Agent {
+        /// Which layer.
+        dir: PathBuf,
+        /// What it says.
+        found: u32,
+    },
     /// It was made by another kind of host.
     #[error("the snapshot in {dir} cannot be used: {source}; build the image again", dir = dir.display())]
     Incompatible {
@@ -72,9 +80,11 @@ impl LayerError {
     pub fn told(&self) -> Option<String> {
         const AGAIN: &str = "Build the image again.";
         match self {
-            Self::Manifest(ManifestError::Version { .. }) | Self::Version { .. } => Some(format!(
-                "The image version's snapshot was made by another release of the service. {AGAIN}"
-            )),
+            Self::Manifest(ManifestError::Version { .. }) | Self::Version { .. } | Self::Agent { .. } => {
+                Some(format!(
+                    "The image version's snapshot was made by another release of the service. {AGAIN}"
+                ))
+            }
             Self::Manifest(ManifestError::Mismatch(_) | ManifestError::Damaged { .. }) => {
                 Some(format!("The image version's snapshot is damaged. {AGAIN}"))
             }
@@ -99,6 +109,8 @@ pub struct Layout {
     version: u32,
     /// Kernel, agent and lowest disk: names their content.
     platform: String,
+    /// Which messages its agent knows.
+    agent: u32,
     /// VMM, machine type and processor.
     made_with: Compatibility,
     /// Memory in MiB.
@@ -122,6 +134,7 @@ impl Layout {
         Self {
             version: VERSION,
             platform: platform.id().to_owned(),
+            agent: agent_proto::VERSION,
             made_with,
             memory_mib,
             vcpus,
@@ -182,6 +195,9 @@ impl ImageLayer {
         let layout = Layout::read(&dir.join(LAYOUT))?;
         let incompatible = |source| LayerError::Incompatible { dir: dir.to_owned(), source };
         host.check(&layout.made_with).map_err(incompatible)?;
+        if layout.agent != agent_proto::VERSION {
+            return Err(LayerError::Agent { dir: dir.to_owned(), found: layout.agent });
+        }
         let platform = Platform::open(&dirs.platforms(), &layout.platform)?;
         let empty_overlay = dirs.overlay(layout.scratch_bytes);
         Ok(Self { dir: dir.to_owned(), layout, platform, empty_overlay, digest })
@@ -250,7 +266,7 @@ impl ImageLayer {
     /// What a clone starts from.
     #[must_use]
     pub fn restore(&self) -> Restore {
-        Restore { base_memory: self.memory(), device_state: self.device(), diff: None }
+        Restore { base_memory: self.memory(), device_state: self.device(), diff: None, stopped_at: None }
     }
 
     fn shape(&self, above: Vec<Layer>) -> Result<Shape, LayerError> {

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use engine::{Compatibility, Incompatible, Restore, SaveError};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ struct Description {
     layer: String,
     /// VMM, machine type and processor.
     made_with: Compatibility,
+    /// Nanoseconds since the Unix epoch: the guest's clocks go on from then.
+    stopped_at: u64,
 }
 
 /// Why a MicroVM could not be put to sleep, or not be woken.
@@ -134,8 +137,9 @@ impl Suspension {
     pub async fn save(&self, guest: &Guest, layer: &Path) -> Result<(), SuspensionError> {
         self.forget()?;
         let staging = Staging::new(&self.path())?;
-        self.describe(staging.path(), layer, guest.compatibility())?;
-        guest.save_diff(&staging.path().join(DEVICE), &staging.path().join(DIFF)).await?;
+        let files = [DEVICE, DIFF].map(|name| staging.path().join(name));
+        let stopped_at = guest.save_diff(&files[0], &files[1]).await?;
+        self.describe(staging.path(), layer, guest.compatibility(), stopped_at)?;
         let published = tokio::task::spawn_blocking(move || staging.publish_with(&[DIFF])).await;
         published.map_err(|error| self.error("publishing")(io::Error::other(error)))??;
         Ok(())
@@ -162,6 +166,7 @@ impl Suspension {
             base_memory: layer.memory(),
             device_state: dir.join(DEVICE),
             diff: Some(dir.join(DIFF)),
+            stopped_at: Some(UNIX_EPOCH + Duration::from_nanos(description.stopped_at)),
         })
     }
 
@@ -192,9 +197,17 @@ impl Suspension {
         Ok(())
     }
 
-    fn describe(&self, dir: &Path, layer: &Path, made_with: &Compatibility) -> Result<(), SuspensionError> {
+    fn describe(
+        &self,
+        dir: &Path,
+        layer: &Path,
+        made_with: &Compatibility,
+        stopped_at: SystemTime,
+    ) -> Result<(), SuspensionError> {
         let layer = Manifest::load(layer)?.digest().to_owned();
-        let description = Description { version: VERSION, layer, made_with: made_with.clone() };
+        let since = stopped_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let stopped_at = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+        let description = Description { version: VERSION, layer, made_with: made_with.clone(), stopped_at };
         serde_json::to_vec_pretty(&description)
             .map_err(io::Error::from)
             .and_then(|json| fs::write(dir.join(DESCRIPTION), json))

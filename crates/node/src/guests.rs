@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use connectors::{ConnectorError, Connectors};
 use guest::{Dirs, GuestError, Host, ImageLayer, LayerError, Suspension, SuspensionError};
 
+use ids::MicrovmId;
 use logs::Logs;
 use network::Egress;
 use store::{HookSettings, MicrovmRecord, Store, StoreError, VersionRecord};
@@ -177,6 +178,7 @@ impl GuestMachines {
             log: self.logs.microvm(microvm.id).kept_if(output::is_kept(&*self.roles, microvm)),
             dir: self.dirs.microvm(microvm.id),
             layer: self.dirs.version(&microvm.image, microvm.version),
+            machine_id: machine_id(microvm.id),
             run_body: run_body(microvm),
         })
     }
@@ -262,6 +264,11 @@ impl Machines for GuestMachines {
 fn run_body(microvm: &MicrovmRecord) -> Vec<u8> {
     let payload = microvm.run_hook_payload.as_deref().unwrap_or_default();
     serde_json::json!({"microvmId": microvm.id, "runHookPayload": payload}).to_string().into_bytes()
+}
+
+/// The digits of its uuid.
+fn machine_id(id: MicrovmId) -> String {
+    id.to_string().trim_start_matches("microvm-").replace('-', "")
 }
 
 /// Removes a MicroVM's directory.

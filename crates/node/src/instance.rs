@@ -68,6 +68,8 @@ pub(crate) struct Parts {
     pub(crate) dir: PathBuf,
     /// Of the layer that it was cloned from.
     pub(crate) layer: PathBuf,
+    /// Of a new MicroVM.
+    pub(crate) machine_id: String,
     pub(crate) run_body: Vec<u8>,
 }
 
@@ -77,6 +79,7 @@ pub(crate) struct Running {
     hooks: HookSettings,
     dir: PathBuf,
     layer: PathBuf,
+    machine_id: String,
     run_body: Vec<u8>,
     life: Arc<Life>,
     /// The exit code of the application's first process, once it has ended.
@@ -87,11 +90,11 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { mut guest, hooks, generation, log, dir, layer, run_body } = parts;
+        let Parts { mut guest, hooks, generation, log, dir, layer, machine_id, run_body } = parts;
         let connector = Arc::new(ThroughAgent(guest.channel().clone()));
         let life = Arc::new(Life::new(generation, connector, Arc::new(Activity::new())));
         let exited = guest.listen(log);
-        Self { guest, hooks, dir, layer, run_body, life, exited, forgetting: None }
+        Self { guest, hooks, dir, layer, machine_id, run_body, life, exited, forgetting: None }
     }
 
     /// The same, with what the sleep before left being removed meanwhile.
@@ -106,7 +109,8 @@ impl Running {
 
     /// Lets the application run, after a restore, and calls `hook` if the image has it.
     pub(crate) async fn live(&self, hook: Option<Hook>) -> Result<(), InstanceError> {
-        let outcome = self.guest.live(hook.and_then(|hook| self.order(hook))).await?;
+        let machine_id = (hook == Some(Hook::Run)).then(|| self.machine_id.clone());
+        let outcome = self.guest.live(machine_id, hook.and_then(|hook| self.order(hook))).await?;
         self.check(hook, outcome.as_ref())
     }
 

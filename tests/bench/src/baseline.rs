@@ -173,8 +173,12 @@ async fn first_answer(machine: &dyn Machine) -> Result<Channel, Failure> {
     let (channel, _) = Channel::establish(machine.channel().await?, no_names()).await?;
     let wall_clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
     // The bytes need not be random where nothing depends on them.
-    let life =
-        NewLife { wall_clock: u64::try_from(wall_clock)?, entropy: vec![1; ENTROPY_BYTES], hook: None };
+    let life = NewLife {
+        wall_clock: u64::try_from(wall_clock)?,
+        entropy: vec![1; ENTROPY_BYTES],
+        machine_id: None,
+        hook: None,
+    };
     done(&channel.call(&Request::Live(life)).await?)?;
     let stream = channel.relay(PORT).await?;
     Connection::over(stream, "localhost").await?.get("/", None).await?;

@@ -1,5 +1,6 @@
 //! QEMU's microvm machine, hardware-assisted or in software.
 
+mod clock;
 mod command;
 mod cpu;
 mod machine;

@@ -6,15 +6,17 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use snapshot::diff::Reader;
 
-use super::Qemu;
 use super::command::{self, CommandLine, Start};
 use super::machine::QemuMachine;
 use super::qmp::Qmp;
+use super::{Qemu, clock};
+use crate::accelerator::Accelerator;
 use crate::error::{CommandError, StartError};
 use crate::jail::JailPlan;
 use crate::memory::{Mapping, MemoryError};
@@ -27,6 +29,7 @@ const PID: &str = "pid";
 const LOG: &str = "vmm.log";
 const RECORD: &str = "machine.json";
 pub(crate) const STATE_OUT: &str = "state.out";
+const STATE_IN: &str = "state.in";
 const KERNEL_HEAD: &str = "kernel.head";
 /// Setup code and header of a bzImage, with room to spare.
 const KERNEL_HEAD_BYTES: u64 = 64 << 10;
@@ -61,7 +64,8 @@ pub(crate) async fn restore(
 ) -> Result<QemuMachine, StartError> {
     // A damaged diff is found before anything is started.
     let diff = from.diff.as_deref().map(open_diff).transpose()?;
-    let start = Start::Incoming { device_state: &from.device_state, diff: diff.is_some() };
+    let device_state = moved_on(qemu, &spec.run_dir, &from)?;
+    let start = Start::Incoming { device_state: &device_state, diff: diff.is_some() };
     let (machine, state_in) = launch(qemu, spec, from.base_memory, start).await?;
     if let Some(diff) = diff {
         let loaded = load_diff(&machine, diff).await;
@@ -71,6 +75,24 @@ pub(crate) async fn restore(
     let loaded = loaded.map_err(|error| vmm_error(&machine.record.spec.run_dir, error));
     kill_unless(&machine, loaded).await?;
     Ok(machine)
+}
+
+/// The device state to load: where the machine's clocks are to go on, a copy in which they have. The time that loading
+/// takes is not in it: some milliseconds, by which the guest is late.
+fn moved_on(qemu: &Qemu, run_dir: &Path, from: &Restore) -> Result<PathBuf, StartError> {
+    let Some(stopped_at) = from.stopped_at.filter(|_| qemu.compatibility.accelerator == Accelerator::Tcg)
+    else {
+        return Ok(from.device_state.clone());
+    };
+    // A wall clock that was set back meanwhile is no reason to stand still for ever.
+    let away = SystemTime::now().duration_since(stopped_at).unwrap_or_default();
+    let mut state = fs::read(&from.device_state).map_err(file_error("reading", &from.device_state))?;
+    clock::advance(&mut state, away)
+        .ok_or_else(|| StartError::Spec("the device state has no clock that is known here".to_owned()))?;
+    fs::create_dir_all(run_dir).map_err(file_error("creating", run_dir))?;
+    let path = run_dir.join(STATE_IN);
+    fs::write(&path, state).map_err(file_error("writing", &path))?;
+    Ok(path)
 }
 
 fn open_diff(path: &Path) -> Result<Reader, StartError> {

@@ -8,7 +8,7 @@ fn saved(bed: &Bed, below: &Path, made_with: &Compatibility) -> Suspension {
     let suspension = Suspension::of(&bed.microvm());
     suspension.forget().unwrap();
     let staging = Staging::new(&suspension.path()).unwrap();
-    suspension.describe(staging.path(), below, made_with).unwrap();
+    suspension.describe(staging.path(), below, made_with, SystemTime::now()).unwrap();
     fs::write(staging.path().join(DEVICE), "the device state").unwrap();
     staging.publish_with(&[DIFF]).unwrap();
     suspension

@@ -103,7 +103,10 @@ impl Guest {
         let mut entropy = vec![0; ENTROPY_BYTES];
         getrandom::fill(&mut entropy).unwrap();
         let wall_clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-        self.channel.call(&Request::Live(NewLife { wall_clock, entropy, hook })).await.unwrap()
+        self.channel
+            .call(&Request::Live(NewLife { wall_clock, entropy, machine_id: None, hook }))
+            .await
+            .unwrap()
     }
 
     /// Freezes the guest, which ends the session.
