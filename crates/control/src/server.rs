@@ -1,18 +1,23 @@
 //! Accepting connections, within limits, until told to stop.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service as HyperService;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::Control;
+use crate::body::BodyError;
 
 /// Most connections at once; more wait in the kernel's queue.
 pub const MAX_CONNECTIONS: usize = 4096;
@@ -23,8 +28,14 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rest after a failed accept, so that a lack of descriptors is not a busy loop.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Serves until `stop` is ready, then lets requests under way finish.
-pub async fn serve(listener: TcpListener, control: Control, stop: impl Future<Output = ()>) {
+/// Serves until `stop` is ready, then lets requests under way finish. `service` answers what comes from an address.
+pub async fn serve<S, B>(listener: TcpListener, service: impl Fn(IpAddr) -> S, stop: impl Future<Output = ()>)
+where
+    S: HyperService<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BodyError>,
+{
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     tokio::pin!(stop);
@@ -41,7 +52,7 @@ pub async fn serve(listener: TcpListener, control: Control, stop: impl Future<Ou
                 }
             },
         };
-        start(stream, slot, control.for_peer(peer.ip()), &graceful);
+        start(stream, slot, service(peer.ip()), &graceful);
     }
     drop(listener);
     if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
@@ -59,11 +70,17 @@ async fn accept(
     Ok((stream, peer, slot))
 }
 
-fn start(stream: TcpStream, slot: OwnedSemaphorePermit, control: Control, graceful: &GracefulShutdown) {
+fn start<S, B>(stream: TcpStream, slot: OwnedSemaphorePermit, service: S, graceful: &GracefulShutdown)
+where
+    S: HyperService<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BodyError>,
+{
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), control);
+        .serve_connection(TokioIo::new(stream), service);
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
         if let Err(error) = connection.await {

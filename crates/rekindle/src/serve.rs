@@ -81,7 +81,11 @@ pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
     tracing::info!(data = %data.path().display(), %api, %endpoints, "serving");
     let stopping = CancellationToken::new();
     tokio::join!(
-        control::server::serve(listeners.control.listener, control, stopping.cancelled()),
+        control::server::serve(
+            listeners.control.listener,
+            |peer| control.for_peer(peer),
+            stopping.cancelled()
+        ),
         proxy.serve(listeners.endpoints.listener, tls, stopping.clone()),
         async {
             tracing::info!(

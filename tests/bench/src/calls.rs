@@ -1,7 +1,9 @@
-//! Calls per second of the control API on one core, beside those of a bare axum handler on the same core that answers
-//! with as many bytes; and how long a page of MicroVMs takes, wherever it lies.
+//! Calls per second of the control API on one core, beside those of a bare axum handler on the same core; and how long
+//! a page of MicroVMs takes, wherever it lies.
 //!
-//! The generator has the other core to itself. The requests are signed before the clock runs; the server checks each
+//! Both are sent the very same signed requests, over as many connections, by a generator that has the other core to
+//! itself; both are served by the control API's own loop over hyper, on a runtime of one thread; and axum's handler
+//! reads the body and answers with as many bytes. The requests are signed before the clock runs; the server checks each
 //! signature, asks the policies, writes the audit log, and reads or writes real records on a real disk. Only the
 //! machines that RunMicrovm starts are none.
 
@@ -20,6 +22,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use bytes::Bytes;
+use hyper_util::service::TowerToHyperService;
 use ids::MicrovmId;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use store::Store;
@@ -36,8 +39,7 @@ const SHARE: f64 = 0.6;
 const PAGE: Duration = Duration::from_millis(20);
 const SERVER_CORE: usize = 0;
 const GENERATOR_CORE: usize = 1;
-/// Both servers take turns this often, so that a change of the machine's load meets both.
-const ROUNDS: usize = 8;
+/// Both servers take turns, so that a change of the machine's load meets both.
 const TURN: Duration = Duration::from_millis(500);
 /// Different requests of an operation.
 const REQUESTS: usize = 64;
@@ -51,44 +53,55 @@ pub(crate) struct Figures {
     pages: Vec<(&'static str, Samples)>,
 }
 
-/// Measures, with a server and a generator that each keep to a core of their own.
-pub(crate) fn measure() -> Result<Figures, Failure> {
+/// Calls of one kind.
+struct Kind {
+    name: &'static str,
+    requests: Vec<Vec<u8>>,
+    connections: usize,
+}
+
+/// Measures, with a server and a generator that each keep to a core of their own: everything, or the operations whose
+/// name begins with `only`.
+pub(crate) fn measure(only: Option<&str>, turns: usize) -> Result<Figures, Failure> {
     let dir = tempfile::Builder::new().tempdir_in("/var/tmp")?;
     let runtime = runtime()?;
-    let store = Store::open(&dir.path().join("db"))?;
+    let (ours, store) = serve_records(dir.path())?;
     let ids = runtime.block_on(bed::fill(&store))?;
-    let ours = serve_records(dir.path())?;
     pin(GENERATOR_CORE)?;
     runtime.block_on(async {
-        let pages = pages(ours, &ids).await?;
+        let pages = if only.is_none() { pages(ours, &ids).await? } else { vec![] };
         let mut operations = Vec::new();
-        for (name, requests) in operations_of(&ids) {
-            let size = Caller::open(ours).await?.call(&requests[0]).await?.len();
+        for kind in kinds(&ids).into_iter().filter(|kind| kind.name.starts_with(only.unwrap_or_default())) {
+            let size = Caller::open(ours).await?.call(&kind.requests[0]).await?.len();
             let axum = serve_bytes(size)?;
             let (mut of_ours, mut of_axum) = (Load::default(), Load::default());
-            for _ in 0..ROUNDS {
-                of_ours.add(load::run(ours, &requests, TURN).await?);
+            for _ in 0..turns {
+                of_ours.add(load::run(ours, &kind.requests, kind.connections, TURN).await?);
                 bed::end_all(&store).await?;
-                of_axum.add(load::run(axum, &requests, TURN).await?);
+                of_axum.add(load::run(axum, &kind.requests, kind.connections, TURN).await?);
             }
-            operations.push((name, of_ours, of_axum));
+            operations.push((kind.name, of_ours, of_axum));
         }
         Ok(Figures { operations, pages })
     })
 }
 
-fn operations_of(ids: &[MicrovmId]) -> Vec<(&'static str, Vec<Vec<u8>>)> {
-    let sample = || ids.iter().step_by(ids.len() / REQUESTS);
-    let run = format!(r#"{{"imageIdentifier":"{}","maximumDurationInSeconds":3600}}"#, bed::image(true));
+fn kinds(ids: &[MicrovmId]) -> Vec<Kind> {
+    let gets = ids.iter().step_by(ids.len() / REQUESTS).map(|id| format!("{MICROVMS}/{id}"));
+    let gets = gets.map(|uri| signed("GET", &uri, "")).collect();
     let few = bed::image(true).to_string().replace(':', "%3A");
+    let list = |query: &str| vec![signed("GET", &format!("{MICROVMS}?{query}"), "")];
+    let run = format!(r#"{{"imageIdentifier":"{}","maximumDurationInSeconds":3600}}"#, bed::image(true));
+    let run = vec![signed("POST", MICROVMS, &run)];
+    let kind =
+        |name, requests: &Vec<Vec<u8>>, connections| Kind { name, requests: requests.clone(), connections };
     vec![
-        ("GetMicrovm", sample().map(|id| signed("GET", &format!("{MICROVMS}/{id}"), "")).collect()),
-        ("ListMicrovms, 50", vec![signed("GET", &format!("{MICROVMS}?maxResults=50"), "")]),
-        (
-            "ListMicrovms, 5",
-            vec![signed("GET", &format!("{MICROVMS}?imageIdentifier={few}&maxResults=5"), "")],
-        ),
-        ("RunMicrovm", vec![signed("POST", MICROVMS, &run)]),
+        kind("GetMicrovm", &gets, 16),
+        kind("ListMicrovms, 5", &list(&format!("imageIdentifier={few}&maxResults=5")), 16),
+        kind("ListMicrovms, 50", &list("maxResults=50"), 16),
+        kind("RunMicrovm, 16 callers", &run, 16),
+        kind("RunMicrovm, 64 callers", &run, 64),
+        kind("RunMicrovm, 256 callers", &run, 256),
     ]
 }
 
@@ -145,26 +158,29 @@ async fn timed(caller: &mut Caller, uri: &str) -> Result<Samples, Failure> {
     Ok(samples)
 }
 
-/// The control API over the records in `dir`.
-fn serve_records(dir: &Path) -> Result<SocketAddr, Failure> {
+/// The control API over the records in `dir`, and the store whose writer keeps to its core too.
+fn serve_records(dir: &Path) -> Result<(SocketAddr, Store), Failure> {
     let dir = dir.to_owned();
-    on_its_core(move |listener| async move {
-        let control = bed::control(&dir.join("db"), &dir.join("audit"))?;
-        control::server::serve(listener, control, std::future::pending()).await;
+    let (opened, store) = mpsc::channel();
+    let address = on_its_core(move |listener| async move {
+        let store = Store::open(&dir.join("db"))?;
+        let control = bed::control(&store, &dir.join("audit")).await?;
+        opened.send(store)?;
+        control::server::serve(listener, |peer| control.for_peer(peer), std::future::pending()).await;
         Ok(())
-    })
+    })?;
+    Ok((address, store.recv()?))
 }
 
-/// A handler that answers everything with `size` bytes.
+/// A handler that reads what it is sent, and answers `size` bytes.
 fn serve_bytes(size: usize) -> Result<SocketAddr, Failure> {
-    let body = Bytes::from(vec![b' '; size]);
-    let app = Router::new().fallback(async move || ([(CONTENT_TYPE, "application/json")], body.clone()));
+    let answer = Bytes::from(vec![b' '; size]);
+    let app =
+        Router::new().fallback(async move |_: Bytes| ([(CONTENT_TYPE, "application/json")], answer.clone()));
     on_its_core(move |listener| async move {
-        let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-            // As the other server does.
-            let _ = stream.set_nodelay(true);
-        });
-        Ok(axum::serve(listener, app).await?)
+        let service = |_| TowerToHyperService::new(app.clone());
+        control::server::serve(listener, service, std::future::pending()).await;
+        Ok(())
     })
 }
 
@@ -200,20 +216,17 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<28}{:>10}{:>10}{:>12}{:>10}{:>8}",
-            "on one core", "calls/s", "p99", "axum's", "p99", "share"
+            "{:<28}{:>10}{:>10}{:>10}{:>12}{:>10}{:>10}{:>8}",
+            "on one core", "calls/s", "CPU/call", "p99", "axum's", "CPU/call", "p99", "share"
         )?;
         for (name, ours, axum) in &self.operations {
             let share = ours.rate() / axum.rate();
             let verdict =
                 if share < SHARE { format!("  below {:.0} %", SHARE * 100.0) } else { String::new() };
-            let (p99, axum_p99) = (ours.p99(), axum.p99());
-            let (rate, axum_rate) = (ours.rate(), axum.rate());
-            let percent = share * 100.0;
-            writeln!(
-                f,
-                "{name:<28}{rate:>10.0}{p99:>10.1?}{axum_rate:>12.0}{axum_p99:>10.1?}{percent:>6.0} %{verdict}"
-            )?;
+            writeln!(f, "{name:<28}{ours}  {axum}{:>6.0} %{verdict}", share * 100.0)?;
+        }
+        if self.pages.is_empty() {
+            return Ok(());
         }
         writeln!(f, "\n{:<28}{:>10}{:>10}{:>10}", "a page of 50 of 100,000", "median", "p90", "limit")?;
         for (name, samples) in &self.pages {

@@ -50,6 +50,12 @@ struct Arguments {
     /// Only the API's calls per second and the pages of listings: needs neither root nor set-up
     #[arg(long, conflicts_with_all = ["example", "proxy_only"])]
     calls_only: bool,
+    /// Of the API's calls only those whose row begins so, and no pages
+    #[arg(long, requires = "calls_only")]
+    operation: Option<String>,
+    /// How many turns of half a second each kind of call has
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    turns: u16,
 }
 
 /// An application whose MicroVMs are measured.
@@ -93,8 +99,9 @@ impl Example {
 
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
+    let (operation, turns) = (arguments.operation.as_deref(), usize::from(arguments.turns));
     if arguments.calls_only {
-        print!("{}", calls::measure()?);
+        print!("{}", calls::measure(operation, turns)?);
         return Ok(());
     }
     if !arguments.proxy_only {
@@ -103,7 +110,7 @@ fn main() -> Result<(), Failure> {
     if arguments.example.is_none() {
         print!("{}", Table(proxy_rows(&proxy_latency::measure()?)));
         if !arguments.proxy_only {
-            print!("\n{}", calls::measure()?);
+            print!("\n{}", calls::measure(operation, turns)?);
         }
     }
     Ok(())

@@ -133,7 +133,8 @@ async fn serve(dir: &Path, manners: Manners) -> Value {
     let control = Control::new(Arc::new(operations), front);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(control::server::serve(listener, control, std::future::pending()));
+    let service = move |peer| control.for_peer(peer);
+    tokio::spawn(control::server::serve(listener, service, std::future::pending()));
     if manners.loses_tables {
         lose_tables(&dir.join("db"));
     }

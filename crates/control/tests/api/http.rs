@@ -122,7 +122,8 @@ async fn a_listener_serves_until_told_to_stop() {
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let control = control().await;
-    let server = tokio::spawn(rekindle_control::server::serve(listener, control, async {
+    let service = move |peer| control.for_peer(peer);
+    let server = tokio::spawn(rekindle_control::server::serve(listener, service, async {
         let _ = stopped.await;
     }));
 

@@ -41,8 +41,6 @@ pub(crate) fn image(few: bool) -> ImageArn {
 
 /// Fills the records; ids in the order of listings.
 pub(crate) async fn fill(store: &Store) -> Result<Vec<MicrovmId>, Failure> {
-    let key = AccessKey { id: KEY.0.into(), secret: KEY.1.into() };
-    identity::accounts::ensure(store, &ACCOUNT.parse()?, &key).await?;
     store
         .write::<_, StoreError>(|tx| {
             for few in [true, false] {
@@ -62,9 +60,10 @@ pub(crate) async fn fill(store: &Store) -> Result<Vec<MicrovmId>, Failure> {
     Ok(ids)
 }
 
-/// The API over the records at `path`.
-pub(crate) fn control(path: &Path, audit: &Path) -> Result<Control, Failure> {
-    let store = Store::open(path)?;
+/// The API over the records of `store`, for an account that is made there.
+pub(crate) async fn control(store: &Store, audit: &Path) -> Result<Control, Failure> {
+    let key = AccessKey { id: KEY.0.into(), secret: KEY.1.into() };
+    identity::accounts::ensure(store, &ACCOUNT.parse()?, &key).await?;
     let settings = Settings {
         region: REGION.into(),
         hosts: EndpointHosts::new(REGION, "localhost"),
@@ -79,7 +78,7 @@ pub(crate) fn control(path: &Path, audit: &Path) -> Result<Control, Failure> {
     let connectors = Connectors::new(store.clone(), Networks::default(), Arc::new(Nothing));
     let operations = Operations::new(
         settings,
-        store,
+        store.clone(),
         identity.clone(),
         node,
         Arc::new(Nothing),

@@ -1,31 +1,33 @@
 //! A load generator that costs less than what it measures: requests made before, answers hardly read.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use http::Request;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::Failure;
 use crate::stats::Samples;
 
-/// Kept-alive connections, each with one request at a time under way.
-const CONNECTIONS: usize = 16;
 const BUFFER: usize = 64 * 1024;
 
-/// How many calls were answered in how long, and how long each took.
+/// How many calls were answered in how long, with how much of the server's CPU, and how long each took.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
-    pub(crate) calls: usize,
-    pub(crate) elapsed: Duration,
-    pub(crate) latencies: Vec<Duration>,
+    calls: usize,
+    elapsed: Duration,
+    cpu: Duration,
+    latencies: Vec<Duration>,
 }
 
 impl Load {
     pub(crate) fn add(&mut self, other: Load) {
         self.calls += other.calls;
         self.elapsed += other.elapsed;
+        self.cpu += other.cpu;
         self.latencies.extend(other.latencies);
     }
 
@@ -35,10 +37,26 @@ impl Load {
         self.calls as f64 / self.elapsed.as_secs_f64()
     }
 
-    pub(crate) fn p99(&self) -> Duration {
+    fn p99(&self) -> Duration {
         let samples: Samples = self.latencies.iter().copied().collect();
         samples.p99().unwrap_or_default()
     }
+
+    fn cpu_of_a_call(&self) -> Duration {
+        self.cpu / u32::try_from(self.calls).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>10.0}{:>10.1?}{:>10.1?}", self.rate(), self.cpu_of_a_call(), self.p99())
+    }
+}
+
+/// What this process has had of the CPU, but for this thread: the servers'.
+fn cpu_of_the_others() -> Duration {
+    let of = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default();
+    of(ClockId::ProcessCPUTime).saturating_sub(of(ClockId::ThreadCPUTime))
 }
 
 /// A request as it goes over the wire.
@@ -55,19 +73,20 @@ pub(crate) fn bytes(request: &Request<String>) -> Vec<u8> {
     text
 }
 
-/// Calls `address` for so long on every connection, with `requests` in turn.
+/// Calls `address` for so long with `requests` in turn, on kept-alive connections with one request at a time under way.
 pub(crate) async fn run(
     address: SocketAddr,
     requests: &[Vec<u8>],
+    connections: usize,
     duration: Duration,
 ) -> Result<Load, Failure> {
-    let mut connections = Vec::new();
-    for _ in 0..CONNECTIONS {
-        connections.push(Caller::open(address).await?);
+    let mut callers = Vec::new();
+    for _ in 0..connections {
+        callers.push(Caller::open(address).await?);
     }
-    let began = Instant::now();
+    let (began, cpu) = (Instant::now(), cpu_of_the_others());
     let until = began + duration;
-    let called = connections.into_iter().enumerate().map(async |(number, mut caller)| {
+    let called = callers.into_iter().enumerate().map(async |(number, mut caller)| {
         let mut latencies = Vec::new();
         for request in requests.iter().cycle().skip(number) {
             let sent = Instant::now();
@@ -80,7 +99,8 @@ pub(crate) async fn run(
         Ok::<_, Failure>(latencies)
     });
     let latencies = futures::future::try_join_all(called).await?.concat();
-    Ok(Load { calls: latencies.len(), elapsed: began.elapsed(), latencies })
+    let cpu = cpu_of_the_others().saturating_sub(cpu);
+    Ok(Load { calls: latencies.len(), elapsed: began.elapsed(), cpu, latencies })
 }
 
 /// One connection.
