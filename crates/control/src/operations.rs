@@ -32,7 +32,7 @@ use api::*;
 use async_trait::async_trait;
 use identity::Identity;
 use ids::{AccountId, BuildId, ImageArn, ImageVersion};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use store::Store;
 
 use crate::Service;
@@ -148,11 +148,13 @@ impl Operations {
         Self { settings, store, identity, node, builds, capacity, connectors }
     }
 
-    /// Reads and checks a call, asks whether its caller may, and has `work` done.
-    async fn carry_out<R, W>(&self, call: Call, work: W) -> Answer
+    /// Reads and checks a call, asks whether its caller may, and has `work` done, which gives the answer: what the model
+    /// says of the operation's, or what serialises as it.
+    async fn carry_out<R, A, W>(&self, call: Call, work: W) -> Answer
     where
         R: Touches,
-        W: AsyncFnOnce(&Self, AccountId, R) -> Result<R::Response, Failure>,
+        A: Serialize,
+        W: AsyncFnOnce(&Self, AccountId, R) -> Result<A, Failure>,
     {
         let mut resources = vec![];
         let outcome = async {

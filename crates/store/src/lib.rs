@@ -7,6 +7,7 @@ pub mod builds;
 mod connectors;
 mod identity;
 mod readers;
+mod recent;
 mod records;
 mod tx;
 pub mod versions;
@@ -19,7 +20,9 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::mpsc;
 
+use ids::MicrovmId;
 use readers::Readers;
+use recent::Recent;
 use writer::Change;
 
 pub use connectors::{
@@ -39,6 +42,9 @@ pub use tx::Tx;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pages that each connection keeps, in KiB: a hundred thousand records' indexes are looked through without the disk.
 const PAGE_CACHE_KIB: i64 = 32 * 1024;
+/// Pages that the log of writes collects before they are put into their places, 32 MiB of them: launches write to
+/// places all over the database, and what is written twice meanwhile is put there once.
+const LOG_PAGES: i64 = 8192;
 /// Statements that each connection keeps prepared: more than there are.
 const STATEMENTS: usize = 256;
 /// Changes queued for the writer before callers wait.
@@ -90,6 +96,7 @@ pub enum StoreError {
 pub struct Store {
     writer: mpsc::Sender<Change>,
     readers: Arc<Readers>,
+    recent: Arc<Recent>,
 }
 
 impl std::fmt::Debug for Store {
@@ -99,7 +106,9 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the database at `path`, and makes it where there is none.
+    /// Opens the database at `path`, and makes it where there is none. Of what this handle and its clones have read,
+    /// some is kept until they write it: whoever else writes to the same database may write accounts and what belongs
+    /// to them, and nothing else.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be used.
@@ -109,8 +118,10 @@ impl Store {
         prepare(&mut connection)?;
         let readers = Arc::new(Readers::open(path)?);
         let (writer, queue) = mpsc::channel(WRITE_QUEUE);
-        std::thread::spawn(move || writer::run(connection, queue));
-        Ok(Self { writer, readers })
+        let recent = Arc::<Recent>::default();
+        let told = Arc::clone(&recent);
+        std::thread::spawn(move || writer::run(connection, queue, &told));
+        Ok(Self { writer, readers, recent })
     }
 
     /// Runs `change`, one at a time in the order of the calls. What it wrote is on the disk when this returns `Ok`;
@@ -145,6 +156,41 @@ impl Store {
     pub fn read<T, E: From<StoreError>>(&self, look: impl FnOnce(&Tx<'_>) -> Result<T, E>) -> Result<T, E> {
         self.readers.with(|connection| look(&Tx::new(connection)))?
     }
+
+    /// The MicroVM with this id, as it is written so far.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn microvm(&self, id: MicrovmId) -> Result<Option<Arc<MicrovmRecord>>, StoreError> {
+        let moment = match self.recent.microvm(id) {
+            Ok(kept) => return Ok(Some(kept)),
+            Err(moment) => moment,
+        };
+        let found = self.read::<_, StoreError>(|tx| Ok(tx.microvm(id)?.map(Arc::new)))?;
+        if let Some(found) = &found {
+            self.recent.keep_microvm(moment, found);
+        }
+        Ok(found)
+    }
+
+    /// What `look` finds in what is written so far, kept under `key` until anything is written. It must depend on
+    /// nothing but what the key tells, and not look at accounts or what belongs to them, which others write too.
+    ///
+    /// # Errors
+    /// `look`'s own, or [`StoreError`] made into it; they are not kept.
+    pub fn read_again<T, E>(&self, key: &str, look: impl FnOnce(&Tx<'_>) -> Result<T, E>) -> Result<Arc<T>, E>
+    where
+        T: Send + Sync + 'static,
+        E: From<StoreError>,
+    {
+        let moment = match self.recent.look(key) {
+            Ok(kept) => return Ok(kept),
+            Err(moment) => moment,
+        };
+        let found = Arc::new(self.read(look)?);
+        self.recent.keep_look(moment, key, Arc::clone(&found) as _);
+        Ok(found)
+    }
 }
 
 /// Milliseconds since the Unix epoch, as records count time. A clock before 1970 reads 0.
@@ -162,6 +208,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
     Ok(connection)
 }
 

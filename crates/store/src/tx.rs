@@ -1,5 +1,6 @@
 //! Reads and writes inside one transaction.
 
+use std::cell::RefCell;
 use std::str::FromStr;
 
 use ids::{AccountId, BuildId, EndpointId, ImageArn, ImageVersion, MicrovmId};
@@ -19,11 +20,17 @@ type Result<T> = std::result::Result<T, StoreError>;
 #[derive(Debug)]
 pub struct Tx<'a> {
     pub(crate) connection: &'a Connection,
+    /// MicroVMs written.
+    written: RefCell<Vec<MicrovmId>>,
 }
 
 impl<'a> Tx<'a> {
     pub(crate) fn new(connection: &'a Connection) -> Self {
-        Self { connection }
+        Self { connection, written: RefCell::default() }
+    }
+
+    pub(crate) fn into_written(self) -> Vec<MicrovmId> {
+        self.written.into_inner()
     }
 
     /// The image with this ARN.
@@ -290,17 +297,6 @@ impl<'a> Tx<'a> {
         }
     }
 
-    /// Whose a MicroVM is, and the image it was cloned from.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn microvm_owner(&self, id: MicrovmId) -> Result<Option<(AccountId, ImageArn)>> {
-        const SQL: &str = "SELECT account, image FROM microvms WHERE id = ?1";
-        let mut statement = self.connection.prepare_cached(SQL)?;
-        let found = statement.query_row([id.to_string()], |row| Ok((text(row, 0)?, text(row, 1)?)));
-        Ok(found.optional()?)
-    }
-
     fn summaries(&self, sql: &str, by: impl Params) -> Result<Vec<MicrovmSummary>> {
         let mut statement = self.connection.prepare_cached(sql)?;
         let found = statement.query_map(by, |row| {
@@ -379,6 +375,7 @@ impl<'a> Tx<'a> {
                 doc("MicroVM", microvm)?
             ],
         )?;
+        self.written.borrow_mut().push(microvm.id);
         self.note_uses(microvm)
     }
 
@@ -388,8 +385,12 @@ impl<'a> Tx<'a> {
     /// [`StoreError`].
     pub fn forget_microvms_terminated_before(&self, moment: u64, limit: usize) -> Result<()> {
         const SQL: &str = "DELETE FROM microvms WHERE id IN \
-            (SELECT id FROM microvms WHERE terminated_at < ?1 ORDER BY terminated_at LIMIT ?2)";
-        self.run(SQL, params![moment, limit])
+            (SELECT id FROM microvms WHERE terminated_at < ?1 ORDER BY terminated_at LIMIT ?2) RETURNING id";
+        let mut statement = self.connection.prepare_cached(SQL)?;
+        for forgotten in statement.query_map(params![moment, limit], |row| text(row, 0))? {
+            self.written.borrow_mut().push(forgotten?);
+        }
+        Ok(())
     }
 
     /// What `token` was first used for in `scope`, an operation or the resource that it was used on.

@@ -8,17 +8,21 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use ids::MicrovmId;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
+use crate::recent::Recent;
 use crate::{StoreError, Tx};
 
 /// Changes of one transaction at the most: it bounds how long the first of them waits for the others.
 const MAX_BATCH: usize = 128;
 
-/// A change, to be made in a transaction if one could be begun; what it gives back tells its caller how that ended.
-pub(crate) type Change = Box<dyn FnOnce(rusqlite::Result<&mut Transaction<'_>>) -> Answer + Send>;
+/// A change, to be made in a transaction if one could be begun, and which MicroVMs it wrote is noted. What it gives back
+/// tells its caller how that ended.
+pub(crate) type Change =
+    Box<dyn FnOnce(rusqlite::Result<&mut Transaction<'_>>, &mut Vec<MicrovmId>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), Arc<rusqlite::Error>>) + Send>;
 
 /// What a change came to: its own result, or the panic that it ended with.
@@ -33,9 +37,9 @@ where
     E: From<StoreError> + Send + 'static,
 {
     let (done, outcome) = oneshot::channel();
-    let run: Change = Box::new(move |transaction| {
+    let run: Change = Box::new(move |transaction, written| {
         // Whatever a panic left half done goes with the savepoint.
-        let result = catch_unwind(AssertUnwindSafe(|| in_savepoint(transaction, change)));
+        let result = catch_unwind(AssertUnwindSafe(|| in_savepoint(transaction, written, change)));
         Box::new(move |committed| {
             let result = match committed {
                 Ok(()) => result,
@@ -50,24 +54,27 @@ where
 
 fn in_savepoint<T, E: From<StoreError>>(
     transaction: rusqlite::Result<&mut Transaction<'_>>,
+    written: &mut Vec<MicrovmId>,
     change: impl FnOnce(&Tx<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
     let savepoint = transaction.and_then(Transaction::savepoint).map_err(StoreError::from)?;
     // An early return drops the savepoint, which rolls back to it.
-    let value = change(&Tx::new(&savepoint))?;
+    let tx = Tx::new(&savepoint);
+    let value = change(&tx)?;
+    written.append(&mut tx.into_written());
     savepoint.commit().map_err(StoreError::from)?;
     Ok(value)
 }
 
 /// Makes the changes of `queue`, in their order, until every sender is gone.
-pub(crate) fn run(mut connection: Connection, mut queue: Receiver<Change>) {
+pub(crate) fn run(mut connection: Connection, mut queue: Receiver<Change>, recent: &Recent) {
     while let Some(first) = queue.blocking_recv() {
         let mut answers = Vec::new();
         // Immediate: a change that reads before it writes would fail where another process wrote in between.
         let committed = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
-            Ok(transaction) => batch(transaction, first, &mut queue, &mut answers).map_err(Arc::new),
+            Ok(transaction) => batch(transaction, first, &mut queue, &mut answers, recent).map_err(Arc::new),
             Err(error) => {
-                answers.push(first(Err(error)));
+                answers.push(first(Err(error), &mut vec![]));
                 Ok(())
             }
         };
@@ -83,15 +90,19 @@ fn batch(
     first: Change,
     queue: &mut Receiver<Change>,
     answers: &mut Vec<Answer>,
+    recent: &Recent,
 ) -> rusqlite::Result<()> {
-    let mut next = Some(first);
+    let (mut next, mut written) = (Some(first), vec![]);
     while let Some(change) = next {
-        answers.push(change(Ok(&mut transaction)));
+        answers.push(change(Ok(&mut transaction), &mut written));
         // A full disk ends the whole transaction, not the savepoint alone: the commit then fails, for all of them.
         let over = transaction.is_autocommit() || answers.len() == MAX_BATCH;
         next = if over { None } else { queue.try_recv().ok() };
     }
-    transaction.commit()
+    recent.committing(&written);
+    let committed = transaction.commit();
+    recent.committed();
+    committed
 }
 
 #[cfg(test)]

@@ -219,10 +219,9 @@ macro_rules! touches_its_microvms_image {
         impl Touches for $request {
             fn resource(&self, at: &Place<'_>) -> Result<Resource, Failure> {
                 let id = self.microvm_id()?;
-                let found = at.store.read::<_, StoreError>(|tx| tx.microvm_owner(id))?;
-                let owned = found.filter(|(owner, _)| owner == at.account);
-                let (_, image) = owned.ok_or_else(|| Error::unknown_microvm(&self.microvm_identifier))?;
-                Ok(Resource::Image(image))
+                let owned = at.store.microvm(id)?.filter(|microvm| microvm.account == *at.account);
+                let owned = owned.ok_or_else(|| Error::unknown_microvm(&self.microvm_identifier))?;
+                Ok(Resource::Image(owned.image.clone()))
             }
         }
     )+};

@@ -7,6 +7,8 @@ use api::*;
 use ids::{AccountId, EndpointId, ImageArn, ImageVersion, MicrovmId};
 use lifecycle::microvm::{self as rules, Event, Refused, State};
 use node::{NodeError, now_ms};
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+use serde_json::value::RawValue;
 use store::{EgressBinding, MicrovmRecord, Tx, VersionRecord};
 
 use super::connectors::resolve_egress;
@@ -63,7 +65,7 @@ impl Operations {
         if new {
             self.node.launch(record.clone());
         }
-        Ok(self.shown(record))
+        Ok(self.shown(&record))
     }
 
     pub(super) async fn get(
@@ -71,14 +73,15 @@ impl Operations {
         account: AccountId,
         request: GetMicrovmRequest,
     ) -> Result<GetMicrovmResponse, Failure> {
-        Ok(self.shown(self.known_microvm(&account, request.microvm_id()?)?))
+        let record = self.known_microvm(&account, request.microvm_id()?)?;
+        Ok(self.shown(&record))
     }
 
     pub(super) async fn list(
         &self,
         account: AccountId,
         request: ListMicrovmsRequest,
-    ) -> Result<ListMicrovmsResponse, Failure> {
+    ) -> Result<MicrovmPage, Failure> {
         let (image, version) = (request.image_arn()?, request.version()?);
         let text = |shown: Option<String>| shown.unwrap_or_default();
         let scope = [
@@ -89,7 +92,7 @@ impl Operations {
         ];
         let listing = self.listing(&scope, request.max_results, request.next_token.as_deref())?;
         let after = listing.after().unwrap_or_default();
-        self.store.read(|tx| {
+        let found = self.store.read_again::<_, Failure>(&listing.key(&scope), |tx| {
             let found = match (&image, version) {
                 (Some(image), version) => {
                     known_image(tx, image)?;
@@ -101,9 +104,11 @@ impl Operations {
                     return Err(Error::validation(message).into());
                 }
             };
-            let (page, next_token) = listing.page(found, |microvm| microvm.id.to_string());
-            Ok(ListMicrovmsResponse { items: page.iter().map(render::microvm_item).collect(), next_token })
-        })
+            let (page, last) = listing.cut(found, |microvm| microvm.id.to_string());
+            Ok(MicrovmItems { json: render::items(page.iter().map(render::microvm_item))?, last })
+        })?;
+        let next_token = found.last.as_deref().map(|last| listing.sign(last));
+        Ok(MicrovmPage { items: found, next_token })
     }
 
     pub(super) async fn suspend(
@@ -131,9 +136,12 @@ impl Operations {
     }
 
     /// The account's MicroVM; another's is as unknown as none.
-    pub(super) fn known_microvm(&self, account: &AccountId, id: MicrovmId) -> Result<MicrovmRecord, Failure> {
-        let found = self.store.read::<_, Failure>(|tx| Ok(tx.microvm(id)?))?;
-        let owned = found.filter(|record| record.account == *account);
+    pub(super) fn known_microvm(
+        &self,
+        account: &AccountId,
+        id: MicrovmId,
+    ) -> Result<Arc<MicrovmRecord>, Failure> {
+        let owned = self.store.microvm(id)?.filter(|record| record.account == *account);
         owned.ok_or_else(|| Error::unknown_microvm(&id.to_string()).into())
     }
 
@@ -145,7 +153,7 @@ impl Operations {
             Err(NodeError::Store(error)) => Err(error.into()),
             Err(NodeError::Unknown(_)) => {
                 // Nobody owns it: it has ended meanwhile, or its owner is only about to begin.
-                let mut life = self.known_microvm(account, id)?.life;
+                let mut life = self.known_microvm(account, id)?.life.clone();
                 if life.state != State::Terminated {
                     return Err(refused(id, &Refused { state: life.state }).into());
                 }
@@ -155,13 +163,37 @@ impl Operations {
         }
     }
 
-    fn shown(&self, record: MicrovmRecord) -> GetMicrovmResponse {
+    fn shown(&self, record: &MicrovmRecord) -> GetMicrovmResponse {
         let host = self.settings.hosts.host(record.endpoint);
         let endpoint = match self.settings.endpoint_port {
             HTTPS_PORT => host,
             port => format!("{host}:{port}"),
         };
         render::microvm(record, endpoint)
+    }
+}
+
+/// A page of MicroVMs, rendered: it is what is asked for most, and by whoever waits for one of them, often.
+struct MicrovmItems {
+    json: Box<RawValue>,
+    /// Key of the last, where another page follows.
+    last: Option<String>,
+}
+
+/// A [`ListMicrovmsResponse`].
+pub(super) struct MicrovmPage {
+    items: Arc<MicrovmItems>,
+    next_token: Option<String>,
+}
+
+impl Serialize for MicrovmPage {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut page = to.serialize_struct("ListMicrovmsResponse", 2)?;
+        page.serialize_field("items", &self.items.json)?;
+        if let Some(token) = &self.next_token {
+            page.serialize_field("nextToken", token)?;
+        }
+        page.end()
     }
 }
 

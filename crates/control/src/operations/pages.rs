@@ -57,16 +57,28 @@ impl Listing {
 
     /// The records to show, and the token of the next page.
     #[must_use]
-    pub fn page<R>(&self, mut found: Vec<R>, key: impl Fn(&R) -> String) -> (Vec<R>, Option<String>) {
+    pub fn page<R>(&self, found: Vec<R>, key: impl Fn(&R) -> String) -> (Vec<R>, Option<String>) {
+        let (shown, last) = self.cut(found, key);
+        (shown, last.map(|last| self.sign(&last)))
+    }
+
+    /// The records to show, and the key of the last, where another page follows.
+    pub(crate) fn cut<R>(&self, mut found: Vec<R>, key: impl Fn(&R) -> String) -> (Vec<R>, Option<String>) {
         if found.len() <= self.limit {
             return (found, None);
         }
         found.truncate(self.limit);
-        let next = found.last().map(|last| self.sign(&key(last)));
-        (found, next)
+        let last = found.last().map(key);
+        (found, last)
     }
 
-    fn sign(&self, after: &str) -> String {
+    /// What tells this page of the listing of `scope` from every other, whenever it is asked for.
+    pub(crate) fn key(&self, scope: &[&str]) -> String {
+        format!("{}\n{}\n{}", scope.join("\n"), self.limit, self.after.as_deref().unwrap_or_default())
+    }
+
+    /// The token of the page that follows the record with this key.
+    pub(crate) fn sign(&self, after: &str) -> String {
         let expiry = (self.now + TOKEN_LIFE_MS).to_be_bytes();
         let mac = self.mac.clone().chain_update(expiry).chain_update(after);
         let mut token = mac.finalize().into_bytes().to_vec();

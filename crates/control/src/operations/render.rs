@@ -4,6 +4,7 @@ use api::*;
 use ids::ImageVersion;
 use lifecycle::image as built;
 use lifecycle::microvm::State;
+use serde_json::value::RawValue;
 use store::{
     BuildRecord, HookSettings, ImageRecord, LogSettings, MicrovmRecord, MicrovmSummary, VersionRecord,
 };
@@ -28,6 +29,13 @@ pub(crate) fn json(operation: Operation, answer: &impl serde::Serialize) -> Resu
         return Ok(vec![]);
     }
     serde_json::to_vec(answer)
+        .map_err(|error| Error::internal(format!("Rendering the answer: {error}; report this")))
+}
+
+/// The items of a page.
+pub(crate) fn items<T: serde::Serialize>(items: impl Iterator<Item = T>) -> Result<Box<RawValue>, Error> {
+    let items: Vec<T> = items.collect();
+    serde_json::value::to_raw_value(&items)
         .map_err(|error| Error::internal(format!("Rendering the answer: {error}; report this")))
 }
 
@@ -147,7 +155,7 @@ pub(crate) fn build(record: BuildRecord) -> GetMicrovmImageBuildOutput {
 }
 
 /// A MicroVM whose endpoint is reached at `endpoint`. Its payload, logging and size are never shown.
-pub(crate) fn microvm(record: MicrovmRecord, endpoint: String) -> GetMicrovmResponse {
+pub(crate) fn microvm(record: &MicrovmRecord, endpoint: String) -> GetMicrovmResponse {
     let policy = record.life.policy;
     GetMicrovmResponse {
         microvm_id: record.id.to_string(),
@@ -155,7 +163,7 @@ pub(crate) fn microvm(record: MicrovmRecord, endpoint: String) -> GetMicrovmResp
         endpoint,
         image_arn: record.image.to_string(),
         image_version: record.version.to_string(),
-        execution_role_arn: record.execution_role_arn,
+        execution_role_arn: record.execution_role_arn.clone(),
         idle_policy: policy.idle.map(|idle| IdlePolicy {
             max_idle_duration_seconds: idle.max_idle_duration_seconds.into(),
             suspended_duration_seconds: idle.suspended_duration_seconds.into(),
@@ -164,10 +172,10 @@ pub(crate) fn microvm(record: MicrovmRecord, endpoint: String) -> GetMicrovmResp
         maximum_duration_in_seconds: policy.maximum_duration_seconds.into(),
         started_at: time(record.life.started_at),
         terminated_at: record.life.terminated_at.map(time),
-        state_reason: record.life.reason,
+        state_reason: record.life.reason.clone(),
         kms_key_identifier: None,
-        ingress_network_connectors: Some(record.ingress_network_connectors),
-        egress_network_connectors: Some(record.egress_network_connectors),
+        ingress_network_connectors: Some(record.ingress_network_connectors.clone()),
+        egress_network_connectors: Some(record.egress_network_connectors.clone()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use api::rules::AUTH_TOKEN_KEY;
 use api::*;
@@ -39,7 +40,7 @@ impl Operations {
     }
 
     /// The account's MicroVM, unless it is over.
-    fn lasting_microvm(&self, account: &AccountId, id: MicrovmId) -> Result<MicrovmRecord, Failure> {
+    fn lasting_microvm(&self, account: &AccountId, id: MicrovmId) -> Result<Arc<MicrovmRecord>, Failure> {
         let record = self.known_microvm(account, id)?;
         let state = record.life.state;
         if matches!(state, State::Terminating | State::Terminated) {

@@ -189,6 +189,35 @@ async fn every_call_leaves_a_line() {
     assert!(text.collect::<String>().contains("requestID") && !id.is_empty());
 }
 
+/// What was read before is kept for the next who asks, but not who may ask.
+#[tokio::test]
+async fn what_is_revoked_is_refused_however_often_it_was_answered() {
+    let bed = bed().await;
+    bed.built(&image("a")).await;
+    let may =
+        json!([{"Effect": "Allow", "Action": ["lambda:GetMicrovm", "lambda:ListMicrovms"], "Resource": "*"}]);
+    let ada = user(&bed, "ada", may.clone()).await;
+    let id = bed.running("a").await;
+    let one = format!("{MICROVMS}/{id}");
+    let status = async |expected: u16| {
+        for uri in [one.as_str(), MICROVMS, one.as_str(), MICROVMS] {
+            let (status, _, answer) = bed.call_with(&ada, "GET", uri, &Value::Null).await;
+            assert_eq!(status, expected, "{uri}: {answer}");
+        }
+    };
+    status(200).await;
+    let policy = [("UserName", "ada"), ("PolicyName", "p")];
+    bed.iam(&[&[("Action", "DeleteUserPolicy")], &policy[..]].concat()).await;
+    status(403).await;
+    let document = json!({"Version": "2012-10-17", "Statement": may}).to_string();
+    let put = [("Action", "PutUserPolicy"), ("PolicyDocument", document.as_str())];
+    bed.iam(&[&put[..], &policy[..]].concat()).await;
+    status(200).await;
+    assert_eq!(bed.call_as(OTHER, "GET", &one, &Value::Null).await.0, 404, "another account's");
+    bed.iam(&[("Action", "DeleteAccessKey"), ("UserName", "ada"), ("AccessKeyId", &ada.0)]).await;
+    status(403).await;
+}
+
 #[tokio::test]
 async fn a_client_that_hangs_up_is_noted_too() {
     let bed = bed().await;

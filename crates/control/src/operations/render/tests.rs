@@ -184,7 +184,7 @@ fn what_a_failed_build_did_not_make_is_not_shown() {
 
 #[test]
 fn microvms_are_shown_as_aws_shows_them() {
-    assert_response!("GetMicrovm", GetMicrovm, microvm(microvm_record(), ENDPOINT.into()));
+    assert_response!("GetMicrovm", GetMicrovm, microvm(&microvm_record(), ENDPOINT.into()));
     assert_response!(
         "ListMicrovms",
         ListMicrovms,
@@ -193,7 +193,7 @@ fn microvms_are_shown_as_aws_shows_them() {
     let mut ended = microvm_record();
     ended.life.apply(&Event::TerminateRequested, UPDATED).unwrap();
     ended.life.apply(&Event::Released, UPDATED + 10_000).unwrap();
-    assert_response!("GetMicrovm-terminated", GetMicrovm, microvm(ended, ENDPOINT.into()));
+    assert_response!("GetMicrovm-terminated", GetMicrovm, microvm(&ended, ENDPOINT.into()));
 }
 
 #[test]
