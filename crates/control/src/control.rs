@@ -4,12 +4,15 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use api::{Error, Family};
 use bytes::Bytes;
+use futures::FutureExt;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -153,10 +156,16 @@ impl Control {
     /// Also where the client hangs up: what was done is noted.
     async fn carry_out_whole(&self, parts: Parts, call: Call, id: RequestId) -> Response<Body> {
         let (control, known) = (self.clone(), id.clone());
-        let whole = tokio::spawn(async move { control.carry_out(&parts, call, &id).await });
-        whole.await.unwrap_or_else(|error| {
-            tracing::error!(%error, request = known.as_str(), "a call was not carried out to its end");
-            let message = format!("Carrying out the request: {error}; report this");
+        let whole = async move { control.carry_out(&parts, call, &id).await };
+        let mut whole = Box::pin(AssertUnwindSafe(whole).catch_unwind());
+        // What waits for nothing, as most reads do not, is over at once and needs no task that outlives the client.
+        let ended = match futures::poll!(&mut whole) {
+            Poll::Ready(ended) => ended.ok(),
+            Poll::Pending => tokio::spawn(whole).await.ok().and_then(Result::ok),
+        };
+        ended.unwrap_or_else(|| {
+            tracing::error!(request = known.as_str(), "a call was not carried out to its end");
+            let message = "Carrying out the request: it was broken off; report this";
             respond::error(&Error::internal(message), Family::Microvms, &known)
         })
     }
