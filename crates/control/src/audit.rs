@@ -1,26 +1,34 @@
 //! The audit log: one line of JSON for every call that was made, with CloudTrail's names (SPEC §8).
 //!
 //! `<dir>/YYYY-MM-DD.jsonl`, by the UTC day. A thread writes; calls wait for it only where it cannot keep up, so that
-//! no line is dropped.
+//! no line is dropped. What comes close together is written at once: a line is in its file some milliseconds after the
+//! call.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use api::Operation;
 use http::HeaderMap;
 use http::header::USER_AGENT;
 use identity::Caller;
 use serde::Serialize;
-use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
+use time::{Date, OffsetDateTime};
 use tokio::sync::mpsc;
 
 /// Lines that wait to be written before calls wait.
 const QUEUE: usize = 4096;
+/// Rest of the writer after what it wrote: lines that come meanwhile are written together and wake it once.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Bytes that are written at once.
+const BUFFER: usize = 64 * 1024;
 /// For its owner alone: it tells who did what.
 const MODE: u32 = 0o600;
 const TIME: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
@@ -100,11 +108,30 @@ struct Resource<'a> {
     kind: Option<&'static str>,
 }
 
-/// The log; clones write to the same.
+/// The log; clones write to the same, and with the last of them goes its writer, once everything is written.
 #[derive(Debug, Clone)]
 pub struct Audit {
     region: String,
-    lines: Option<mpsc::Sender<(OffsetDateTime, Vec<u8>)>>,
+    log: Option<Arc<Log>>,
+}
+
+/// The moment of a call, and its line.
+type Entry = (OffsetDateTime, Vec<u8>);
+
+#[derive(Debug)]
+struct Log {
+    /// None: it is being closed.
+    lines: Option<mpsc::Sender<Entry>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.lines = None;
+        if let Some(Err(_)) = self.writer.take().map(JoinHandle::join) {
+            tracing::error!("the audit log's writer panicked: lines are missing");
+        }
+    }
 }
 
 impl Audit {
@@ -114,28 +141,31 @@ impl Audit {
     /// Where it cannot be made.
     pub fn to_dir(dir: &Path, region: &str) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        let (lines, mut queue) = mpsc::channel::<(OffsetDateTime, Vec<u8>)>(QUEUE);
+        let (lines, mut queue) = mpsc::channel::<Entry>(QUEUE);
         let mut writer = Writer { dir: dir.to_owned(), open: None };
-        std::thread::spawn(move || {
+        let writer = thread::spawn(move || {
             while let Some((at, line)) = queue.blocking_recv() {
                 writer.write(at, &line);
-                if queue.is_empty() {
-                    writer.flush();
+                while let Ok((at, line)) = queue.try_recv() {
+                    writer.write(at, &line);
                 }
+                writer.flush();
+                thread::sleep(PAUSE);
             }
         });
-        Ok(Self { region: region.to_owned(), lines: Some(lines) })
+        let log = Log { lines: Some(lines), writer: Some(writer) };
+        Ok(Self { region: region.to_owned(), log: Some(Arc::new(log)) })
     }
 
     /// Nowhere.
     #[must_use]
     pub fn off() -> Self {
-        Self { region: String::new(), lines: None }
+        Self { region: String::new(), log: None }
     }
 
     /// Notes an event.
     pub async fn note(&self, event: &Event<'_>) {
-        let Some(lines) = &self.lines else { return };
+        let Some(lines) = self.log.as_ref().and_then(|log| log.lines.as_ref()) else { return };
         let now = OffsetDateTime::now_utc();
         // Texts and flags: nothing there fails to serialise, nor to be formatted.
         let mut line = serde_json::to_vec(&self.line(event, now)).unwrap_or_default();
@@ -205,13 +235,12 @@ fn kind(arn: &str) -> Option<&'static str> {
 
 struct Writer {
     dir: PathBuf,
-    open: Option<(String, BufWriter<File>)>,
+    open: Option<(Date, BufWriter<File>)>,
 }
 
 impl Writer {
     fn write(&mut self, at: OffsetDateTime, line: &[u8]) {
-        let day = at.format(DAY).unwrap_or_default();
-        let written = self.file(day).and_then(|file| file.write_all(line));
+        let written = self.file(at.date()).and_then(|file| file.write_all(line));
         self.report(written);
     }
 
@@ -220,12 +249,13 @@ impl Writer {
         self.report(flushed);
     }
 
-    fn file(&mut self, day: String) -> io::Result<&mut BufWriter<File>> {
+    fn file(&mut self, day: Date) -> io::Result<&mut BufWriter<File>> {
         if self.open.as_ref().is_none_or(|(open, _)| *open != day) {
             self.flush();
-            let path = self.dir.join(format!("{day}.jsonl"));
+            let name = day.format(DAY).map_err(io::Error::other)?;
+            let path = self.dir.join(format!("{name}.jsonl"));
             let file = OpenOptions::new().append(true).create(true).mode(MODE).open(path)?;
-            self.open = Some((day, BufWriter::new(file)));
+            self.open = Some((day, BufWriter::with_capacity(BUFFER, file)));
         }
         self.open.as_mut().map(|(_, file)| file).ok_or_else(|| io::Error::other("no file"))
     }
@@ -264,7 +294,7 @@ mod tests {
             read_only: false,
             data: true,
         };
-        let audit = Audit { region: "us-east-1".into(), lines: None };
+        let audit = Audit { region: "us-east-1".into(), log: None };
         let at = OffsetDateTime::from_unix_timestamp(1_727_000_000).unwrap();
         let mut line = serde_json::to_value(audit.line(&event, at)).unwrap();
         assert!(line["eventID"].as_str().is_some_and(|id| id.len() == 36));
@@ -295,6 +325,35 @@ mod tests {
                 "resources": [{"ARN": resources[0], "type": "AWS::Lambda::MicrovmImage"}],
             })
         );
+    }
+
+    #[tokio::test]
+    async fn no_line_is_lost_at_the_end() {
+        const CALLS: usize = 2 * QUEUE;
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::to_dir(dir.path(), "us-east-1").unwrap();
+        let account = "123456789012".parse().unwrap();
+        let root =
+            Caller { account, principal: Principal::Root, access_key_id: "AKIA1".into(), session: None };
+        let event = Event {
+            source: "lambda.amazonaws.com",
+            name: "GetMicrovm",
+            caller: &root,
+            peer: None,
+            user_agent: None,
+            resources: &[],
+            error: None,
+            request_id: "r",
+            read_only: true,
+            data: false,
+        };
+        for _ in 0..CALLS {
+            audit.note(&event).await;
+        }
+        drop(audit);
+        let files = fs::read_dir(dir.path()).unwrap();
+        let text: String = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+        assert_eq!(text.lines().filter(|line| line.ends_with('}')).count(), CALLS);
     }
 
     #[test]
