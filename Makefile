@@ -4,7 +4,7 @@
 AGENT_TARGET := x86_64-unknown-linux-gnu
 AGENT_FLAGS := -C target-feature=+crt-static
 
-.PHONY: help setup build serve demo bench fuzz lint test wire-types
+.PHONY: help setup build serve demo bench fuzz lint soak test wire-types
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,10 @@ lint: ## formatting, clippy, and the licences of dependencies where cargo-deny i
 	cargo clippy --workspace --all-targets -- -D warnings
 	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans; \
 	else echo "cargo-deny is not installed: licences not checked"; fi
+
+soak: setup build ## a database over 200 suspensions, the server killed in 50 (REKINDLE_SOAK_SEED chooses which moments)
+	scripts/clients >/dev/null
+	cargo test -p rekindle-e2e --test suite -- --ignored --nocapture soak
 
 test: setup build ## every test, also those against a server with the real AWS CLI
 	scripts/clients >/dev/null

@@ -8,6 +8,16 @@ with hooks that fail to order and with more to ask for.
     GET  /stream?count=N            N lines, one every tenth of a second
     GET  /headers                   the request's own headers
     GET  /environment               the process's environment
+    GET  /clocks                    every clock, in nanoseconds
+    GET  /tls                       the beginning of a TLS connection that is made at random
+    GET  /pauses                    the moments around which the application did not run, since its start or since
+    POST /pauses                    which begins to look for them anew (see stamps.py)
+    GET  /keepsakes                 what has become of what the application holds since its start or since
+    POST /keepsakes?seconds=S       which makes it anew, with timers that end then (see keepsakes.py)
+    POST /ledger                    begins to write a database (see ledger.py)
+    GET  /ledger                    its last row that is committed
+    GET  /ledger/row?number=N       one row
+    GET  /ledger/check?whole=1      whether it is whole: since the check before, or from its first row on
 
 How a hook behaves is JSON such as {"status": 500, "delay": 2, "unavailable": 3}: the status to answer, the seconds to
 take, and how many calls to answer 503 at first. The build's hooks find it in the variables PROBE_READY and
@@ -18,18 +28,41 @@ import errno
 import json
 import os
 import socket
+import ssl
+import subprocess
 import sys
 import time
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import app
+from keepsakes import Keepsakes
+from ledger import Ledger
 
 CONNECT_TIMEOUT = 1.0
 STREAM_PAUSE = 0.1
 
 
+class Pauses:
+    """Looks for moments without a run, in a process of its own."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "stamps.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.found: list | None = None
+
+    def stop(self) -> list:
+        if self.found is None:
+            self.found = json.loads(self.process.communicate("stop")[0])
+        return self.found
+
+
 class App(app.App):
     held: socket.socket
+    pauses: Pauses
+    keepsakes: Keepsakes
+    ledger: Ledger
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -50,8 +83,36 @@ class App(app.App):
                 self.answer(200, {name.lower(): value for name, value in self.headers.items()})
             case "/environment":
                 self.answer(200, dict(os.environ))
+            case "/clocks":
+                self.answer(200, clocks())
+            case "/tls":
+                self.answer(200, client_hello())
+            case "/pauses":
+                self.answer(200, {"pauses": App.pauses.stop()})
+            case "/keepsakes":
+                self.answer(200, {"kept": App.keepsakes.look(), "timers": App.keepsakes.timers()})
+            case "/ledger":
+                self.answer(200, App.ledger.state())
+            case "/ledger/row":
+                self.answer(200, App.ledger.row(int(query["number"])))
+            case "/ledger/check":
+                self.answer(200, App.ledger.check("whole" in query))
             case _:
                 super().do_GET()
+
+    def do_POST(self) -> None:
+        url = urlsplit(self.path)
+        match url.path:
+            case "/pauses":
+                App.pauses = Pauses()
+            case "/keepsakes":
+                App.keepsakes = Keepsakes("again", float(parse_qs(url.query)["seconds"][0]))
+            case "/ledger":
+                App.ledger = Ledger(Path("/app/ledger.db"))
+            case _:
+                return super().do_POST()
+        self.read_body()
+        self.answer(200, {})
 
     def file(self, path: str) -> None:
         try:
@@ -69,6 +130,24 @@ class App(app.App):
             line = f"line {number}\n".encode()
             self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
         self.wfile.write(b"0\r\n\r\n")
+
+
+def clocks() -> dict:
+    names = {"wall": "REALTIME", "monotonic": "MONOTONIC", "boottime": "BOOTTIME"}
+    return {name: time.clock_gettime_ns(getattr(time, f"CLOCK_{clock}")) for name, clock in names.items()}
+
+
+def client_hello() -> dict:
+    """The first message of a connection: its random bytes and its ephemeral key are all in it."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    connection = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="example.com")
+    try:
+        connection.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    hello = outgoing.read()
+    # Record header 5, message header 4, version 2.
+    return {"random": hello[11:43].hex(), "hello": hello.hex()}
 
 
 def connect(host: str, port: int) -> dict:
@@ -91,6 +170,9 @@ def error_of(connection: socket.socket) -> str | None:
 
 class Hooks(app.Hooks):
     def call(self, name: str, body: bytes) -> None:
+        if name == "run":
+            # The first life has begun.
+            App.pauses.stop()
         behaviour = self.behaviour(name, body)
         time.sleep(behaviour.get("delay", 0))
         status = behaviour.get("status", 200)
@@ -114,6 +196,8 @@ def main() -> None:
         print("ending as PROBE_EXIT says", file=sys.stderr, flush=True)
         sys.exit(int(os.environ["PROBE_EXIT"]))
     app.App, app.Hooks = App, Hooks
+    # From before the snapshot; these timers outlast every test.
+    App.pauses, App.keepsakes = Pauses(), Keepsakes("first", 1e6)
     app.main()
 
 

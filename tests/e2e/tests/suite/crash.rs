@@ -5,14 +5,14 @@ use rekindle_e2e::{Artifact, ImageRequest, Microvm, Server, json, microvm, until
 use crate::fixture;
 
 /// A MicroVM whose server is killed: it is known by its id and endpoint afterwards.
-struct Survivor {
-    id: String,
+pub(crate) struct Survivor {
+    pub(crate) id: String,
     endpoint: String,
     token: String,
 }
 
 impl Survivor {
-    fn run(server: &Server) -> Self {
+    pub(crate) fn run(server: &Server) -> Self {
         Self::of(server, &Microvm::run(server, &fixture::probe(server), &[]))
     }
 
@@ -21,14 +21,27 @@ impl Survivor {
         Self { id: microvm.id.clone(), endpoint: microvm.endpoint.clone(), token }
     }
 
-    /// The counter after one more; the token is from before the kill and must do.
+    /// The counter after one more.
     fn count(&self, server: &Server) -> rekindle_e2e::Json {
-        let auth = format!("X-aws-proxy-auth: {}", self.token);
-        let url = format!("https://{}/counter", self.endpoint);
-        server.curl(&url, &["--header", &auth, "--request", "POST", "--data", ""]).expect(200).json()
+        self.post(server, "/counter")
     }
 
-    fn wait(&self, server: &Server, states: &[&str]) -> String {
+    /// What its application answers to an empty POST; the token is from before the kill and must do.
+    pub(crate) fn post(&self, server: &Server, path: &str) -> rekindle_e2e::Json {
+        self.ask(server, path, &["--request", "POST", "--data", ""])
+    }
+
+    pub(crate) fn get(&self, server: &Server, path: &str) -> rekindle_e2e::Json {
+        self.ask(server, path, &[])
+    }
+
+    fn ask(&self, server: &Server, path: &str, options: &[&str]) -> rekindle_e2e::Json {
+        let auth = format!("X-aws-proxy-auth: {}", self.token);
+        let url = format!("https://{}{path}", self.endpoint);
+        server.curl(&url, &[&["--header", &auth][..], options].concat()).expect(200).json()
+    }
+
+    pub(crate) fn wait(&self, server: &Server, states: &[&str]) -> String {
         until(&format!("{} to be one of {states:?}", self.id), microvm::SETTLE, || {
             let record = server.microvm(&self.id);
             let state = record["state"].as_str().unwrap().to_owned();
@@ -41,7 +54,7 @@ impl Survivor {
         server.aws(&["lambda-microvms", operation, "--microvm-identifier", &self.id]);
     }
 
-    fn end(&self, server: &Server) {
+    pub(crate) fn end(&self, server: &Server) {
         self.call(server, "terminate-microvm");
         self.wait(server, &["TERMINATED"]);
         assert_eq!(server.vmms(&self.id), [] as [i32; 0], "a terminated MicroVM has a process");

@@ -10,10 +10,12 @@
 mod builds;
 mod clients;
 mod connectors;
+mod continuity;
 mod crash;
 mod fixture;
 mod identity;
 mod isolation;
+mod ledger;
 mod lifecycle;
 mod rust_sdk;
 mod session;
@@ -36,9 +38,7 @@ macro_rules! trials {
 }
 
 fn main() -> ExitCode {
-    let conclusion = libtest_mimic::run(
-        &Arguments::from_args(),
-        trials! {
+    let mut trials = trials! {
             session { the_cli_session_of_the_manual, requests_over_every_protocol, two_servers_side_by_side }
             clients { the_aws_cli, boto3, the_sdk_for_javascript, the_sdk_for_rust }
             identity {
@@ -79,6 +79,12 @@ fn main() -> ExitCode {
                 a_restart_gives_a_microvm_its_networks_again,
             }
             versions { a_version_goes_with_its_files_and_the_last_one_stays }
+            continuity {
+                nothing_runs_between_two_lives_and_clones_differ,
+                what_a_process_holds_survives_and_its_clocks_go_on,
+                a_damaged_snapshot_is_not_used_and_says_so,
+            }
+            ledger { a_database_loses_nothing_over_suspensions_and_crashes }
             crash {
                 a_running_microvm_goes_on,
                 a_suspended_microvm_resumes,
@@ -87,8 +93,11 @@ fn main() -> ExitCode {
                 killed_during_a_suspend,
                 killed_during_a_terminate,
             }
-        },
-    );
+    };
+    // `make soak`: minutes of the same.
+    let soak = trials! { ledger { soak } };
+    trials.extend(soak.into_iter().map(|trial| trial.with_ignored_flag(true)));
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     let failed = conclusion.has_failed();
     if failed {
         fixture::print_log();
