@@ -50,6 +50,8 @@ class Pauses:
         self.process = subprocess.Popen(
             [sys.executable, "stamps.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        # Not ready before it looks.
+        self.process.stdout.readline()
         self.found: list | None = None
 
     def stop(self) -> list:

@@ -38,6 +38,7 @@ def main() -> None:
     poll = select.poll()
     poll.register(0, select.POLLIN)
     last = stamp(0)
+    print("begun", flush=True)
     told = False
     # Once more after it is told to stop: others may run first after a pause.
     while not told:

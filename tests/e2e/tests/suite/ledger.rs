@@ -10,6 +10,9 @@ use crate::fixture;
 
 /// What `make soak` is told to begin its numbers from; printed, so that a run can be repeated.
 const SEED_VARIABLE: &str = "REKINDLE_SOAK_SEED";
+/// How many cycles it is to take, for a slice of it.
+const CYCLES_VARIABLE: &str = "REKINDLE_SOAK_CYCLES";
+const SOAK_CYCLES: u64 = 200;
 /// The longest that is waited in a state before the next step.
 const LONGEST_PAUSE_MS: u64 = 300;
 
@@ -47,8 +50,9 @@ pub(crate) fn a_database_loses_nothing_over_suspensions_and_crashes() {
 
 /// 200 cycles, in 50 of which the server is killed.
 pub(crate) fn soak() {
-    let seed = std::env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok());
-    cycles(200, 50, seed.unwrap_or(1));
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let count = number(CYCLES_VARIABLE).unwrap_or(SOAK_CYCLES);
+    cycles(count, count / 4, number(SEED_VARIABLE).unwrap_or(1));
 }
 
 fn cycles(cycles: u64, kills: u64, seed: u64) {
