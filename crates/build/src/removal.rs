@@ -1,7 +1,7 @@
 //! Removing images and versions: files first, then records. A record that is still there after a crash says what is
 //! left to do, and every step may have been done before.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 
@@ -32,13 +32,21 @@ pub(crate) async fn version(
     Ok(store.write::<_, StoreError>(move |tx| versions::finish_delete(tx, &image, version, now)).await?)
 }
 
+/// Durably: a version that came back with a power cut would be taken for the one built next under its name.
 async fn remove(dir: PathBuf) -> Result<(), BuildError> {
     let path = dir.clone();
-    match spawn_blocking(move || fs::remove_dir_all(path)).await? {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(BuildError::file("removing", &dir)(error))
-        }
-        _ => Ok(()),
+    let removed = spawn_blocking(move || {
+        missing_is_fine(fs::remove_dir_all(&path))?;
+        let parent = path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all());
+        missing_is_fine(parent)
+    });
+    removed.await?.map_err(BuildError::file("removing", &dir))
+}
+
+fn missing_is_fine(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
     }
 }
 

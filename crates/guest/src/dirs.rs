@@ -1,5 +1,6 @@
 //! Where a server keeps what its guests are made of.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use engine::qemu::overlay::{self, OverlayError};
 use ids::{BuildId, ImageArn, ImageVersion, MicrovmId};
 use platform::SCRATCH_GIB;
+use snapshot::publish::STAGING_SUFFIX;
 
 const SPARES: &str = "spares";
 
@@ -88,6 +90,24 @@ impl Dirs {
         Ok(())
     }
 
+    /// For a start: removes what belongs to no MicroVM or build of `living`, by their ids. A power cut brings back what
+    /// was removed just before, and a disk that failed may have kept it. What stays now goes with the next start.
+    pub fn sweep(&self, living: &BTreeSet<String>) {
+        let belongs =
+            |path: &Path| path.file_name().is_some_and(|name| living.contains(&*name.to_string_lossy()));
+        let left = ["microvms", "builds"].into_iter().flat_map(|name| entries(&self.data.join(name)));
+        let left = left.filter(|path| !belongs(path));
+        // No build is under way yet, and one that begins anew makes its own.
+        let images = entries(&self.data.join("images")).flat_map(|place| entries(&place));
+        let unpublished = |path: &PathBuf| path.to_string_lossy().ends_with(STAGING_SUFFIX);
+        for dir in left.chain(images.flat_map(|image| entries(&image)).filter(unpublished)) {
+            tracing::info!(dir = %dir.display(), "removing what an earlier server left");
+            if let Err(error) = fs::remove_dir_all(&dir) {
+                tracing::warn!(dir = %dir.display(), %error, "cannot remove what an earlier server left");
+            }
+        }
+    }
+
     /// The image's published versions.
     #[must_use]
     pub fn image(&self, image: &ImageArn) -> PathBuf {
@@ -117,5 +137,31 @@ impl Dirs {
     #[must_use]
     pub fn build(&self, id: BuildId) -> PathBuf {
         self.data.join("builds").join(id.to_string())
+    }
+}
+
+/// Of a directory that may not be there.
+fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_nobody_is_swept() {
+        let data = tempfile::tempdir().unwrap();
+        let dirs = Dirs::new(data.path(), &network::InstanceTag::of_data_dir(data.path()));
+        let kept = ["microvms/microvm-a", "builds/b", "images/1-x/name/1.0"];
+        let left = ["microvms/microvm-b", "builds/c", "images/1-x/name/2.0.staging"];
+        for dir in kept.iter().chain(&left) {
+            fs::create_dir_all(data.path().join(dir)).unwrap();
+            fs::write(data.path().join(dir).join("file"), "").unwrap();
+        }
+        dirs.sweep(&["microvm-a", "b"].map(str::to_owned).into());
+        let stays = |dir: &&str| data.path().join(dir).exists();
+        assert!(kept.iter().all(stays), "what belongs to somebody is gone");
+        assert!(!left.iter().any(stays), "what belongs to nobody is there");
     }
 }

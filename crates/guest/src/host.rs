@@ -171,13 +171,30 @@ impl Host {
 
     /// Ends whatever runs under this name, and releases everything it had.
     pub async fn discard(&self, name: &str) {
-        let Ok(Some(record)) = self.record(name) else { return self.forget(name) };
+        let record = match self.record(name) {
+            Ok(Some(record)) => record,
+            Ok(None) => return self.forget(name),
+            Err(error) => {
+                tracing::error!(name, %error, "a guest's record is of no use; ending its VMM by its pid");
+                return self.end_unrecorded(name).await;
+            }
+        };
         let (cgroups, group) = (self.cgroups.clone(), record.slot.clone());
         let killed = tokio::task::spawn_blocking(move || cgroups.kill(&group)).await;
         if let Ok(Err(error)) = killed {
             tracing::error!(name, %error, "cannot end a left-over VMM");
         }
         self.release(name, &record.slot);
+    }
+
+    /// Ends a guest of which it is not known which slot it sits in: that one and its cgroup go with the next start.
+    async fn end_unrecorded(&self, name: &str) {
+        match self.engine.adopt(&self.dir(name)).await {
+            Ok(Some(machine)) => end(&*machine).await,
+            Ok(None) => {}
+            Err(error) => tracing::error!(name, %error, "cannot end a left-over VMM; the next start does"),
+        }
+        self.forget(name);
     }
 
     /// Discards every guest but those named in `keep`, and the slots and cgroups that belong to none of them.

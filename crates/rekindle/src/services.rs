@@ -105,7 +105,9 @@ impl Services {
         let platform = platform(&assets, &dirs).await?;
         dirs.prepare().await?;
         let host = host(config, data, &dirs).await?;
-        host.reap(&living(&store)?).await?;
+        let living = living(&store)?;
+        host.reap(&living).await?;
+        dirs.sweep(&living.union(&building(&store)?).cloned().collect());
         let connectors = Connectors::new(store.clone(), networks(config), Arc::clone(&roles) as _);
         connectors.recover().await?;
 
@@ -238,6 +240,12 @@ async fn host(config: &Config, data: &DataDir, dirs: &Dirs) -> Result<Arc<Host>,
 fn living(store: &Store) -> Result<BTreeSet<String>, StoreError> {
     let living = store.read(|tx| tx.live_microvms())?;
     Ok(living.iter().map(|microvm| microvm.id.to_string()).collect())
+}
+
+/// The ids of the builds that begin anew.
+fn building(store: &Store) -> Result<BTreeSet<String>, StoreError> {
+    let unfinished = store.read(|tx| tx.unfinished_builds())?;
+    Ok(unfinished.iter().map(|build| build.id.to_string()).collect())
 }
 
 fn modified_ms(path: &Path) -> u64 {

@@ -54,7 +54,9 @@ impl Staging {
         let path = parent.join(name);
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("emptying", &path)(error))?,
-            _ => fs::create_dir_all(&path).map_err(io_error("creating", &path))?,
+            _ => create_durably(parent)
+                .and_then(|()| fs::create_dir(&path))
+                .map_err(io_error("creating", &path))?,
         }
         Ok(Self { path, destination: destination.to_owned(), parent: parent.to_owned() })
     }
@@ -101,6 +103,19 @@ fn seal(path: &Path) -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     rustix::fs::chown(path, Some(uid), Some(gid))?;
     fs::set_permissions(path, Permissions::from_mode(0o444))
+}
+
+/// Makes a directory with those above it, if it is not there, and its name durable: what is published in it would go with
+/// it.
+fn create_durably(dir: &Path) -> io::Result<()> {
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let Some(parent) = parent else { return fs::create_dir_all(dir) };
+    if !dir.is_dir() {
+        create_durably(parent)?;
+        fs::create_dir_all(dir)?;
+    }
+    // Whoever made it need not have waited for the disk.
+    File::open(parent)?.sync_all()
 }
 
 fn sync(path: &Path) -> Result<(), PublishError> {
