@@ -75,7 +75,9 @@ pub fn remove(data_dir: &Path) {
     let empty = || vmms_of(data_dir).is_empty().then_some(());
     until("killed VMMs to be gone", Duration::from_secs(30), empty);
     for group in groups(&tag) {
-        directories(&group).iter().chain([&group]).for_each(|dir| fs::remove_dir(dir).unwrap());
+        // The kernel counts a process for a moment after its end.
+        let gone = || directories(&group).iter().chain([&group]).all(|dir| fs::remove_dir(dir).is_ok());
+        until("the cgroups to be empty", Duration::from_secs(30), || gone().then_some(()));
     }
     network::remove_instance(&tag).unwrap();
     // It may not have come so far as to make it.
@@ -83,7 +85,8 @@ pub fn remove(data_dir: &Path) {
 }
 
 /// Where a server keeps sockets and pid files.
-fn run_dir(data_dir: &Path) -> PathBuf {
+#[must_use]
+pub fn run_dir(data_dir: &Path) -> PathBuf {
     PathBuf::from(format!("/run/rekindle-{}", InstanceTag::of_data_dir(data_dir)))
 }
 

@@ -33,6 +33,7 @@ pub struct Server {
     data_dir: PathBuf,
     ports: [u16; 2],
     arguments: Vec<String>,
+    variables: Environment,
     child: Option<Child>,
     environment: Environment,
 }
@@ -50,14 +51,26 @@ impl Server {
     /// The same, with further arguments of `rekindle serve`.
     #[must_use]
     pub fn start_with(arguments: &[&str]) -> Self {
+        Self::start_under(arguments, |_| Environment::new())
+    }
+
+    /// The same, in an environment with the variables that `prepare` makes of the data directory's path. It may fill that
+    /// directory too, with what a server left.
+    #[must_use]
+    pub fn start_under(arguments: &[&str], prepare: impl FnOnce(&Path) -> Environment) -> Self {
         let dir = tempfile::Builder::new().prefix("rekindle-e2e-").tempdir().unwrap();
         // The instance's tag is made of this very path.
         let data_dir = dir.path().canonicalize().unwrap().join("data");
         let arguments = arguments.iter().map(|text| (*text).to_owned()).collect();
+        let variables = prepare(&data_dir);
+        let is_new = !data_dir.exists();
         let environment = Environment::new();
-        let mut server = Self { dir, data_dir, ports: free_ports(), arguments, child: None, environment };
+        let ports = free_ports();
+        let mut server = Self { dir, data_dir, ports, arguments, variables, child: None, environment };
         server.launch();
-        server.aws_text(&["s3", "mb", &format!("s3://{BUCKET}")]);
+        if is_new {
+            server.aws_text(&["s3", "mb", &format!("s3://{BUCKET}")]);
+        }
         server
     }
 
@@ -83,14 +96,35 @@ impl Server {
         }
     }
 
+    /// The same where it may end before it answers; its log's end then.
+    pub fn try_restart(&mut self) -> Result<(), String> {
+        if self.child.is_some() {
+            self.kill();
+        }
+        self.try_launch()
+    }
+
+    /// Whether its process has ended.
+    ///
+    /// # Panics
+    /// Where that cannot be told.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some())
+    }
+
+    /// Has every MicroVM ended, and does not wait for it.
+    pub fn end_microvms(&self) {
+        for id in self.living() {
+            self.aws_text(&["lambda-microvms", "terminate-microvm", "--microvm-identifier", &id]);
+        }
+    }
+
     /// Ends every MicroVM, then the server, in order.
     ///
     /// # Panics
     /// Where anything of it is left.
     pub fn stop(&mut self) {
-        for id in self.living() {
-            self.aws_text(&["lambda-microvms", "terminate-microvm", "--microvm-identifier", &id]);
-        }
+        self.end_microvms();
         // What builds is left alone by a server that stops, for the next one to take up.
         until("every build to end", BUILD, || self.builds().is_empty().then_some(()));
         until("every MicroVM to be terminated", GONE, || self.living().is_empty().then_some(()));
@@ -103,6 +137,10 @@ impl Server {
     }
 
     fn launch(&mut self) {
+        self.try_launch().unwrap_or_else(|log| panic!("the server does not answer:\n{log}"));
+    }
+
+    fn try_launch(&mut self) -> Result<(), String> {
         let [api, endpoint] = self.ports.map(|port| format!("127.0.0.1:{port}"));
         // One log across restarts: what happened before a crash explains what happens after it.
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
@@ -113,6 +151,7 @@ impl Server {
             .arg(&self.data_dir)
             .args(["--listen", &api, "--endpoint-listen", &endpoint])
             .args(&self.arguments)
+            .envs(&self.variables)
             .env("REKINDLE_AGENT", command::agent())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
@@ -127,14 +166,11 @@ impl Server {
                 self.environment = command::parse_exports(&command::text(&output.stdout));
             }
             if self.answers() {
-                return;
+                return Ok(());
             }
-            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
-            assert!(
-                ended.is_none() && Instant::now() < deadline,
-                "the server does not answer:\n{}",
-                self.log()
-            );
+            if self.has_ended() || Instant::now() >= deadline {
+                return Err(self.log());
+            }
             std::thread::sleep(Duration::from_millis(50));
         }
     }

@@ -1,0 +1,244 @@
+//! The server under attack, with the layer between it and its files.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use e2e::census::{self, Census};
+use e2e::command::{self, Environment, workspace};
+use e2e::{Artifact, Image, ImageRequest, Server, until};
+
+use rekindle_faults::plan::{self, Fault, Word};
+
+/// For a server whose end has come to be gone.
+const DEATH: Duration = Duration::from_secs(30);
+/// For files and processes of what has ended to be gone.
+const GONE: Duration = Duration::from_secs(20);
+
+/// What is watched of a data directory, besides the directory below `/run`: all but logs, which every look of the driver
+/// adds to, and what only the first start writes.
+const WATCHED: [&str; 10] =
+    ["db", "db-wal", "db-shm", "db-journal", "images", "microvms", "builds", "objects", "spares", "overlays"];
+
+/// A fault and the step that it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Planned {
+    pub(crate) fault: Fault,
+    /// Steps that could have it and pass before.
+    pub(crate) after: u64,
+    /// How many steps fail, where it does not kill.
+    pub(crate) length: u64,
+    pub(crate) seed: u64,
+}
+
+pub(crate) struct Bed {
+    pub(crate) server: Server,
+    pub(crate) image: Image,
+    words: Words,
+    directory: PathBuf,
+}
+
+/// What the layer reads and writes too.
+#[derive(Debug)]
+pub(crate) struct Words(File);
+
+impl Words {
+    fn open(directory: &Path) -> Self {
+        Self(File::options().read(true).write(true).open(directory.join(plan::PLAN)).unwrap())
+    }
+
+    fn set(&self, word: Word, value: u64) {
+        self.0.write_all_at(&value.to_ne_bytes(), word as u64 * 8).unwrap();
+    }
+
+    fn get(&self, word: Word) -> u64 {
+        let mut bytes = [0; 8];
+        self.0.read_exact_at(&mut bytes, word as u64 * 8).unwrap();
+        u64::from_ne_bytes(bytes)
+    }
+
+    pub(crate) fn fired(&self) -> bool {
+        self.get(Word::Fired) > 0
+    }
+
+    /// Lets a held step go on.
+    pub(crate) fn release(&self) {
+        self.set(Word::Released, 1);
+    }
+}
+
+impl Bed {
+    /// A server with the probe's image ready: from the data directory `kept`, which is made where there is none.
+    pub(crate) fn start(kept: Option<&Path>) -> Self {
+        let filled = kept.filter(|kept| kept.exists());
+        let server = Server::start_under(&[], |data_dir| {
+            if let Some(kept) = filled {
+                copy(kept, data_dir);
+            }
+            prepare(data_dir)
+        });
+        let directory = directory(server.data_dir());
+        let words = Words::open(&directory);
+        let image = match filled {
+            Some(_) => Image { arn: only_image(&server) },
+            None => ImageRequest::of(&server, "probe", &Artifact::probe()).create(&server).built(&server),
+        };
+        if let Some(kept) = kept.filter(|kept| !kept.exists()) {
+            copy(server.data_dir(), kept);
+        }
+        Self { server, image, words, directory }
+    }
+
+    /// From now on the steps are noted, and the fault is on its way.
+    pub(crate) fn arm(&self, planned: Planned) {
+        self.disarm();
+        fs::write(self.directory.join(plan::STEPS), "").unwrap();
+        let _ = fs::remove_file(self.directory.join(plan::UNDONE));
+        let words = [
+            (Word::Fired, 0),
+            (Word::Released, 0),
+            (Word::After, planned.after),
+            (Word::Length, planned.length),
+            (Word::Seed, planned.seed),
+            (Word::Fault, planned.fault as u64),
+        ];
+        words.into_iter().for_each(|(word, value)| self.words.set(word, value));
+    }
+
+    /// Nothing fails any more.
+    pub(crate) fn disarm(&self) {
+        self.words.set(Word::Fault, 0);
+        self.words.release();
+    }
+
+    pub(crate) fn fired(&self) -> bool {
+        self.words.fired()
+    }
+
+    /// The same words, for another thread.
+    pub(crate) fn watcher(&self) -> Words {
+        Words::open(&self.directory)
+    }
+
+    /// The steps since the fault was planned, and the one that had it.
+    pub(crate) fn steps(&self) -> (Vec<String>, Option<String>) {
+        let text = fs::read_to_string(self.directory.join(plan::STEPS)).unwrap_or_default();
+        let hit = text.lines().find_map(|line| line.strip_prefix("! ")).map(|line| self.short(line));
+        let steps = text.lines().filter(|line| !line.starts_with('!'));
+        (steps.map(|line| self.short(line)).collect(), hit)
+    }
+
+    /// Without this run's paths.
+    fn short(&self, line: &str) -> String {
+        line.replace(&format!("{}/", self.server.data_dir().display()), "")
+    }
+
+    /// The server is dying: starts it again once that, and what the power cut took, is over.
+    pub(crate) fn recover(&mut self, fault: Fault) {
+        until("the server to die", DEATH, || self.server.has_ended().then_some(()));
+        if fault.cuts_power() {
+            let undone = self.directory.join(plan::UNDONE);
+            until("the power cut to be over", DEATH, || undone.exists().then_some(()));
+            census::remove(self.server.data_dir());
+        }
+        self.restart();
+    }
+
+    pub(crate) fn restart(&mut self) {
+        self.disarm();
+        self.server.restart();
+        let _ = fs::remove_dir_all(self.directory.join(plan::STASH));
+        fs::create_dir_all(self.directory.join(plan::STASH)).unwrap();
+    }
+
+    /// After a failure: ends every MicroVM, by force where it must be, so that the next run has nothing of this one.
+    pub(crate) fn begin_again(&mut self) {
+        self.disarm();
+        if !self.server.has_ended() {
+            self.server.kill();
+        }
+        self.restart();
+        self.server.end_microvms();
+    }
+
+    /// What there is of MicroVMs other than `living`, and of builds; spare clones may come and go.
+    pub(crate) fn leftovers(&self, living: &[&str]) -> Result<(), String> {
+        let began = Instant::now();
+        loop {
+            let left = self.look(living);
+            if left.is_empty() {
+                return Ok(());
+            }
+            if began.elapsed() > GONE {
+                return Err(format!("left behind: {left:?}"));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn look(&self, living: &[&str]) -> Vec<String> {
+        let foreign = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            !living.contains(&&*name) && !name.starts_with("spare-")
+        };
+        let census = Census::of(self.server.data_dir());
+        let mut left: Vec<String> =
+            census.files.iter().filter(|path| foreign(path)).map(|path| path.display().to_string()).collect();
+        let known = |dir: &str| census::vmms_of(&self.server.data_dir().join(dir));
+        let mut owned: Vec<i32> = living.iter().flat_map(|id| known(&format!("microvms/{id}"))).collect();
+        owned.extend(known("spares"));
+        left.extend(census.vmms.iter().filter(|pid| !owned.contains(pid)).map(|pid| format!("VMM {pid}")));
+        left.extend(staging(&self.server.data_dir().join("images")));
+        left
+    }
+}
+
+fn only_image(server: &Server) -> String {
+    let images = server.aws(&["lambda-microvms", "list-microvm-images"]);
+    images["items"][0]["imageArn"].as_str().unwrap_or_else(|| panic!("no image is kept: {images}")).to_owned()
+}
+
+fn copy(from: &Path, to: &Path) {
+    command::must(Command::new("cp").args(["-a", "--sparse=always"]).arg(from).arg(to));
+}
+
+fn directory(data_dir: &Path) -> PathBuf {
+    data_dir.with_file_name("faults")
+}
+
+fn prepare(data_dir: &Path) -> Environment {
+    let directory = directory(data_dir);
+    fs::create_dir_all(directory.join(plan::STASH)).unwrap();
+    fs::write(directory.join(plan::PLAN), vec![0; plan::WORDS * 8]).unwrap();
+    fs::write(directory.join(plan::STEPS), "").unwrap();
+    let library = library();
+    assert!(library.exists(), "there is no {}: run `make faults`", library.display());
+    let roots = WATCHED.iter().map(|name| data_dir.join(name)).chain([census::run_dir(data_dir)]);
+    let roots: Vec<String> = roots.map(|root| root.display().to_string()).collect();
+    let variable = |name: &str, value: String| (name.to_owned(), value);
+    [
+        variable("LD_PRELOAD", library.display().to_string()),
+        variable(plan::DIRECTORY, directory.display().to_string()),
+        variable(plan::ROOTS, roots.join(":")),
+        variable("RUST_LOG", "info".to_owned()),
+    ]
+    .into()
+}
+
+/// Built beside this program.
+fn library() -> PathBuf {
+    workspace().join("target/release/librekindle_faults_preload.so")
+}
+
+/// Directories that only a build has which is under way.
+fn staging(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let directories: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
+    let of = |path: &PathBuf| {
+        let unfinished = path.extension().is_some_and(|ending| ending == "staging");
+        if unfinished { vec![path.display().to_string()] } else { staging(path) }
+    };
+    directories.iter().flat_map(of).collect()
+}

@@ -1,0 +1,3 @@
+//! What the driver of the faults and the layer in the server agree on.
+
+pub mod plan;

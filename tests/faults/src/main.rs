@@ -1,0 +1,160 @@
+//! Attacks a server: at each step that it takes on its files it is killed, or the call fails, or the power is cut, or
+//! VMMs are killed; then everything that was acknowledged must be there, and nothing else be left.
+//!
+//! `make faults RUNS=1000 SEED=1` runs it. The server is the one that users run, with a layer preloaded between it and
+//! libc (`tests/faults-preload`). Needs root and what `make setup` and `make build` make.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking too")]
+
+mod bed;
+mod cases;
+mod chance;
+mod guests;
+mod run;
+mod scenario;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+use crate::bed::{Bed, Planned};
+use crate::run::{Case, Report, Standing, run};
+use crate::scenario::Scenario;
+use rekindle_faults::plan::Fault;
+
+/// Failures after which there is no use in going on.
+const TOO_MANY: usize = 40;
+
+/// Attacks a server at every step.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How many runs
+    #[arg(long, default_value_t = 1000)]
+    runs: u64,
+    /// What the runs are drawn by
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only the run of this number
+    #[arg(long)]
+    only: Option<u64>,
+    /// The first run
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Only this scenario
+    #[arg(long)]
+    scenario: Option<Scenario>,
+    /// Takes the image from this data directory, or keeps it there: a build takes as long as thirty runs
+    #[arg(long)]
+    kept: Option<PathBuf>,
+    /// Ends after so many minutes, wherever it is
+    #[arg(long, default_value_t = 600)]
+    minutes: u64,
+}
+
+#[derive(Default)]
+struct Summary {
+    runs: BTreeMap<(Scenario, Fault), (u64, u64)>,
+    /// Scenario, fault, call and path of the steps that had it.
+    covered: BTreeSet<(Scenario, Fault, String)>,
+    failures: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let began = Instant::now();
+    let mut bed = Bed::start(arguments.kept.as_deref());
+    let mut standing = Standing::default();
+    let recorded = record(&mut bed, &mut standing, arguments.scenario);
+    let mut summary = Summary::default();
+    let cases = cases::cases(&recorded, arguments.seed, arguments.runs);
+    for case in cases.into_iter().filter(|case| arguments.wants(case)) {
+        if began.elapsed() > Duration::from_secs(arguments.minutes * 60) || summary.failures.len() >= TOO_MANY
+        {
+            break;
+        }
+        let attempt = std::panic::AssertUnwindSafe(|| run(&mut bed, &mut standing, case));
+        let report = std::panic::catch_unwind(attempt).unwrap_or_else(|panic| Report {
+            hit: None,
+            steps: Vec::new(),
+            result: Err(panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic".to_owned())),
+        });
+        summary.note(case, &report);
+        if report.result.is_err() {
+            eprintln!("the server's log ends:\n{}", bed.server.log());
+            standing.forget();
+            bed.begin_again();
+        }
+    }
+    if let Err(error) = standing.end(&bed) {
+        summary.failures.push(format!("at the end: {error}"));
+    }
+    // Asserts that nothing is left on the host.
+    bed.server.stop();
+    summary.print(&recorded, began.elapsed());
+    if summary.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+impl Arguments {
+    fn wants(&self, case: &Case) -> bool {
+        let scenario = self.scenario.is_none_or(|wanted| wanted == case.scenario);
+        scenario && case.number >= self.from && self.only.is_none_or(|only| only == case.number)
+    }
+}
+
+/// The steps of each scenario, in a run without a fault.
+fn record(bed: &mut Bed, standing: &mut Standing, only: Option<Scenario>) -> Vec<(Scenario, Vec<String>)> {
+    let wanted = |scenario: &Scenario| only.is_none_or(|only| only == *scenario);
+    let recorded = |scenario| {
+        let planned = Planned { fault: Fault::Record, after: 0, length: 0, seed: 0 };
+        let report = run(bed, standing, Case { number: 0, scenario, planned });
+        if let Err(error) = report.result {
+            panic!("{scenario:?} fails without a fault: {error}\n{}", bed.server.log());
+        }
+        println!("{scenario:?}: {} steps", report.steps.len());
+        (scenario, report.steps)
+    };
+    Scenario::STEPPED.into_iter().filter(wanted).map(recorded).collect()
+}
+
+impl Summary {
+    fn note(&mut self, case: Case, report: &Report) {
+        let Case { number, scenario, planned } = case;
+        let counts = self.runs.entry((scenario, planned.fault)).or_default();
+        counts.0 += 1;
+        counts.1 += u64::from(report.hit.is_some());
+        let hit = report.hit.clone().unwrap_or_else(|| "not reached".to_owned());
+        match &report.result {
+            Ok(()) => {
+                println!("{number} {scenario:?} {:?} after {}: {hit}: ok", planned.fault, planned.after);
+            }
+            Err(error) => {
+                let failure = format!(
+                    "{number} {scenario:?} {:?} after {}: {hit}: FAILED: {error}",
+                    planned.fault, planned.after
+                );
+                println!("{failure}");
+                self.failures.push(failure);
+            }
+        }
+        if let Some(step) = report.hit.as_deref().and_then(|hit| hit.split_once(" at ")) {
+            self.covered.insert((scenario, planned.fault, step.1.to_owned()));
+        }
+    }
+
+    fn print(&self, recorded: &[(Scenario, Vec<String>)], took: Duration) {
+        let runs: u64 = self.runs.values().map(|counts| counts.0).sum();
+        println!("\n{runs} runs in {} s, {} failures", took.as_secs(), self.failures.len());
+        println!("\nscenario and fault: runs, of which the fault came to be");
+        for ((scenario, fault), (runs, hit)) in &self.runs {
+            println!("  {scenario:?} {fault:?}: {runs}, {hit}");
+        }
+        println!("\nsteps recorded: {}", recorded.iter().map(|(_, steps)| steps.len()).sum::<usize>());
+        println!("steps × faults that came to be: {}", self.covered.len());
+        for failure in &self.failures {
+            println!("  {failure}");
+        }
+    }
+}
