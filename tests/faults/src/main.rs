@@ -113,6 +113,7 @@ fn record(bed: &mut Bed, standing: &mut Standing, only: Option<Scenario>) -> Vec
         if let Err(error) = report.result {
             panic!("{scenario:?} fails without a fault: {error}\n{}", bed.server.log());
         }
+        assert!(!report.steps.is_empty(), "{scenario:?} takes no steps: is the layer loaded?");
         println!("{scenario:?}: {} steps", report.steps.len());
         (scenario, report.steps)
     };

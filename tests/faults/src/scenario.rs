@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use e2e::{Artifact, ImageRequest, json};
+use e2e::{Artifact, ImageRequest};
 
 use crate::bed::{Bed, Planned};
 use crate::chance::Chance;
@@ -22,8 +22,6 @@ pub(crate) enum Scenario {
     TerminateAsleep,
     /// The server starts with MicroVMs that run, sleep, and were about to.
     Start,
-    /// Records alone are written.
-    Records,
     /// Several MicroVMs, all at once.
     Load,
     /// An image is built.
@@ -36,21 +34,14 @@ const LOAD_STEPS: usize = 6;
 
 impl Scenario {
     /// Those whose every step is attacked. A build takes too long for that.
-    pub(crate) const STEPPED: [Self; 7] = [
-        Self::Run,
-        Self::Suspend,
-        Self::Resume,
-        Self::Terminate,
-        Self::TerminateAsleep,
-        Self::Start,
-        Self::Records,
-    ];
+    pub(crate) const STEPPED: [Self; 6] =
+        [Self::Run, Self::Suspend, Self::Resume, Self::Terminate, Self::TerminateAsleep, Self::Start];
 
     /// The MicroVMs that it needs; nothing fails meanwhile.
     pub(crate) fn prepare(self, bed: &Bed, token: &str) -> Result<Vec<Known>, String> {
         let name = |part: &str| format!("{token}-{part}");
         Ok(match self {
-            Self::Run | Self::Records | Self::Build => Vec::new(),
+            Self::Run | Self::Build => Vec::new(),
             Self::Suspend | Self::Terminate => vec![Known::run(bed, &name("a"))?],
             Self::Resume | Self::TerminateAsleep => vec![Known::suspended(bed, &name("a"))?],
             Self::Start => {
@@ -95,7 +86,6 @@ impl Scenario {
                 guest.terminate(&bed.server);
                 guest.watch(&bed.server, "TERMINATED", Told::Terminating);
             }
-            (Self::Records, _) => records(bed),
             (Self::Load, _) => load(bed, guests, planned.seed),
             (Self::Build, _) => build(bed, token),
             _ => {}
@@ -112,14 +102,6 @@ fn launch(bed: &Bed, token: &str) -> Result<Option<Known>, String> {
         known.try_count(&bed.server);
     }
     Ok(Some(known))
-}
-
-fn records(bed: &Bed) {
-    for number in 0..3 {
-        let path = format!("/2017-03-31/tags/{}", bed.image.arn.replace(':', "%3A").replace('/', "%2F"));
-        let body = json!({"Tags": {"number": number.to_string()}}).to_string();
-        let _ = bed.server.api(&path, &["--request", "POST", "--data-binary", &body]);
-    }
 }
 
 fn load(bed: &Bed, guests: &mut [Known], seed: u64) {
