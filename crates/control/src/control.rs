@@ -19,6 +19,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::Service as HyperService;
 use identity::Identity;
+use timeline::{Step, Timeline};
 
 use crate::audit::{self, Audit};
 use crate::authenticate::{self, SigningName};
@@ -118,10 +119,14 @@ impl Control {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BodyError>,
     {
+        let timeline = Timeline::begin();
         let (parts, body) = request.into_parts();
         let id = RequestId::new();
         match self.admit(&parts, body).await {
-            Ok(call) => self.carry_out_whole(parts, call, id).await,
+            Ok(call) => {
+                timeline.reached(Step::Api);
+                self.carry_out_whole(parts, call, id, timeline).await
+            }
             Err(error) => {
                 tracing::debug!(method = %parts.method, path = parts.uri.path(), %error, "request refused");
                 let family = route::family(parts.uri.path());
@@ -154,9 +159,15 @@ impl Control {
     }
 
     /// Also where the client hangs up: what was done is noted.
-    async fn carry_out_whole(&self, parts: Parts, call: Call, id: RequestId) -> Response<Body> {
+    async fn carry_out_whole(
+        &self,
+        parts: Parts,
+        call: Call,
+        id: RequestId,
+        timeline: Timeline,
+    ) -> Response<Body> {
         let (control, known) = (self.clone(), id.clone());
-        let whole = async move { control.carry_out(&parts, call, &id).await };
+        let whole = timeline.scope(async move { control.carry_out(&parts, call, &id).await });
         let mut whole = Box::pin(AssertUnwindSafe(whole).catch_unwind());
         // What waits for nothing, as most reads do not, is over at once and needs no task that outlives the client.
         let ended = match futures::poll!(&mut whole) {

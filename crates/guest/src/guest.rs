@@ -10,6 +10,7 @@ use engine::{Compatibility, Machine, MachineSpec, SaveError};
 use futures::FutureExt;
 use logs::LogFile;
 use network::Slot;
+use timeline::Step;
 use tokio::sync::{mpsc, watch};
 
 use crate::host::{Host, end};
@@ -55,7 +56,7 @@ impl Guest {
     ) -> Result<Self, GuestError> {
         match greet(&host, &*machine, seconds).await {
             Ok((channel, events)) => {
-                tracing::debug!(name, "agent answers");
+                timeline::reached(Step::Agent);
                 Ok(Self { host, name: name.to_owned(), slot, machine, channel, events: Some(events) })
             }
             Err(error) => {
@@ -161,7 +162,6 @@ impl Guest {
         let limit = Duration::from_secs(STEP_SECONDS) + Duration::from_millis(hook_time);
         let request = Request::Live(NewLife { wall_clock: now_nanos(), entropy, machine_id, hook });
         let answer = self.call("beginning a new life", &request, limit).await?;
-        tracing::debug!(name = self.name, "application lives");
         match answer {
             Response::Hook(outcome) => Ok(Some(outcome)),
             Response::Done => Ok(None),

@@ -15,6 +15,7 @@ use engine::{Compatibility, Disk, Engine, Jail, Machine, MachineSpec, Restore};
 use network::cgroup::{Cgroups, Limits};
 use network::{Egress, Pool, Slot, dns};
 use serde::{Deserialize, Serialize};
+use timeline::Step;
 
 use crate::spares::Spares;
 use crate::{Dirs, Guest, GuestError};
@@ -129,6 +130,7 @@ impl Host {
         egress: Option<Egress>,
     ) -> Result<Guest, GuestError> {
         let slot = self.slot(egress).await?;
+        timeline::reached(Step::Slot);
         let started = match self.prepare(name, shape, &slot) {
             Ok(spec) => self.engine.restore(spec, from).await.map_err(GuestError::from),
             Err(error) => Err(error),
@@ -266,10 +268,7 @@ impl Host {
         seconds: u64,
     ) -> Result<Guest, GuestError> {
         match started {
-            Ok(machine) => {
-                tracing::debug!(name, "VMM runs");
-                Guest::establish(Arc::clone(self), name, slot, machine, seconds).await
-            }
+            Ok(machine) => Guest::establish(Arc::clone(self), name, slot, machine, seconds).await,
             Err(error) => {
                 self.release(name, &slot.name);
                 Err(error)

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use agent_proto::HookCall;
 use network::Egress;
+use timeline::Step;
 use tokio::time::Instant;
 
 use crate::{Guest, GuestError, Host, ImageLayer};
@@ -116,7 +117,10 @@ impl Host {
         if let Some(spare) = self.spares.take(layer.dir()) {
             let old_name = spare.guest.name().to_owned();
             match self.assign(spare, name, layer, &overlay, egress.clone()).await {
-                Ok(guest) if guest.is_well() => return Ok(guest),
+                Ok(guest) if guest.is_well() => {
+                    timeline::reached(Step::Spare);
+                    return Ok(guest);
+                }
                 Ok(_) => tracing::warn!(name, "a spare clone had ended; starting another"),
                 Err(error) => tracing::warn!(name, %error, "a spare clone was of no use; starting another"),
             }

@@ -13,6 +13,7 @@ use ids::MicrovmId;
 use logs::Logs;
 use network::Egress;
 use store::{HookSettings, MicrovmRecord, Store, StoreError, VersionRecord};
+use timeline::Step;
 use tokio::task::spawn_blocking;
 
 use crate::instance::{Hook, Parts, Running};
@@ -115,6 +116,7 @@ impl GuestMachines {
         // An earlier attempt, cut short by a restart, was never seen by a client.
         self.release(microvm).await;
         fs::create_dir_all(&dir).map_err(file_error("creating", &dir))?;
+        timeline::reached(Step::Layer);
         let guest = self.host.launch(&microvm.id.to_string(), &layer, overlay, egress).await?;
         let running = self.running(microvm, guest, hooks);
         running.live(Some(Hook::Run)).await?;
@@ -131,8 +133,10 @@ impl GuestMachines {
             self.host.discard(&name).await;
             let from = suspension.restore(&layer, self.host.compatibility())?;
             let shape = layer.clone_with(dir.join(OVERLAY))?;
+            timeline::reached(Step::Layer);
             let guest = self.host.restore(&name, shape, from, self.egress_still(microvm)).await?;
             spawn_blocking(move || suspension.mark_used()).await??;
+            timeline::reached(Step::Used);
             guest
         } else {
             self.adopted(microvm).await?
@@ -258,6 +262,10 @@ impl Machines for GuestMachines {
     async fn discard(&self, microvm: &MicrovmRecord) {
         self.release(microvm).await;
     }
+
+    fn keep(&self, microvm: &MicrovmRecord, timeline: timeline::Record) {
+        keep(self.dirs.microvm(microvm.id), timeline);
+    }
 }
 
 /// The body of `/run` (SPEC §4.1): the payload is text, whatever is in it.
@@ -269,6 +277,15 @@ fn run_body(microvm: &MicrovmRecord) -> Vec<u8> {
 /// The digits of its uuid.
 fn machine_id(id: MicrovmId) -> String {
     id.to_string().trim_start_matches("microvm-").replace('-', "")
+}
+
+/// Keeps a timeline in a MicroVM's directory, in the background.
+pub(crate) fn keep(dir: PathBuf, timeline: timeline::Record) {
+    spawn_blocking(move || {
+        if let Err(error) = timeline::file::keep(&dir, timeline) {
+            tracing::warn!(%error, "cannot keep where the time went");
+        }
+    });
 }
 
 /// Removes a MicroVM's directory.

@@ -10,13 +10,17 @@ use async_trait::async_trait;
 use guest::{Guest, Suspension, hooks};
 use lifecycle::microvm::Event;
 use logs::LogFile;
-use proxy::{Activity, BoxedIo, Connector, Life};
+use proxy::{Activity, BoxedIo, Connector, FirstAnswer, Life};
 use store::{HookSettings, MicrovmRecord};
+use timeline::{Kind, Step, Timeline};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::guests::{InstanceError, remove};
+use crate::guests::{InstanceError, keep, remove};
 use crate::machines::Instance;
+
+/// The life that a launch begins.
+const FIRST_LIFE: u64 = 1;
 
 /// The hooks of a MicroVM's life (SPEC §4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +96,11 @@ impl Running {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { mut guest, hooks, generation, log, dir, layer, machine_id, run_body } = parts;
         let connector = Arc::new(ThroughAgent(guest.channel().clone()));
-        let life = Arc::new(Life::new(generation, connector, Arc::new(Activity::new())));
+        let life = Life::new(generation, connector, Arc::new(Activity::new()));
+        let life = Arc::new(match Timeline::current() {
+            Some(timeline) => life.telling(note_first_answer(timeline, generation, dir.clone())),
+            None => life,
+        });
         let exited = guest.listen(log);
         Self { guest, hooks, dir, layer, machine_id, run_body, life, exited, forgetting: None }
     }
@@ -111,6 +119,7 @@ impl Running {
     pub(crate) async fn live(&self, hook: Option<Hook>) -> Result<(), InstanceError> {
         let machine_id = (hook == Some(Hook::Run)).then(|| self.machine_id.clone());
         let outcome = self.guest.live(machine_id, hook.and_then(|hook| self.order(hook))).await?;
+        timeline::reached(Step::Hook);
         self.check(hook, outcome.as_ref())
     }
 
@@ -143,14 +152,28 @@ impl Running {
         // From here on requests wait for the next life.
         self.life.activity.close();
         self.call(Hook::Suspend).await?;
+        timeline::reached(Step::Hook);
         self.guest.freeze().await?;
+        timeline::reached(Step::Freeze);
         if let Some(forgetting) = self.forgetting {
             forgetting.await?;
         }
         Suspension::of(&self.dir).save(&self.guest, &self.layer).await?;
+        timeline::reached(Step::Save);
         self.guest.end().await;
+        timeline::reached(Step::End);
         Ok(())
     }
+}
+
+/// Adds to a launch or a wake when its first answer began.
+fn note_first_answer(timeline: Timeline, generation: u64, dir: PathBuf) -> FirstAnswer {
+    let kind = if generation == FIRST_LIFE { Kind::Launch } else { Kind::Wake };
+    Box::new(move |came| {
+        timeline.reached_at(Step::Request, came);
+        timeline.reached(Step::Answer);
+        keep(dir, timeline.record(kind));
+    })
 }
 
 #[async_trait]

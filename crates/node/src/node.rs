@@ -8,6 +8,7 @@ use ids::{EndpointId, MicrovmId};
 use lifecycle::microvm::{Event, Refused, State};
 use proxy::{Life, WakeError};
 use store::{MicrovmRecord, Store, StoreError};
+use timeline::Timeline;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::machines::Machines;
@@ -82,7 +83,8 @@ impl Node {
         let commands = self.entry(id, |entry| entry.commands.clone()).ok_or(NodeError::Unknown(id))?;
         let (reply, answer) = oneshot::channel();
         let gone = || NodeError::Unknown(id);
-        commands.send(Command { event, reply }).await.map_err(|_| gone())?;
+        let timeline = Timeline::current().unwrap_or_else(Timeline::begin);
+        commands.send(Command { event, timeline, reply }).await.map_err(|_| gone())?;
         match answer.await.map_err(|_| gone())? {
             Ok(()) => Ok(()),
             Err(CommandError::Refused(refused)) => Err(refused.into()),
@@ -102,8 +104,9 @@ impl Node {
             }
         }
         let table = Arc::clone(&self.table);
+        let timeline = Timeline::current().unwrap_or_else(Timeline::begin);
         tokio::spawn(async move {
-            owner.run(adopt).await;
+            owner.run(adopt, timeline).await;
             let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
             table.owners.remove(&id);
             table.endpoints.remove(&endpoint);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lifecycle::microvm::{Action, Event, Refused, State};
 use store::{MicrovmRecord, Store, StoreError};
+use timeline::{Kind, Timeline};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -26,6 +27,8 @@ pub(crate) struct View {
 /// A client's wish, and where its answer goes.
 pub(crate) struct Command {
     pub(crate) event: Event,
+    /// Of what follows from it, begun when the wish was.
+    pub(crate) timeline: Timeline,
     pub(crate) reply: oneshot::Sender<Result<(), CommandError>>,
 }
 
@@ -42,6 +45,8 @@ pub(crate) enum CommandError {
 struct Outcome {
     event: Event,
     instance: Option<Box<dyn Instance>>,
+    /// Where its time went, if that is of interest.
+    timed: Option<(Kind, Timeline)>,
 }
 
 enum Step {
@@ -60,7 +65,7 @@ pub(crate) struct Owner {
     instance: Option<Box<dyn Instance>>,
     work: Option<JoinHandle<Outcome>>,
     /// Decided while another action was still at work; there is never more than the end to wait for.
-    next: Option<Action>,
+    next: Option<(Action, Timeline)>,
 }
 
 impl Owner {
@@ -75,8 +80,9 @@ impl Owner {
         (owner, seen)
     }
 
-    /// Owns the MicroVM until it is terminated. `adopt`: it was running before a restart.
-    pub(crate) async fn run(mut self, adopt: bool) {
+    /// Owns the MicroVM until it is terminated. `adopt`: it was running before a restart. `timeline`: of what it has to
+    /// do first.
+    pub(crate) async fn run(mut self, adopt: bool, timeline: Timeline) {
         if adopt && self.record.life.state == State::Running {
             match self.machines.adopt(&self.record).await {
                 Ok(instance) => self.instance = Some(instance),
@@ -85,19 +91,23 @@ impl Owner {
             self.publish();
         }
         if self.work.is_none() && self.next.is_none() {
-            self.next = self.record.life.pending_action();
+            self.next = self.record.life.pending_action().map(|action| (action, timeline));
         }
         self.start_next();
         while self.record.life.state != State::Terminated {
             match self.wait().await {
-                Step::Asked(Command { event, reply }) => {
+                Step::Asked(Command { event, timeline, reply }) => {
                     // A client that left has its wish fulfilled all the same.
-                    let _ = reply.send(self.apply(&event).await);
+                    let _ = reply.send(self.apply(&event, timeline).await);
                 }
                 Step::Done(outcome) => {
                     self.work = None;
                     self.instance = outcome.instance;
                     self.settle(outcome.event).await;
+                    if let Some((kind, timeline)) = outcome.timed {
+                        timeline.reached(timeline::Step::Shown);
+                        self.machines.keep(&self.record, timeline.record(kind));
+                    }
                 }
                 Step::Happened(event) => self.settle(event).await,
                 Step::TimePassed => self.settle_due().await,
@@ -134,7 +144,7 @@ impl Owner {
     /// Applies an event of our own, which must not be lost to a full disk: it is tried until it is written.
     async fn settle(&mut self, event: Event) {
         const RETRY: Duration = Duration::from_secs(1);
-        while let Err(error) = self.apply(&event).await {
+        while let Err(error) = self.apply(&event, Timeline::begin()).await {
             match error {
                 CommandError::Refused(refused) => {
                     tracing::warn!(microvm = %self.record.id, ?event, %refused, "event refused");
@@ -148,8 +158,8 @@ impl Owner {
         }
     }
 
-    /// Decides, makes it durable, shows it.
-    async fn apply(&mut self, event: &Event) -> Result<(), CommandError> {
+    /// Decides, makes it durable, shows it. `timeline`: of what follows from it.
+    async fn apply(&mut self, event: &Event, timeline: Timeline) -> Result<(), CommandError> {
         let mut record = self.record.clone();
         let action = record.life.apply(event, now_ms())?;
         if record != self.record {
@@ -158,8 +168,9 @@ impl Owner {
             self.record = record;
             self.publish();
         }
-        if action.is_some() {
-            self.next = action;
+        if let Some(action) = action {
+            timeline.reached(timeline::Step::Store);
+            self.next = Some((action, timeline));
         }
         Ok(())
     }
@@ -172,11 +183,11 @@ impl Owner {
         if self.work.is_some() {
             return;
         }
-        let Some(action) = self.next.take() else { return };
+        let Some((action, timeline)) = self.next.take() else { return };
         let machines = Arc::clone(&self.machines);
         let record = self.record.clone();
         let instance = self.instance.take();
-        self.work = Some(tokio::spawn(perform(machines, action, record, instance)));
+        self.work = Some(tokio::spawn(perform(machines, action, record, instance, timeline)));
     }
 }
 
@@ -185,10 +196,27 @@ async fn perform(
     action: Action,
     record: MicrovmRecord,
     instance: Option<Box<dyn Instance>>,
+    timeline: Timeline,
 ) -> Outcome {
+    let kind = match action {
+        Action::Launch => Some(Kind::Launch),
+        Action::Resume => Some(Kind::Wake),
+        Action::Suspend => Some(Kind::Suspend),
+        Action::Terminate { .. } => None,
+    };
+    let (event, instance) = timeline.clone().scope(carry_out(machines, action, record, instance)).await;
+    Outcome { event, instance, timed: kind.map(|kind| (kind, timeline)) }
+}
+
+async fn carry_out(
+    machines: Arc<dyn Machines>,
+    action: Action,
+    record: MicrovmRecord,
+    instance: Option<Box<dyn Instance>>,
+) -> (Event, Option<Box<dyn Instance>>) {
     let started = |result: Result<Box<dyn Instance>, String>, event| match result {
-        Ok(instance) => Outcome { event, instance: Some(instance) },
-        Err(why) => Outcome { event: Event::Failed(why), instance: None },
+        Ok(instance) => (event, Some(instance)),
+        Err(why) => (Event::Failed(why), None),
     };
     match action {
         Action::Launch => started(machines.launch(&record).await, Event::Launched),
@@ -198,14 +226,14 @@ async fn perform(
                 Some(instance) => instance.suspend(&record).await,
                 None => machines.finish_suspend(&record).await,
             };
-            Outcome { event: saved.map_or_else(Event::Failed, |()| Event::Saved), instance: None }
+            (saved.map_or_else(Event::Failed, |()| Event::Saved), None)
         }
         Action::Terminate { call_hook } => {
             match instance {
                 Some(instance) => instance.terminate(&record, call_hook).await,
                 None => machines.discard(&record).await,
             }
-            Outcome { event: Event::Released, instance: None }
+            (Event::Released, None)
         }
     }
 }
@@ -224,7 +252,7 @@ async fn finished(work: Option<&mut JoinHandle<Outcome>>) -> Outcome {
     match work {
         Some(work) => work.await.unwrap_or_else(|error| {
             let why = format!("an internal step of the MicroVM failed: {error}");
-            Outcome { event: Event::Failed(why), instance: None }
+            Outcome { event: Event::Failed(why), instance: None, timed: None }
         }),
         None => pending().await,
     }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use ids::{EndpointId, MicrovmId};
@@ -62,14 +63,33 @@ pub struct Life {
     /// Traffic through the endpoint.
     pub activity: Arc<Activity>,
     pub(crate) upstream: Upstream,
+    first_answer: Mutex<Option<FirstAnswer>>,
 }
+
+/// Told of the first answer of a life as it begins: when the request for it had come.
+pub type FirstAnswer = Box<dyn FnOnce(Instant) + Send>;
 
 impl Life {
     /// A life with no connection open yet.
     #[must_use]
     pub fn new(generation: u64, connector: Arc<dyn Connector>, activity: Arc<Activity>) -> Self {
         let upstream = Upstream::new(Arc::clone(&connector), Arc::clone(&activity));
-        Self { generation, connector, activity, upstream }
+        Self { generation, connector, activity, upstream, first_answer: Mutex::default() }
+    }
+
+    /// The same, with somebody to tell of its first answer.
+    #[must_use]
+    pub fn telling(mut self, first_answer: FirstAnswer) -> Self {
+        self.first_answer = Mutex::new(Some(first_answer));
+        self
+    }
+
+    /// An answer begins, to a request that came then.
+    pub(crate) fn answered(&self, came: Instant) {
+        let told = self.first_answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tell) = told {
+            tell(came);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
@@ -53,6 +54,7 @@ async fn forward(
     request: Request<Incoming>,
     id: &HeaderValue,
 ) -> Result<Response<ResponseBody>, Refusal> {
+    let came = Instant::now();
     let (mut head, body) = request.into_parts();
     let router =
         Router { backend: &*proxy.backend, hosts: &proxy.hosts, tokens: &proxy.tokens, tls_endpoint };
@@ -67,6 +69,7 @@ async fn forward(
     let (life, open) = admit(proxy, route.microvm).await?;
     let request = Request::from_parts(readdress(head, &route)?, body);
     let response = life.upstream.send(route.port, route.protocol, request).await.map_err(|e| refusal(&e))?;
+    life.answered(came);
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(finish(response, open, life).map(Either::Right));
     }

@@ -17,6 +17,6 @@ mod upstream;
 mod websocket;
 
 pub use activity::{Activity, OpenRequest};
-pub use backend::{Backend, BoxedIo, Connector, Io, Life, WakeError};
+pub use backend::{Backend, BoxedIo, Connector, FirstAnswer, Io, Life, WakeError};
 pub use host::EndpointHosts;
 pub use server::{Proxy, tls_config};

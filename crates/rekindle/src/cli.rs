@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Print what a build or the application in a MicroVM printed
     Logs(Logs),
+    /// Print where the time of a MicroVM's launch, and of its last wakes and suspensions, went
+    Trace(Trace),
 }
 
 #[derive(Debug, Args)]
@@ -117,6 +119,14 @@ pub(crate) struct Logs {
     /// Go on with what is added, until interrupted
     #[arg(long, short)]
     pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Trace {
+    /// Id of a MicroVM that has not ended
+    pub(crate) id: ids::MicrovmId,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
 }
 
 fn alias(text: &str) -> Result<(String, String), String> {

@@ -20,6 +20,7 @@ mod serve;
 mod server_file;
 mod services;
 mod terminal;
+mod trace;
 mod trust;
 
 use std::error::Error;
@@ -58,6 +59,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Env(args) => env::run(&args)?,
         Command::Account(args) => runtime()?.block_on(account::run(&args))?,
         Command::Logs(args) => logs::run(&args)?,
+        Command::Trace(args) => trace::run(&args)?,
         Command::Doctor(args) => {
             if !runtime()?.block_on(doctor::run(&args)) {
                 return Ok(ExitCode::FAILURE);

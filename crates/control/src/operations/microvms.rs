@@ -10,6 +10,7 @@ use node::{NodeError, now_ms};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use serde_json::value::RawValue;
 use store::{EgressBinding, MicrovmRecord, Tx, VersionRecord};
+use timeline::Step;
 
 use super::connectors::resolve_egress;
 use super::failure::Failure;
@@ -61,7 +62,9 @@ impl Operations {
             claim.remember(tx, record.id.to_string(), None, now)?;
             Ok((record, true))
         };
+        timeline::reached(Step::Validation);
         let (record, new) = self.store.write(launch).await?;
+        timeline::reached(Step::Store);
         if new {
             self.node.launch(record.clone());
         }

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use snapshot::diff::Reader;
+use timeline::Step;
 
 use super::command::{self, CommandLine, Start};
 use super::machine::QemuMachine;
@@ -67,9 +68,11 @@ pub(crate) async fn restore(
     let device_state = moved_on(qemu, &spec.run_dir, &from)?;
     let start = Start::Incoming { device_state: &device_state, diff: diff.is_some() };
     let (machine, state_in) = launch(qemu, spec, from.base_memory, start).await?;
+    timeline::reached(Step::Vmm);
     if let Some(diff) = diff {
         let loaded = load_diff(&machine, diff).await;
         kill_unless(&machine, loaded).await?;
+        timeline::reached(Step::Memory);
     }
     let loaded = load_state(&machine.qmp, &state_in.unwrap_or_default()).await;
     let loaded = loaded.map_err(|error| vmm_error(&machine.record.spec.run_dir, error));
@@ -121,10 +124,12 @@ async fn load_state(qmp: &Qmp, state: &str) -> Result<(), CommandError> {
     set_capabilities(qmp).await?;
     qmp.execute("migrate-incoming", json!({"uri": format!("file:{state}")})).await?;
     migrated(qmp).await?;
+    timeline::reached(Step::Load);
     let status = qmp.execute("query-status", json!({})).await?;
     if status["running"] != Value::Bool(true) {
         qmp.execute("cont", json!({})).await?;
     }
+    timeline::reached(Step::Resume);
     Ok(())
 }
 
