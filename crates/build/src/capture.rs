@@ -31,7 +31,13 @@ pub(crate) async fn capture(
     let mut guest = workshop.host.boot(name, layer.source()?, layer.memory(), egress).await?;
     let captured = bring_up(&mut guest, layer, version, config, log).await;
     guest.end().await;
-    captured
+    captured?;
+    let memory = layer.memory();
+    let punched = {
+        let memory = memory.clone();
+        tokio::task::spawn_blocking(move || snapshot::sparse::punch_zeros(&memory)).await?
+    };
+    punched.map_err(BuildError::file("emptying the zero pages of", &memory))
 }
 
 async fn bring_up(

@@ -9,6 +9,7 @@ pub mod jail;
 mod memory;
 mod process;
 pub mod qemu;
+mod save;
 pub mod spec;
 mod tsc;
 
@@ -19,7 +20,8 @@ use tokio::net::UnixStream;
 
 pub use compatibility::{Compatibility, Cpu, EngineVersion, Incompatible};
 pub use error::{CommandError, SaveError, StartError};
-pub use memory::{MemoryError, MemoryUse};
+pub use memory::{MemoryError, MemoryUse, open_layers};
+pub use save::DiffWrite;
 pub use spec::{Disk, Jail, Layer, LayerFormat, MachineSpec, Restore};
 
 /// A VMM that can start machines.
@@ -63,9 +65,9 @@ pub trait Machine: Send + Sync + std::fmt::Debug {
     /// stay stopped afterwards: kill the machine, or `cont` it only once the memory file was copied elsewhere.
     async fn save_full(&self, device_state: &Path) -> Result<(), SaveError>;
 
-    /// Of a restored, paused machine: writes the device state and the pages that differ from the base, durably.
-    async fn save_diff(&self, device_state: &Path, diff: &Path)
-    -> Result<snapshot::diff::Summary, SaveError>;
+    /// Of a restored, paused machine: takes its device state. What is returned then writes it to the disk, and all
+    /// that the machine differs in.
+    async fn save_diff(&self) -> Result<DiffWrite, SaveError>;
 
     /// Kills the VMM at once; [`Machine::wait_exit`] says when it is gone.
     fn kill(&self) -> std::io::Result<()>;

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use snapshot::diff::{self, Geometry, ReadError, Reader, Run, Summary, WriteError};
+use snapshot::chain::{Chain, ChainError, Pages};
+use snapshot::diff::{Geometry, ReadError, Summary, WriteError};
 
 /// Page size of every machine that we run on (x86-64).
 pub(crate) const PAGE: u64 = 4096;
@@ -43,6 +44,14 @@ pub enum MemoryError {
     /// Reading the diff failed.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The layers are not what was written.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+}
+
+/// Opens layers of memory over their base, the oldest first, and verifies that they belong together.
+pub fn open_layers(base: &Path, layers: &[PathBuf]) -> Result<Chain, ChainError> {
+    Chain::open(base, PAGE as u32, layers)
 }
 
 impl MemoryError {
@@ -89,28 +98,36 @@ impl Mapping {
         }
     }
 
-    /// Writes the pages that the machine wrote into `file`, durably. The machine must be stopped.
-    pub(crate) fn save(&self, file: &File) -> Result<Summary, MemoryError> {
-        let runs = self.private_runs()?;
+    /// Writes what differs from the layers `below` into `file`, durably. The machine must be stopped.
+    pub(crate) fn save(
+        &self,
+        below: &Chain,
+        file: &File,
+        given_up: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Summary, MemoryError> {
+        self.check(below)?;
+        let touched = self.private_pages()?;
         let memory = File::open(format!("/proc/{}/mem", self.pid))?;
         let read = |offset, buffer: &mut [u8]| {
             self.each(offset, buffer.len(), |address, range| {
                 memory.read_exact_at(&mut buffer[range], address)
             })
         };
-        Ok(diff::write(file, self.geometry, &runs, read)?)
+        Ok(below.save(file, &touched, read, given_up)?)
     }
 
-    /// Writes a diff's pages over the base. The machine must not run yet.
-    pub(crate) fn load(&self, diff: &Reader) -> Result<(), MemoryError> {
-        if diff.geometry() != self.geometry {
-            return Err(MemoryError::Geometry);
-        }
+    /// Writes the layers' pages over the base. The machine must not run yet.
+    pub(crate) fn load(&self, layers: &Chain) -> Result<(), MemoryError> {
+        self.check(layers)?;
         let memory = File::options().write(true).open(format!("/proc/{}/mem", self.pid))?;
-        diff.apply(|offset, bytes| {
+        layers.restore(|offset, bytes| {
             self.each(offset, bytes.len(), |address, range| memory.write_all_at(&bytes[range], address))
         })?;
         Ok(())
+    }
+
+    fn check(&self, layers: &Chain) -> Result<(), MemoryError> {
+        if layers.geometry() == self.geometry { Ok(()) } else { Err(MemoryError::Geometry) }
     }
 
     /// Calls `act` with the address of every part of the guest's memory from `offset` on and its range of the buffer.
@@ -130,7 +147,7 @@ impl Mapping {
         Ok(())
     }
 
-    fn private_runs(&self) -> io::Result<Vec<Run>> {
+    fn private_pages(&self) -> io::Result<Vec<Pages>> {
         let pagemap = File::open(format!("/proc/{}/pagemap", self.pid))?;
         let mut runs = Vec::new();
         let mut batch = vec![0; PAGEMAP_BATCH * 8];
@@ -147,7 +164,7 @@ impl Mapping {
 }
 
 /// Appends the private pages among the pagemap entries of the pages from `first` on.
-fn collect_private(entries: &[u8], first: u64, runs: &mut Vec<Run>) {
+fn collect_private(entries: &[u8], first: u64, runs: &mut Vec<Pages>) {
     for (page, entry) in (first..).zip(entries.chunks_exact(8)) {
         let mut word = [0; 8];
         word.copy_from_slice(entry);
@@ -156,8 +173,8 @@ fn collect_private(entries: &[u8], first: u64, runs: &mut Vec<Run>) {
             continue;
         }
         match runs.last_mut() {
-            Some(run) if run.first_page + run.pages == page => run.pages += 1,
-            _ => runs.push(Run { first_page: page, pages: 1 }),
+            Some(run) if run.end == page => run.end += 1,
+            _ => runs.push(page..page + 1),
         }
     }
 }
@@ -213,7 +230,7 @@ mod tests {
         let bytes: Vec<u8> = entries.iter().flat_map(|entry: &u64| entry.to_ne_bytes()).collect();
         let mut runs = Vec::new();
         collect_private(&bytes, 10, &mut runs);
-        assert_eq!(runs, [Run { first_page: 10, pages: 2 }, Run { first_page: 14, pages: 1 }]);
+        assert_eq!(runs, [10..12, 14..15]);
     }
 
     #[test]

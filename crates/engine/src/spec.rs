@@ -78,10 +78,10 @@ pub struct Jail {
 pub struct Restore {
     /// Memory file of the machine that was saved in full; only read.
     pub base_memory: PathBuf,
-    /// Device state, of the full save or, with a diff, of the diff save.
+    /// Device state, of the full save or, with layers, of the diff save.
     pub device_state: PathBuf,
-    /// What differs from the base, for a machine that was suspended.
-    pub diff: Option<PathBuf>,
+    /// What differs from the base, for a machine that was suspended: the oldest layer first.
+    pub layers: Vec<PathBuf>,
     /// When the machine was stopped, where its clocks are to go on as if it never had been.
     pub stopped_at: Option<SystemTime>,
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use agent_proto::host::Channel;
 use agent_proto::{ENTROPY_BYTES, Event, HookCall, HookOutcome, NewLife, Request, Response};
-use engine::{Compatibility, Machine, MachineSpec, SaveError};
+use engine::{Compatibility, DiffWrite, Machine, MachineSpec, SaveError};
 use futures::FutureExt;
 use logs::LogFile;
 use network::Slot;
@@ -95,9 +95,9 @@ impl Guest {
 
     /// Writes the application's output to `log` from now on. The receiver holds the exit code of the application's
     /// first process, once that has ended. Only the first call gets anything.
-    pub fn listen(&mut self, log: LogFile) -> watch::Receiver<Option<i32>> {
+    pub fn listen(&mut self, log: impl Into<Arc<LogFile>>) -> watch::Receiver<Option<i32>> {
         match self.events.take() {
-            Some(events) => output::listen(events, log),
+            Some(events) => output::listen(events, log.into()),
             None => watch::channel(None).1,
         }
     }
@@ -182,15 +182,30 @@ impl Guest {
         self.machine.save_full(device_state).await
     }
 
-    /// Of a guest that was restored: stops it and makes what differs from its snapshot durable. When it was stopped.
+    /// Of a guest that was restored: stops it and takes its device state. What is returned then writes to the disk what
+    /// it differs in. With the moment when it was stopped.
     ///
     /// # Errors
     /// [`SaveError`].
-    pub async fn save_diff(&self, device_state: &Path, diff: &Path) -> Result<SystemTime, SaveError> {
+    pub async fn save_diff(&self) -> Result<(DiffWrite, SystemTime), SaveError> {
         self.machine.pause().await?;
         let stopped_at = SystemTime::now();
-        self.machine.save_diff(device_state, diff).await?;
-        Ok(stopped_at)
+        Ok((self.machine.save_diff().await?, stopped_at))
+    }
+
+    /// Lets a frozen guest whose saving was given up run again, and greets its agent anew; the application stays frozen
+    /// until [`Guest::live`].
+    ///
+    /// # Errors
+    /// [`GuestError`]; nothing of the guest remains then.
+    pub async fn go_on(self) -> Result<Self, GuestError> {
+        let Self { host, name, slot, machine, .. } = self;
+        if let Err(error) = machine.cont().await {
+            end(&*machine).await;
+            host.release(&name, &slot.name);
+            return Err(error.into());
+        }
+        Self::establish(host, &name, slot, machine, Self::RESTORE_TIME).await
     }
 
     /// Returns when the VMM is gone or the agent can no longer be reached, with the reason.

@@ -266,7 +266,7 @@ impl ImageLayer {
     /// What a clone starts from.
     #[must_use]
     pub fn restore(&self) -> Restore {
-        Restore { base_memory: self.memory(), device_state: self.device(), diff: None, stopped_at: None }
+        Restore { base_memory: self.memory(), device_state: self.device(), layers: vec![], stopped_at: None }
     }
 
     fn shape(&self, above: Vec<Layer>) -> Result<Shape, LayerError> {

@@ -19,4 +19,4 @@ pub use error::GuestError;
 pub use guest::Guest;
 pub use host::{Host, Shape};
 pub use layer::{CODE, ImageLayer, LayerError, Layout};
-pub use suspension::{Suspension, SuspensionError};
+pub use suspension::{Saved, Suspension, SuspensionError};

@@ -133,6 +133,11 @@ impl Host {
         self.restore(name, layer.clone_with(overlay)?, layer.restore(), egress).await
     }
 
+    /// Returns once nothing has been launched or woken for a moment: for what needs the CPU and is not urgent.
+    pub async fn quiet(&self) {
+        self.spares.quiet().await;
+    }
+
     /// Has a spare started for the next launch from `layer`, in the background and once it is quiet.
     pub fn keep_spare(self: &Arc<Self>, layer: &ImageLayer) {
         if !self.spares.claim(layer.dir()) {

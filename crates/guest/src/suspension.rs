@@ -1,26 +1,40 @@
 //! A MicroVM that sleeps: a directory which appears at once, complete and durable.
 //!
 //! Its private disk stays where it is and goes on changing once the MicroVM lives again, so what is kept here can be
-//! used only once. That is noted by its name before the application runs: a second use fails closed.
+//! resumed from only once. That is noted by its name before the application runs: a second use fails closed. Its layers
+//! of memory remain all the same, for the next suspension to write only what differs from them; they are hard links,
+//! so that every directory is whole by itself and is removed without a thought for the others.
+//!
+//! | directory | what |
+//! |---|---|
+//! | `suspended` | device state and layers to resume from |
+//! | `resumed` | the same, out of date: the MicroVM lives, or has lived, again |
+//! | `merged` | one layer that is worth those of `resumed` |
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use engine::{Compatibility, Incompatible, Restore, SaveError};
+use engine::{Compatibility, DiffWrite, Incompatible, MemoryError, Restore, SaveError, open_layers};
 use serde::{Deserialize, Serialize};
+use snapshot::chain::{MAX_LAYERS, MERGE_LAYERS};
+use snapshot::diff::Summary;
 use snapshot::manifest::{Manifest, ManifestError};
-use snapshot::publish::{PublishError, Staging};
+use snapshot::publish::{PublishError, Sealed, Staging};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_util::sync::CancellationToken;
 
 use crate::{Guest, ImageLayer};
 
 const NAME: &str = "suspended";
 const USED: &str = "resumed";
+const MERGED: &str = "merged";
 const DEVICE: &str = "device";
-const DIFF: &str = "memory.diff";
+/// Followed by a layer's number, of which 0 is the oldest.
+const LAYER: &str = "memory.";
 const DESCRIPTION: &str = "suspension.json";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What a saved state needs besides its own files.
 #[derive(Debug, Serialize, Deserialize)]
@@ -72,6 +86,12 @@ pub enum SuspensionError {
     /// It was resumed once, and then lost.
     #[error("the MicroVM had been resumed when its virtual machine was lost; its saved state is out of date")]
     Used,
+    /// Its layers of memory could not be merged.
+    #[error("merging the layers of a MicroVM's memory: {0}")]
+    Merge(#[source] MemoryError),
+    /// It has no layers of memory that this program knows.
+    #[error("{0} is no suspension of this release; the MicroVM cannot be resumed")]
+    Layers(PathBuf),
     /// A step on the file system failed.
     #[error("{doing} {path}: {source}", path = path.display())]
     File {
@@ -95,7 +115,7 @@ impl SuspensionError {
             Self::Manifest(ManifestError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Some("The MicroVM's saved state is incomplete.".to_owned())
             }
-            Self::Manifest(ManifestError::Version { .. }) | Self::Version { .. } => {
+            Self::Manifest(ManifestError::Version { .. }) | Self::Version { .. } | Self::Layers(_) => {
                 Some("The MicroVM's saved state was made by another release of the service.".to_owned())
             }
             Self::Incompatible { source, .. } => {
@@ -111,8 +131,18 @@ impl SuspensionError {
     }
 }
 
-/// The saved state in a MicroVM's directory.
+/// What saving came to.
 #[derive(Debug)]
+pub enum Saved {
+    /// There is a suspension, on the disk.
+    Durable,
+    /// There is none: the guest was wanted again. What of the writing could not be stopped ends by itself, and must have
+    /// before the next begins.
+    GivenUp(JoinHandle<()>),
+}
+
+/// The saved state in a MicroVM's directory.
+#[derive(Debug, Clone)]
 pub struct Suspension {
     microvm: PathBuf,
 }
@@ -130,19 +160,66 @@ impl Suspension {
         self.path().is_dir()
     }
 
-    /// Saves a frozen guest, which is stopped by it. `layer`: where the layer is that it was cloned from.
+    /// Saves a frozen guest, which is stopped by it: unless it is `wanted` again before all is written, which is not
+    /// waited for then. `layer`: where the layer is that it was cloned from.
     ///
     /// # Errors
     /// [`SuspensionError`]; then there is no saved state.
-    pub async fn save(&self, guest: &Guest, layer: &Path) -> Result<(), SuspensionError> {
-        self.forget()?;
+    pub async fn save(
+        &self,
+        guest: &Guest,
+        layer: &Path,
+        wanted: &CancellationToken,
+    ) -> Result<Saved, SuspensionError> {
         let staging = Staging::new(&self.path())?;
-        let files = [DEVICE, DIFF].map(|name| staging.path().join(name));
-        let stopped_at = guest.save_diff(&files[0], &files[1]).await?;
+        let below = self.below();
+        let (write, stopped_at) = guest.save_diff().await?;
         self.describe(staging.path(), layer, guest.compatibility(), stopped_at)?;
-        let published = tokio::task::spawn_blocking(move || staging.publish_with(&[DIFF])).await;
-        published.map_err(|error| self.error("publishing")(io::Error::other(error)))??;
-        Ok(())
+        let given_up = wanted.clone();
+        let mut writing = spawn_blocking(move || write_all(staging, write, below, &given_up));
+        let sealed = tokio::select! {
+            biased;
+            () = wanted.cancelled() => {
+                return Ok(Saved::GivenUp(tokio::spawn(async { drop(writing.await) })));
+            }
+            sealed = &mut writing => sealed.map_err(self.cut())??,
+        };
+        let suspension = self.clone();
+        let publish = move || {
+            sealed.publish()?;
+            if let Err(error) = suspension.remove_old() {
+                tracing::warn!(%error, "cannot remove an old suspension; the next resume tries again");
+            }
+            Ok::<_, SuspensionError>(())
+        };
+        spawn_blocking(publish).await.map_err(self.cut())??;
+        Ok(Saved::Durable)
+    }
+
+    /// Merges the layers that the next suspension will be compared with into one, if they have become many. Blocks.
+    /// Nobody may save, nor restore, meanwhile; interrupted at any instant, it leaves them as they were.
+    ///
+    /// # Errors
+    /// [`SuspensionError`].
+    pub fn merge(
+        &self,
+        layer: &ImageLayer,
+        given_up: &CancellationToken,
+    ) -> Result<Option<Summary>, SuspensionError> {
+        let below = self.below();
+        if below.len() < MERGE_LAYERS {
+            return Ok(None);
+        }
+        let chain = open_layers(&layer.memory(), &below);
+        let chain = chain.map_err(|error| SuspensionError::Merge(error.into()))?;
+        let staging = Staging::new(&self.merged())?;
+        let name = layer_name(0);
+        let file = File::create(staging.path().join(&name)).map_err(self.error("merging the layers of"))?;
+        let summary = chain.merge(&file, &|| given_up.is_cancelled());
+        let summary = summary.map_err(|error| SuspensionError::Merge(error.into()))?;
+        staging.publish_with(&[&name])?;
+        below.iter().try_for_each(fs::remove_file).map_err(self.error("removing merged layers of"))?;
+        Ok(Some(summary))
     }
 
     /// What to restore from on `host`, with the layer below. Blocks while small files are read; the memory is checked
@@ -155,17 +232,21 @@ impl Suspension {
         if !dir.is_dir() && self.used().is_dir() {
             return Err(SuspensionError::Used);
         }
-        Manifest::verify(&dir)?;
+        let manifest = Manifest::verify(&dir)?;
         let description = self.description()?;
         let incompatible = |source| SuspensionError::Incompatible { dir: dir.clone(), source };
         host.check(&description.made_with).map_err(incompatible)?;
         if description.layer != layer.digest() {
             return Err(SuspensionError::Layer { dir });
         }
+        let layers = layers(&dir, &manifest);
+        if layers.is_empty() {
+            return Err(SuspensionError::Layers(dir));
+        }
         Ok(Restore {
             base_memory: layer.memory(),
             device_state: dir.join(DEVICE),
-            diff: Some(dir.join(DIFF)),
+            layers,
             stopped_at: Some(UNIX_EPOCH + Duration::from_nanos(description.stopped_at)),
         })
     }
@@ -175,18 +256,31 @@ impl Suspension {
     /// # Errors
     /// [`SuspensionError::File`].
     pub fn mark_used(&self) -> Result<(), SuspensionError> {
+        // A crash may have left them.
+        self.remove_old()?;
         fs::rename(self.path(), self.used()).map_err(self.error("marking as used"))?;
         File::open(&self.microvm)
             .and_then(|dir| dir.sync_all())
             .map_err(self.error("syncing the directory of"))
     }
 
-    /// Removes what an earlier life left.
-    ///
-    /// # Errors
-    /// [`SuspensionError::File`].
-    pub fn forget(&self) -> Result<(), SuspensionError> {
-        for path in [self.path(), self.used()] {
+    /// The layers that the MicroVM was restored from, or one that is worth the same; none in its first life, nor where
+    /// they are of no use any more.
+    fn below(&self) -> Vec<PathBuf> {
+        let dirs = [self.merged(), self.used()];
+        let Some(dir) = dirs.iter().find(|dir| dir.is_dir()) else { return vec![] };
+        match Manifest::load(dir) {
+            Ok(manifest) => layers(dir, &manifest),
+            Err(error) => {
+                tracing::warn!(%error, "layers of a MicroVM's memory are of no use");
+                vec![]
+            }
+        }
+    }
+
+    /// Removes what a newer suspension makes needless.
+    fn remove_old(&self) -> Result<(), SuspensionError> {
+        for path in [self.merged(), self.used()] {
             match fs::remove_dir_all(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(self.error("removing")(error));
@@ -237,10 +331,62 @@ impl Suspension {
         self.microvm.join(USED)
     }
 
+    fn merged(&self) -> PathBuf {
+        self.microvm.join(MERGED)
+    }
+
+    fn cut(&self) -> impl FnOnce(tokio::task::JoinError) -> SuspensionError {
+        let failed = self.error("writing");
+        move |error| failed(io::Error::other(error))
+    }
+
     fn error(&self, doing: &'static str) -> impl FnOnce(io::Error) -> SuspensionError {
         let path = self.path();
         move |source| SuspensionError::File { doing, path, source }
     }
+}
+
+/// Fills the staging directory and makes it durable.
+fn write_all(
+    staging: Staging,
+    write: DiffWrite,
+    mut below: Vec<PathBuf>,
+    wanted: &CancellationToken,
+) -> Result<Sealed, SuspensionError> {
+    if below.len() >= MAX_LAYERS {
+        below.clear();
+    }
+    let chain = write.below(&below).or_else(|error| {
+        tracing::warn!(%error, "a layer below is of no use; writing all that differs from the image");
+        below.clear();
+        write.below(&below)
+    });
+    let chain = chain.map_err(|error| SaveError::from(MemoryError::from(error)))?;
+    let dir = staging.path();
+    for (number, layer) in below.iter().enumerate() {
+        let link = dir.join(layer_name(number));
+        fs::hard_link(layer, &link).map_err(|source| SuspensionError::File {
+            doing: "linking",
+            path: link,
+            source,
+        })?;
+    }
+    let diff = dir.join(layer_name(below.len()));
+    let summary = write.run(&dir.join(DEVICE), &chain, &diff, &|| wanted.is_cancelled())?;
+    tracing::debug!(pages = summary.pages, bytes = summary.file_bytes, layers = below.len() + 1, "saved");
+    let names: Vec<String> = (0..=below.len()).map(layer_name).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    Ok(staging.seal(&names)?)
+}
+
+fn layer_name(number: usize) -> String {
+    format!("{LAYER}{number}")
+}
+
+/// The layers of memory among a directory's files, the oldest first.
+fn layers(dir: &Path, manifest: &Manifest) -> Vec<PathBuf> {
+    let names = (0..=MAX_LAYERS).map(layer_name);
+    names.take_while(|name| manifest.files.contains_key(name)).map(|name| dir.join(name)).collect()
 }
 
 #[cfg(test)]

@@ -13,6 +13,9 @@
 //!  Terminated
 //! ```
 //!
+//! A request that comes while it is being saved does not wait for that: the saving is given up if it still can be, and
+//! the MicroVM goes on from what is in its memory. Clients see SUSPENDING until it is RUNNING.
+//!
 //! The owner applies an event, makes the result durable, and only then starts the [`Action`] that it
 //! returns. Every action can be repeated after a crash, so a lost one is found again by [`Microvm::pending_action`].
 
@@ -106,8 +109,10 @@ pub enum Event {
     IdleExpired,
     /// The snapshot is durable and the VMM is gone.
     Saved,
-    /// A client, or a request through the endpoint, asked for it to run.
+    /// A client asked for it to run.
     ResumeRequested,
+    /// A request came through the endpoint.
+    RequestArrived,
     /// The clone runs again and its `/resume` hook answered 200.
     Resumed,
     /// A client asked for the end.
@@ -131,7 +136,8 @@ pub enum Action {
     Launch,
     /// Call `/suspend`, save, stop.
     Suspend,
-    /// Restore the saved state, call `/resume`.
+    /// Restore the saved state, or go on without it where it was not saved, and call `/resume`. Takes the place of a
+    /// [`Action::Suspend`] that is under way.
     Resume,
     /// Take down. `call_hook`: whether the application may still be told.
     Terminate {
@@ -153,7 +159,8 @@ pub struct Refused {
 pub struct Microvm {
     /// What clients see.
     pub state: State,
-    /// Whether a resume is under way; the state stays `Suspended` meanwhile (SPEC §1.3).
+    /// Whether a resume is under way; the state stays `Suspended` meanwhile (SPEC §1.3), or `Suspending` where it was
+    /// not even saved.
     pub resuming: bool,
     /// Whether PID 1 ended: then there is nobody to call `/terminate` on.
     pub exited: bool,
@@ -200,9 +207,10 @@ impl Microvm {
                 self.terminated_at = Some(now);
                 Ok(None)
             }
-            (Terminating | Terminated, Event::SuspendRequested | Event::ResumeRequested) => {
-                Err(self.refused())
-            }
+            (
+                Terminating | Terminated,
+                Event::SuspendRequested | Event::ResumeRequested | Event::RequestArrived,
+            ) => Err(self.refused()),
             // The end is decided already: nothing that happens now changes it.
             (Terminating | Terminated, _) => Ok(None),
 
@@ -228,13 +236,15 @@ impl Microvm {
             (Suspending, Event::Saved) => Ok(self.sleep(now)),
             (Suspending, Event::ResumeRequested) => Err(self.refused()),
 
-            (Suspended, Event::ResumeRequested) if !self.resuming => {
+            (Suspended, Event::ResumeRequested) | (Suspending | Suspended, Event::RequestArrived)
+                if !self.resuming =>
+            {
                 self.resuming = true;
                 self.life += 1;
                 Ok(Some(Action::Resume))
             }
-            (Suspended, Event::SuspendRequested) if self.resuming => Err(self.refused()),
-            (Suspended, Event::Resumed) if self.resuming => {
+            (Suspending | Suspended, Event::SuspendRequested) if self.resuming => Err(self.refused()),
+            (Suspending | Suspended, Event::Resumed) if self.resuming => {
                 self.resuming = false;
                 self.suspended_at = None;
                 self.state = Running;
@@ -279,8 +289,8 @@ impl Microvm {
     pub fn pending_action(&self) -> Option<Action> {
         match self.state {
             State::Pending => Some(Action::Launch),
+            State::Suspending | State::Suspended if self.resuming => Some(Action::Resume),
             State::Suspending => Some(Action::Suspend),
-            State::Suspended if self.resuming => Some(Action::Resume),
             State::Terminating => Some(Action::Terminate { call_hook: false }),
             State::Running | State::Suspended | State::Terminated => None,
         }
@@ -293,9 +303,13 @@ impl Microvm {
     }
 
     fn sleep(&mut self, now: u64) -> Option<Action> {
-        let gone_at_once = self.policy.idle.is_some_and(|idle| idle.suspended_duration_seconds == 0);
         self.state = State::Suspended;
         self.suspended_at = Some(now);
+        if self.resuming {
+            // A request came, but too late for the saving to be given up.
+            return Some(Action::Resume);
+        }
+        let gone_at_once = self.policy.idle.is_some_and(|idle| idle.suspended_duration_seconds == 0);
         gone_at_once.then(|| self.end("MicroVM exceeded maximum suspended duration."))
     }
 
@@ -365,6 +379,26 @@ mod tests {
     }
 
     #[test]
+    fn a_request_does_not_wait_for_the_saving() {
+        let wanted = || {
+            let mut vm = running(Some(IdlePolicy { suspended_duration_seconds: 0, ..IDLE }));
+            vm.apply(&Event::IdleExpired, 2_000).unwrap();
+            assert_eq!(vm.apply(&Event::RequestArrived, 2_001), Ok(Some(Action::Resume)));
+            assert_eq!(vm.apply(&Event::RequestArrived, 2_002), Ok(None), "one resume at a time");
+            assert_eq!((vm.state, vm.life), (State::Suspending, 2));
+            vm
+        };
+        let mut given_up = wanted();
+        given_up.apply(&Event::Resumed, 2_100).unwrap();
+        assert_eq!((given_up.state, given_up.resuming), (State::Running, false));
+        let mut too_late = wanted();
+        assert_eq!(too_late.apply(&Event::Saved, 2_050), Ok(Some(Action::Resume)));
+        assert_eq!((too_late.state, too_late.resuming), (State::Suspended, true));
+        too_late.apply(&Event::Resumed, 2_100).unwrap();
+        assert_eq!((too_late.state, too_late.suspended_at, too_late.life), (State::Running, None, 2));
+    }
+
+    #[test]
     fn repeating_what_is_so_succeeds() {
         assert_eq!(suspended(None).apply(&Event::SuspendRequested, 9_000), Ok(None));
         assert_eq!(running(None).apply(&Event::ResumeRequested, 9_000), Ok(None));
@@ -422,6 +456,7 @@ mod tests {
             Just(Event::IdleExpired),
             Just(Event::Saved),
             Just(Event::ResumeRequested),
+            Just(Event::RequestArrived),
             Just(Event::Resumed),
             Just(Event::TerminateRequested),
             Just(Event::LifetimeExceeded),
@@ -445,7 +480,7 @@ mod tests {
                 if before.state == State::Terminated {
                     prop_assert_eq!(&vm, &before, "TERMINATED is final");
                 }
-                prop_assert!(!vm.resuming || vm.state == State::Suspended);
+                prop_assert!(!vm.resuming || matches!(vm.state, State::Suspending | State::Suspended));
                 prop_assert!(vm.life >= before.life);
                 prop_assert_eq!(vm.terminated_at.is_some(), vm.state == State::Terminated);
                 let ending = matches!(vm.state, State::Terminating | State::Terminated);

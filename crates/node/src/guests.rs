@@ -15,9 +15,10 @@ use network::Egress;
 use store::{HookSettings, MicrovmRecord, Store, StoreError, VersionRecord};
 use timeline::Step;
 use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
 
 use crate::instance::{Hook, Parts, Running};
-use crate::machines::{Instance, Machines};
+use crate::machines::{Instance, Machines, Suspended};
 use crate::output;
 
 /// A clone's private disk, in the MicroVM's directory.
@@ -143,7 +144,7 @@ impl GuestMachines {
         };
         let running = self.running(microvm, guest, hooks);
         running.live(Some(Hook::Resume)).await?;
-        Ok(running.forgetting(Suspension::of(&dir)))
+        Ok(running.merging(Arc::clone(&self.host), layer))
     }
 
     async fn find(&self, microvm: &MicrovmRecord) -> Result<Running, InstanceError> {
@@ -163,15 +164,19 @@ impl GuestMachines {
         Some(self.connectors.egress_still(&microvm.account, binding))
     }
 
-    async fn finish_save(&self, microvm: &MicrovmRecord) -> Result<(), InstanceError> {
+    async fn finish_save(
+        &self,
+        microvm: &MicrovmRecord,
+        wanted: &CancellationToken,
+    ) -> Result<Suspended, InstanceError> {
         if Suspension::of(&self.dirs.microvm(microvm.id)).exists() {
             self.host.discard(&microvm.id.to_string()).await;
-            return Ok(());
+            return Ok(Suspended::Saved);
         }
         let running = self.find(microvm).await?;
         // It may have been frozen already, and a frozen application answers no hook.
         running.live(None).await?;
-        running.save().await
+        running.save(wanted).await
     }
 
     fn running(&self, microvm: &MicrovmRecord, guest: guest::Guest, hooks: HookSettings) -> Running {
@@ -179,7 +184,7 @@ impl GuestMachines {
             guest,
             hooks,
             generation: microvm.life.life,
-            log: self.logs.microvm(microvm.id).kept_if(output::is_kept(&*self.roles, microvm)),
+            log: Arc::new(self.logs.microvm(microvm.id).kept_if(output::is_kept(&*self.roles, microvm))),
             dir: self.dirs.microvm(microvm.id),
             layer: self.dirs.version(&microvm.image, microvm.version),
             machine_id: machine_id(microvm.id),
@@ -254,8 +259,12 @@ impl Machines for GuestMachines {
         self.started("resuming the MicroVM", microvm, self.wake(microvm).await).await
     }
 
-    async fn finish_suspend(&self, microvm: &MicrovmRecord) -> Result<(), String> {
-        let finished = self.finish_save(microvm).await;
+    async fn finish_suspend(
+        &self,
+        microvm: &MicrovmRecord,
+        wanted: CancellationToken,
+    ) -> Result<Suspended, String> {
+        let finished = self.finish_save(microvm, &wanted).await;
         finished.map_err(|error| error.reason("suspending the MicroVM", microvm))
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use agent_proto::host::{CallError, Channel};
 use agent_proto::{HookCall, HookOutcome};
 use async_trait::async_trait;
-use guest::{Guest, Suspension, hooks};
+use guest::{Guest, Host, ImageLayer, Saved, Suspension, hooks};
 use lifecycle::microvm::Event;
 use logs::LogFile;
 use proxy::{Activity, BoxedIo, Connector, FirstAnswer, Life};
@@ -15,9 +15,10 @@ use store::{HookSettings, MicrovmRecord};
 use timeline::{Kind, Step, Timeline};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_util::sync::CancellationToken;
 
 use crate::guests::{InstanceError, keep, remove};
-use crate::machines::Instance;
+use crate::machines::{Instance, Suspended};
 
 /// The life that a launch begins.
 const FIRST_LIFE: u64 = 1;
@@ -68,7 +69,7 @@ pub(crate) struct Parts {
     pub(crate) guest: Guest,
     pub(crate) hooks: HookSettings,
     pub(crate) generation: u64,
-    pub(crate) log: LogFile,
+    pub(crate) log: Arc<LogFile>,
     pub(crate) dir: PathBuf,
     /// Of the layer that it was cloned from.
     pub(crate) layer: PathBuf,
@@ -81,6 +82,7 @@ pub(crate) struct Parts {
 pub(crate) struct Running {
     guest: Guest,
     hooks: HookSettings,
+    log: Arc<LogFile>,
     dir: PathBuf,
     layer: PathBuf,
     machine_id: String,
@@ -88,8 +90,8 @@ pub(crate) struct Running {
     life: Arc<Life>,
     /// The exit code of the application's first process, once it has ended.
     exited: watch::Receiver<Option<i32>>,
-    /// Removes what an earlier sleep left; to be waited for before the next.
-    forgetting: Option<JoinHandle<()>>,
+    /// To be ended before the next sleep.
+    housekeeping: Housekeeping,
 }
 
 impl Running {
@@ -101,17 +103,14 @@ impl Running {
             Some(timeline) => life.telling(note_first_answer(timeline, generation, dir.clone())),
             None => life,
         });
-        let exited = guest.listen(log);
-        Self { guest, hooks, dir, layer, machine_id, run_body, life, exited, forgetting: None }
+        let exited = guest.listen(Arc::clone(&log));
+        let housekeeping = Housekeeping::default();
+        Self { guest, hooks, log, dir, layer, machine_id, run_body, life, exited, housekeeping }
     }
 
-    /// The same, with what the sleep before left being removed meanwhile.
-    pub(crate) fn forgetting(mut self, suspension: Suspension) -> Self {
-        self.forgetting = Some(spawn_blocking(move || {
-            if let Err(error) = suspension.forget() {
-                tracing::warn!(%error, "cannot remove a used suspension; the next one tries again");
-            }
-        }));
+    /// The same, with the layers that earlier sleeps left being merged once there is time.
+    pub(crate) fn merging(mut self, host: Arc<Host>, layer: ImageLayer) -> Self {
+        self.housekeeping = Housekeeping::merge(host, layer, Suspension::of(&self.dir));
         self
     }
 
@@ -147,22 +146,40 @@ impl Running {
         failed.map_or(Ok(()), |reason| Err(InstanceError::Hook(reason)))
     }
 
-    /// Calls `/suspend`, freezes, saves durably, ends the VMM.
-    pub(crate) async fn save(self) -> Result<(), InstanceError> {
+    /// Calls `/suspend`, freezes, saves durably, ends the VMM; or is returned, frozen, where it is `wanted` before.
+    pub(crate) async fn save(mut self, wanted: &CancellationToken) -> Result<Suspended, InstanceError> {
         // From here on requests wait for the next life.
         self.life.activity.close();
         self.call(Hook::Suspend).await?;
         timeline::reached(Step::Hook);
         self.guest.freeze().await?;
         timeline::reached(Step::Freeze);
-        if let Some(forgetting) = self.forgetting {
-            forgetting.await?;
+        tokio::select! {
+            biased;
+            () = wanted.cancelled() => return Ok(Suspended::GivenUp(Box::new(self))),
+            () = self.housekeeping.end() => {}
         }
-        Suspension::of(&self.dir).save(&self.guest, &self.layer).await?;
-        timeline::reached(Step::Save);
-        self.guest.end().await;
-        timeline::reached(Step::End);
-        Ok(())
+        match Suspension::of(&self.dir).save(&self.guest, &self.layer, wanted).await? {
+            Saved::Durable => {
+                timeline::reached(Step::Save);
+                self.guest.end().await;
+                timeline::reached(Step::End);
+                Ok(Suspended::Saved)
+            }
+            Saved::GivenUp(writing) => {
+                self.housekeeping = Housekeeping { task: Some(writing), ..Housekeeping::default() };
+                Ok(Suspended::GivenUp(Box::new(self)))
+            }
+        }
+    }
+
+    /// After a saving that was given up: a new life of the same guest.
+    async fn go_on(self, generation: u64) -> Result<Self, InstanceError> {
+        let Self { guest, hooks, log, dir, layer, machine_id, run_body, housekeeping, .. } = self;
+        let guest = guest.go_on().await?;
+        let new = Self::new(Parts { guest, hooks, generation, log, dir, layer, machine_id, run_body });
+        new.live(Some(Hook::Resume)).await?;
+        Ok(Self { housekeeping, ..new })
     }
 }
 
@@ -191,18 +208,68 @@ impl Instance for Running {
         }
     }
 
-    async fn suspend(self: Box<Self>, microvm: &MicrovmRecord) -> Result<(), String> {
-        self.save().await.map_err(|error| error.reason("suspending the MicroVM", microvm))
+    async fn suspend(
+        self: Box<Self>,
+        microvm: &MicrovmRecord,
+        wanted: CancellationToken,
+    ) -> Result<Suspended, String> {
+        self.save(&wanted).await.map_err(|error| error.reason("suspending the MicroVM", microvm))
     }
 
-    async fn terminate(self: Box<Self>, microvm: &MicrovmRecord, call_hook: bool) {
+    async fn resume(self: Box<Self>, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
+        let resumed = self.go_on(microvm.life.life).await;
+        let resumed = resumed.map_err(|error| error.reason("resuming the MicroVM", microvm))?;
+        Ok(Box::new(resumed))
+    }
+
+    async fn terminate(mut self: Box<Self>, microvm: &MicrovmRecord, call_hook: bool) {
         self.life.activity.close();
         if call_hook && let Err(error) = self.call(Hook::Terminate).await {
             // Nothing depends on it any more (SPEC §4.1).
             tracing::debug!(microvm = %microvm.id, %error, "the terminate hook failed");
         }
         self.guest.end().await;
+        self.housekeeping.end().await;
         remove(self.dir).await;
+    }
+}
+
+/// Work in a MicroVM's directory that nobody waits for, until the next is to be done there.
+#[derive(Default)]
+struct Housekeeping {
+    task: Option<JoinHandle<()>>,
+    given_up: CancellationToken,
+}
+
+impl Housekeeping {
+    /// Merges the layers of a MicroVM's memory, once nothing is launched or woken.
+    fn merge(host: Arc<Host>, layer: ImageLayer, suspension: Suspension) -> Self {
+        let given_up = CancellationToken::new();
+        let token = given_up.clone();
+        let merge = async move {
+            if token.run_until_cancelled(host.quiet()).await.is_none() {
+                return;
+            }
+            match spawn_blocking(move || suspension.merge(&layer, &token)).await {
+                Ok(Ok(Some(merged))) => tracing::debug!(bytes = merged.file_bytes, "layers merged"),
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => {
+                    tracing::info!(%error, "layers are not merged; the next resume tries again");
+                }
+                Err(error) => tracing::error!(%error, "merging layers failed"),
+            }
+        };
+        Self { task: Some(tokio::spawn(merge)), given_up }
+    }
+
+    /// Gives it up and waits for its end. Safe to drop and to call again.
+    async fn end(&mut self) {
+        self.given_up.cancel();
+        if let Some(task) = &mut self.task {
+            // However it ended: what it left half done is no suspension.
+            let _ = task.await;
+        }
+        self.task = None;
     }
 }
 

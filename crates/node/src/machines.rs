@@ -3,11 +3,27 @@
 //! Every call can be repeated after a crash in the middle of it, and an error's text goes to the client as
 //! `stateReason`.
 
+use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use lifecycle::microvm::Event;
 use store::MicrovmRecord;
+use tokio_util::sync::CancellationToken;
+
+/// What a suspension came to.
+pub enum Suspended {
+    /// It is saved, and its VMM is gone.
+    Saved,
+    /// It was wanted otherwise before it was saved: its VMM is there, its application frozen.
+    GivenUp(Box<dyn Instance>),
+}
+
+impl fmt::Debug for Suspended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if matches!(self, Self::Saved) { "Saved" } else { "GivenUp" })
+    }
+}
 
 /// A MicroVM that runs on this host.
 #[async_trait]
@@ -19,8 +35,16 @@ pub trait Instance: Send + Sync + 'static {
     /// Safe to drop and to call again.
     async fn ended(&mut self) -> Event;
 
-    /// Calls `/suspend`, saves durably and ends the VMM.
-    async fn suspend(self: Box<Self>, microvm: &MicrovmRecord) -> Result<(), String>;
+    /// Calls `/suspend`, saves durably and ends the VMM; or gives that up, without waiting for the disk, once it is
+    /// `wanted` otherwise.
+    async fn suspend(
+        self: Box<Self>,
+        microvm: &MicrovmRecord,
+        wanted: CancellationToken,
+    ) -> Result<Suspended, String>;
+
+    /// After a suspension that was given up: calls `/resume` and goes on, in a new life.
+    async fn resume(self: Box<Self>, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String>;
 
     /// Ends it, after `/terminate` where `call_hook` says so, and releases everything it had.
     async fn terminate(self: Box<Self>, microvm: &MicrovmRecord, call_hook: bool);
@@ -39,7 +63,11 @@ pub trait Machines: Send + Sync + 'static {
     async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String>;
 
     /// Brings a suspension to its end that a restart interrupted, wherever it was.
-    async fn finish_suspend(&self, microvm: &MicrovmRecord) -> Result<(), String>;
+    async fn finish_suspend(
+        &self,
+        microvm: &MicrovmRecord,
+        wanted: CancellationToken,
+    ) -> Result<Suspended, String>;
 
     /// Releases everything of a MicroVM that has no instance here.
     async fn discard(&self, microvm: &MicrovmRecord);

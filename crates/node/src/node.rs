@@ -143,12 +143,12 @@ impl proxy::Backend for Node {
                     }
                 }
                 State::Terminating | State::Terminated => return Err(WakeError::Gone),
-                State::Suspended if !seen.resuming => {
+                State::Suspending | State::Suspended if !seen.resuming => {
                     if !seen.wakes_on_request {
                         return Err(WakeError::NoAutoResume);
                     }
                     // One resume, however many ask: the second wish finds it under way and changes nothing.
-                    self.ask(microvm, Event::ResumeRequested).await.map_err(|_| WakeError::Failed)?;
+                    self.ask(microvm, Event::RequestArrived).await.map_err(|_| WakeError::Failed)?;
                 }
                 State::Pending | State::Suspending | State::Suspended => {}
             }

@@ -10,8 +10,9 @@ use store::{MicrovmRecord, Store, StoreError};
 use timeline::{Kind, Timeline};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-use crate::machines::{Instance, Machines};
+use crate::machines::{Instance, Machines, Suspended};
 use crate::now_ms;
 
 /// What the others see of a MicroVM, never ahead of what is on the disk.
@@ -43,7 +44,8 @@ pub(crate) enum CommandError {
 
 /// What an action came to.
 struct Outcome {
-    event: Event,
+    /// None where another action came in between.
+    event: Option<Event>,
     instance: Option<Box<dyn Instance>>,
     /// Where its time went, if that is of interest.
     timed: Option<(Kind, Timeline)>,
@@ -64,8 +66,10 @@ pub(crate) struct Owner {
     view: watch::Sender<View>,
     instance: Option<Box<dyn Instance>>,
     work: Option<JoinHandle<Outcome>>,
-    /// Decided while another action was still at work; there is never more than the end to wait for.
+    /// Decided while another action was still at work: to resume instead, or to end.
     next: Option<(Action, Timeline)>,
+    /// Tells a suspension at work that something else was decided.
+    wanted: CancellationToken,
 }
 
 impl Owner {
@@ -76,7 +80,17 @@ impl Owner {
         commands: mpsc::Receiver<Command>,
     ) -> (Self, watch::Receiver<View>) {
         let (view, seen) = watch::channel(view_of(&record, None));
-        let owner = Self { record, store, machines, commands, view, instance: None, work: None, next: None };
+        let owner = Self {
+            record,
+            store,
+            machines,
+            commands,
+            view,
+            instance: None,
+            work: None,
+            next: None,
+            wanted: CancellationToken::new(),
+        };
         (owner, seen)
     }
 
@@ -103,7 +117,9 @@ impl Owner {
                 Step::Done(outcome) => {
                     self.work = None;
                     self.instance = outcome.instance;
-                    self.settle(outcome.event).await;
+                    if let Some(event) = outcome.event {
+                        self.settle(event).await;
+                    }
                     if let Some((kind, timeline)) = outcome.timed {
                         timeline.reached(timeline::Step::Shown);
                         self.machines.keep(&self.record, timeline.record(kind));
@@ -171,6 +187,7 @@ impl Owner {
         if let Some(action) = action {
             timeline.reached(timeline::Step::Store);
             self.next = Some((action, timeline));
+            self.wanted.cancel();
         }
         Ok(())
     }
@@ -187,7 +204,9 @@ impl Owner {
         let machines = Arc::clone(&self.machines);
         let record = self.record.clone();
         let instance = self.instance.take();
-        self.work = Some(tokio::spawn(perform(machines, action, record, instance, timeline)));
+        self.wanted = CancellationToken::new();
+        let wanted = self.wanted.clone();
+        self.work = Some(tokio::spawn(perform(machines, action, record, instance, wanted, timeline)));
     }
 }
 
@@ -196,6 +215,7 @@ async fn perform(
     action: Action,
     record: MicrovmRecord,
     instance: Option<Box<dyn Instance>>,
+    wanted: CancellationToken,
     timeline: Timeline,
 ) -> Outcome {
     let kind = match action {
@@ -204,8 +224,11 @@ async fn perform(
         Action::Suspend => Some(Kind::Suspend),
         Action::Terminate { .. } => None,
     };
-    let (event, instance) = timeline.clone().scope(carry_out(machines, action, record, instance)).await;
-    Outcome { event, instance, timed: kind.map(|kind| (kind, timeline)) }
+    let (event, instance) =
+        timeline.clone().scope(carry_out(machines, action, record, instance, wanted)).await;
+    // What was given up tells nothing of how long it takes.
+    let timed = kind.filter(|_| event.is_some()).map(|kind| (kind, timeline));
+    Outcome { event, instance, timed }
 }
 
 async fn carry_out(
@@ -213,27 +236,39 @@ async fn carry_out(
     action: Action,
     record: MicrovmRecord,
     instance: Option<Box<dyn Instance>>,
-) -> (Event, Option<Box<dyn Instance>>) {
+    wanted: CancellationToken,
+) -> (Option<Event>, Option<Box<dyn Instance>>) {
+    let done = |event| (Some(event), None);
     let started = |result: Result<Box<dyn Instance>, String>, event| match result {
-        Ok(instance) => (event, Some(instance)),
-        Err(why) => (Event::Failed(why), None),
+        Ok(instance) => (Some(event), Some(instance)),
+        Err(why) => done(Event::Failed(why)),
     };
     match action {
         Action::Launch => started(machines.launch(&record).await, Event::Launched),
-        Action::Resume => started(machines.resume(&record).await, Event::Resumed),
-        Action::Suspend => {
-            let saved = match instance {
-                Some(instance) => instance.suspend(&record).await,
-                None => machines.finish_suspend(&record).await,
+        Action::Resume => {
+            let resumed = match instance {
+                Some(instance) => instance.resume(&record).await,
+                None => machines.resume(&record).await,
             };
-            (saved.map_or_else(Event::Failed, |()| Event::Saved), None)
+            started(resumed, Event::Resumed)
+        }
+        Action::Suspend => {
+            let suspended = match instance {
+                Some(instance) => instance.suspend(&record, wanted).await,
+                None => machines.finish_suspend(&record, wanted).await,
+            };
+            match suspended {
+                Ok(Suspended::Saved) => done(Event::Saved),
+                Ok(Suspended::GivenUp(instance)) => (None, Some(instance)),
+                Err(why) => done(Event::Failed(why)),
+            }
         }
         Action::Terminate { call_hook } => {
             match instance {
                 Some(instance) => instance.terminate(&record, call_hook).await,
                 None => machines.discard(&record).await,
             }
-            (Event::Released, None)
+            done(Event::Released)
         }
     }
 }
@@ -252,7 +287,7 @@ async fn finished(work: Option<&mut JoinHandle<Outcome>>) -> Outcome {
     match work {
         Some(work) => work.await.unwrap_or_else(|error| {
             let why = format!("an internal step of the MicroVM failed: {error}");
-            Outcome { event: Event::Failed(why), instance: None, timed: None }
+            Outcome { event: Some(Event::Failed(why)), instance: None, timed: None }
         }),
         None => pending().await,
     }

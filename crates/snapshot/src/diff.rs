@@ -1,26 +1,34 @@
-//! The memory diff: the pages in which a machine's memory differs from its base.
+//! One layer of a suspended machine's memory: the pages in which it differs from what lies below.
 //!
-//! Layout, little-endian: a [`HEADER_LEN`]-byte header, a table of runs, then the runs' pages in table order,
-//! starting at a page boundary. Header, table and each run carry a CRC-32. The header is written last, so a
-//! file whose writing was cut short is never taken for a diff.
+//! Layout, little-endian: a header in a page of its own, the pages that are not all zeros in the order in which they
+//! came, and a table of all pages in ascending order, each with its place and CRC-32. The header carries the
+//! SHA-256 of the table, by which the layer is known, and that of the layer below. It is written last, so a file
+//! whose writing was cut short is never taken for a layer.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
 
 const MAGIC: [u8; 8] = *b"RKDIFF\r\n";
-const VERSION: u32 = 1;
-const HEADER_LEN: usize = 64;
-const ENTRY_LEN: usize = 24;
+const VERSION: u32 = 2;
+const HEADER_LEN: usize = 128;
+const ENTRY_LEN: usize = 12;
+/// In place of a slot: the page is all zeros and takes no bytes.
+const ZERO: u32 = u32::MAX;
 
-/// The most bytes in one run: what is checked, and held in memory, at a time.
-pub const MAX_RUN_BYTES: u64 = 1 << 20;
-/// The largest machine memory that a diff can describe.
+/// The largest machine memory that a layer can describe.
 pub const MAX_MEMORY_BYTES: u64 = 1 << 40;
-/// The most runs in a diff: one per page of 32 GiB; bounds the table read into memory.
-pub const MAX_RUNS: u64 = 1 << 23;
+/// The most pages in a layer, 32 GiB of 4 KiB; bounds the table read into memory.
+pub const MAX_PAGES: u64 = 1 << 23;
 
-/// What a diff is relative to.
+/// What a layer is known by; all zeros for the base.
+pub type Id = [u8; 32];
+
+/// What a layer is relative to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     /// Bytes in a page: a power of two from 4 KiB to 1 MiB.
@@ -30,7 +38,7 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    fn pages(self) -> u64 {
+    pub(crate) fn pages(self) -> u64 {
         self.memory_size / u64::from(self.page_size)
     }
 
@@ -43,36 +51,27 @@ impl Geometry {
     }
 }
 
-/// Consecutive pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
-    /// Index of the first page.
-    pub first_page: u64,
-    /// How many pages.
-    pub pages: u64,
-}
-
-/// What a diff contains.
+/// What a layer contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
-    /// Pages stored.
+    /// Pages in which it differs from what lies below, all-zero ones included.
     pub pages: u64,
     /// Length of the file.
     pub file_bytes: u64,
 }
 
-/// Why a diff could not be written.
+/// Why a layer could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The caller described an impossible machine.
     #[error("memory of {memory_size} bytes in pages of {page_size} cannot be described by a diff", memory_size = .0.memory_size, page_size = .0.page_size)]
     Geometry(Geometry),
-    /// Runs must ascend, must not overlap and must lie in memory.
-    #[error("run of {pages} pages at page {first_page} is out of order or out of bounds", pages = .0.pages, first_page = .0.first_page)]
-    Run(Run),
-    /// Too scattered.
-    #[error("{0} runs are more than a diff can hold ({MAX_RUNS})")]
-    TooManyRuns(u64),
+    /// A page came twice, or lies outside of memory.
+    #[error("page {0} is out of bounds, or was given twice")]
+    Page(u64),
+    /// Too many.
+    #[error("{0} pages are more than a diff can hold ({MAX_PAGES})")]
+    TooManyPages(u64),
     /// Reading the machine's memory failed.
     #[error("reading the memory at byte {offset} for a diff: {source}")]
     Source {
@@ -81,20 +80,29 @@ pub enum WriteError {
         /// Why.
         source: io::Error,
     },
+    /// The layers below could not be read.
+    #[error("comparing with the layers below: {0}")]
+    Below(#[from] ReadError),
     /// Writing the file failed.
     #[error("writing the diff file (is the disk full?): {0}")]
     File(#[source] io::Error),
+    /// The caller no longer wants it.
+    #[error("the diff was given up")]
+    GivenUp,
 }
 
-/// Why a diff cannot be used. Whoever meets one must not start the machine.
+/// Why a layer cannot be used. Whoever meets one must not start the machine.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The file's content is not what was written.
     #[error("the diff file is damaged ({0}); restore it from a copy or discard this snapshot")]
     Damaged(&'static str),
     /// Written by another version.
-    #[error("the diff file has format version {0}, this program reads {VERSION}")]
+    #[error("the diff file has format version {0}, this program reads {VERSION}; discard this snapshot")]
     Version(u32),
+    /// Layers of different chains.
+    #[error("the diff file does not belong over the layer below it; discard this snapshot")]
+    Foreign,
     /// Reading the file failed.
     #[error("reading the diff file: {0}")]
     File(#[source] io::Error),
@@ -108,153 +116,262 @@ pub enum ReadError {
     },
 }
 
-/// Writes `runs` of a machine's memory into the empty `file` and makes it durable. `read` fills a buffer from a byte
-/// offset of the memory.
-pub fn write(
-    file: &File,
-    geometry: Geometry,
-    runs: &[Run],
-    mut read: impl FnMut(u64, &mut [u8]) -> io::Result<()>,
-) -> Result<Summary, WriteError> {
-    let runs = split(geometry, runs)?;
-    let page = u64::from(geometry.page_size);
-    let mut table = Vec::with_capacity(runs.len() * ENTRY_LEN);
-    let mut at = data_start(geometry, runs.len() as u64);
-    let mut buffer = Vec::new();
-    for run in &runs {
-        let offset = run.first_page * page;
-        buffer.resize((run.pages * page) as usize, 0);
-        read(offset, &mut buffer).map_err(|source| WriteError::Source { offset, source })?;
-        file.write_all_at(&buffer, at).map_err(WriteError::File)?;
-        at += buffer.len() as u64;
-        put_entry(&mut table, *run, crc32fast::hash(&buffer));
-    }
-    file.write_all_at(&table, HEADER_LEN as u64).map_err(WriteError::File)?;
-    file.set_len(at).map_err(WriteError::File)?;
-    file.sync_data().map_err(WriteError::File)?;
-    let header = header(geometry, runs.len() as u64, crc32fast::hash(&table));
-    file.write_all_at(&header, 0).map_err(WriteError::File)?;
-    file.sync_all().map_err(WriteError::File)?;
-    Ok(Summary { pages: runs.iter().map(|run| run.pages).sum(), file_bytes: at })
+/// Where a page's bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) page: u32,
+    slot: u32,
+    checksum: u32,
 }
 
-/// Checks the runs and cuts them into pieces of at most [`MAX_RUN_BYTES`].
-fn split(geometry: Geometry, runs: &[Run]) -> Result<Vec<Run>, WriteError> {
-    if !geometry.is_valid() {
-        return Err(WriteError::Geometry(geometry));
-    }
-    let most = MAX_RUN_BYTES / u64::from(geometry.page_size);
-    let mut pieces = Vec::with_capacity(runs.len());
-    let mut next_free = 0;
-    for run in runs {
-        let end = run_end(*run, next_free, geometry).ok_or(WriteError::Run(*run))?;
-        next_free = end;
-        pieces.extend(
-            (run.first_page..end)
-                .step_by(most as usize)
-                .map(|first_page| Run { first_page, pages: most.min(end - first_page) }),
-        );
-    }
-    match pieces.len() as u64 {
-        count if count > MAX_RUNS => Err(WriteError::TooManyRuns(count)),
-        _ => Ok(pieces),
+impl Entry {
+    /// Whether `next` follows upon it both in memory and in the file, so that both can be read at once.
+    pub(crate) fn precedes(self, next: Self) -> bool {
+        let in_file = if self.slot == ZERO {
+            next.slot == ZERO
+        } else {
+            next.slot != ZERO && next.slot == self.slot + 1
+        };
+        in_file && next.page == self.page + 1
     }
 }
 
-/// The page after `run`, if the run is not empty, does not begin before `next_free` and lies in memory.
-fn run_end(run: Run, next_free: u64, geometry: Geometry) -> Option<u64> {
-    let end = run.first_page.checked_add(run.pages)?;
-    (run.pages > 0 && run.first_page >= next_free && end <= geometry.pages()).then_some(end)
-}
-
-fn data_start(geometry: Geometry, runs: u64) -> u64 {
-    (HEADER_LEN as u64 + runs * ENTRY_LEN as u64).next_multiple_of(u64::from(geometry.page_size))
-}
-
-fn put_entry(table: &mut Vec<u8>, run: Run, checksum: u32) {
-    table.extend(run.first_page.to_le_bytes());
-    table.extend(run.pages.to_le_bytes());
-    table.extend(checksum.to_le_bytes());
-    table.extend([0; 4]);
-}
-
-fn header(geometry: Geometry, runs: u64, table_checksum: u32) -> [u8; HEADER_LEN] {
-    let mut header = [0; HEADER_LEN];
-    header[0..8].copy_from_slice(&MAGIC);
-    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
-    header[12..16].copy_from_slice(&geometry.page_size.to_le_bytes());
-    header[16..24].copy_from_slice(&geometry.memory_size.to_le_bytes());
-    header[24..32].copy_from_slice(&runs.to_le_bytes());
-    header[32..36].copy_from_slice(&table_checksum.to_le_bytes());
-    let checksum = crc32fast::hash(&header[..60]);
-    header[60..].copy_from_slice(&checksum.to_le_bytes());
-    header
-}
-
-/// A diff whose header and table have been verified.
+/// Pages on their way into a layer.
 #[derive(Debug)]
-pub struct Reader {
-    file: File,
+pub(crate) struct Batch {
+    page_size: usize,
+    zeros: Vec<u8>,
+    pages: Vec<Entry>,
+    bytes: Vec<u8>,
+}
+
+impl Batch {
+    pub(crate) fn new(geometry: Geometry) -> Self {
+        let page_size = geometry.page_size as usize;
+        Self { page_size, zeros: vec![0; page_size], pages: vec![], bytes: vec![] }
+    }
+
+    pub(crate) fn push(&mut self, page: u64, bytes: &[u8]) -> Result<(), WriteError> {
+        let page = u32::try_from(page).map_err(|_| WriteError::Page(page))?;
+        if bytes == self.zeros {
+            self.pages.push(Entry { page, slot: ZERO, checksum: 0 });
+        } else {
+            // Its number within the batch, until the batch is written.
+            let slot = (self.bytes.len() / self.page_size) as u32;
+            self.pages.push(Entry { page, slot, checksum: crc32fast::hash(bytes) });
+            self.bytes.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    /// Bytes that it will take in the file.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// Writes a layer; several threads may put batches into it at once.
+#[derive(Debug)]
+pub(crate) struct Writer<'f> {
+    file: &'f File,
     geometry: Geometry,
-    runs: Vec<(Run, u32)>,
-    data_start: u64,
+    below: Id,
+    slots: AtomicU32,
+    entries: Mutex<Vec<Entry>>,
+}
+
+impl<'f> Writer<'f> {
+    /// Into the empty `file`, over the layer `below`.
+    pub(crate) fn new(file: &'f File, geometry: Geometry, below: Id) -> Result<Self, WriteError> {
+        if !geometry.is_valid() {
+            return Err(WriteError::Geometry(geometry));
+        }
+        Ok(Self { file, geometry, below, slots: AtomicU32::new(0), entries: Mutex::default() })
+    }
+
+    /// Writes a batch and empties it.
+    pub(crate) fn put(&self, batch: &mut Batch) -> Result<(), WriteError> {
+        let page = u64::from(self.geometry.page_size);
+        let slots = (batch.bytes.len() as u64 / page) as u32;
+        let first = self.slots.fetch_add(slots, Ordering::Relaxed);
+        let at = page + u64::from(first) * page;
+        self.file.write_all_at(&batch.bytes, at).map_err(WriteError::File)?;
+        batch.bytes.clear();
+        let placed = batch.pages.drain(..).map(|entry| match entry.slot {
+            ZERO => entry,
+            slot => Entry { slot: first + slot, ..entry },
+        });
+        // A thread that panicked with the lock held left a batch out, and panics the writing as a whole.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).extend(placed);
+        Ok(())
+    }
+
+    /// Writes table and header and makes the file durable.
+    pub(crate) fn finish(self) -> Result<Summary, WriteError> {
+        let mut entries = self.entries.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let count = entries.len() as u64;
+        if count > MAX_PAGES {
+            return Err(WriteError::TooManyPages(count));
+        }
+        entries.sort_unstable_by_key(|entry| entry.page);
+        let twice = entries.array_windows().find(|[one, two]| one.page == two.page).map(|[one, _]| one);
+        let beyond = entries.last().filter(|last| u64::from(last.page) >= self.geometry.pages());
+        if let Some(entry) = twice.or(beyond) {
+            return Err(WriteError::Page(entry.page.into()));
+        }
+        let table: Vec<u8> = entries.iter().flat_map(encode).collect();
+        let slots = self.slots.into_inner();
+        let at = table_start(self.geometry, slots);
+        let header = Header {
+            geometry: self.geometry,
+            pages: count as u32,
+            slots,
+            id: Sha256::digest(&table).into(),
+            below: self.below,
+        };
+        let write = || {
+            self.file.set_len(at + table.len() as u64)?;
+            self.file.write_all_at(&table, at)?;
+            self.file.write_all_at(&header.encode(), 0)?;
+            self.file.sync_all()
+        };
+        write().map_err(WriteError::File)?;
+        Ok(Summary { pages: count, file_bytes: at + table.len() as u64 })
+    }
+}
+
+fn table_start(geometry: Geometry, slots: u32) -> u64 {
+    u64::from(geometry.page_size) * (u64::from(slots) + 1)
+}
+
+fn encode(entry: &Entry) -> [u8; ENTRY_LEN] {
+    let mut bytes = [0; ENTRY_LEN];
+    bytes[0..4].copy_from_slice(&entry.page.to_le_bytes());
+    bytes[4..8].copy_from_slice(&entry.slot.to_le_bytes());
+    bytes[8..12].copy_from_slice(&entry.checksum.to_le_bytes());
+    bytes
+}
+
+#[derive(Debug)]
+struct Header {
+    geometry: Geometry,
+    pages: u32,
+    slots: u32,
+    id: Id,
+    below: Id,
+}
+
+impl Header {
+    fn encode(&self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        bytes[0..8].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.geometry.page_size.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.geometry.memory_size.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.pages.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.slots.to_le_bytes());
+        bytes[32..64].copy_from_slice(&self.id);
+        bytes[64..96].copy_from_slice(&self.below);
+        let checksum = crc32fast::hash(&bytes[..HEADER_LEN - 4]);
+        bytes[HEADER_LEN - 4..].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8; HEADER_LEN]) -> Result<Self, ReadError> {
+        if bytes[..8] != MAGIC {
+            return Err(ReadError::Damaged("not a diff file"));
+        }
+        // Before the checksum, whose place is the version's too.
+        match u32_at(bytes, 8) {
+            VERSION => {}
+            other => return Err(ReadError::Version(other)),
+        }
+        if crc32fast::hash(&bytes[..HEADER_LEN - 4]) != u32_at(bytes, HEADER_LEN - 4) {
+            return Err(ReadError::Damaged("checksum of the header"));
+        }
+        let memory_size = u64::from(u32_at(bytes, 16)) | u64::from(u32_at(bytes, 20)) << 32;
+        let (mut id, mut below) = (Id::default(), Id::default());
+        id.copy_from_slice(&bytes[32..64]);
+        below.copy_from_slice(&bytes[64..96]);
+        let geometry = Geometry { page_size: u32_at(bytes, 12), memory_size };
+        let header = Self { geometry, pages: u32_at(bytes, 24), slots: u32_at(bytes, 28), id, below };
+        let fits = u64::from(header.pages) <= MAX_PAGES && header.slots <= header.pages;
+        if !geometry.is_valid() || !fits {
+            return Err(ReadError::Damaged("impossible sizes"));
+        }
+        // The checksum covers these bytes; a non-zero one would be a field that we do not know.
+        if bytes[96..HEADER_LEN - 4].iter().any(|byte| *byte != 0) {
+            return Err(ReadError::Damaged("reserved header bytes"));
+        }
+        Ok(header)
+    }
+}
+
+/// A layer whose header and table have been verified.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    file: File,
+    header: Header,
+    entries: Vec<Entry>,
 }
 
 impl Reader {
     /// Verifies header, table and length of `file`. The pages are verified as they are read.
-    pub fn open(file: File) -> Result<Self, ReadError> {
+    pub(crate) fn open(file: File) -> Result<Self, ReadError> {
         let length = file.metadata().map_err(ReadError::File)?.len();
         let mut header = [0; HEADER_LEN];
         file.read_exact_at(&mut header, 0).map_err(truncated)?;
-        let (geometry, count, table_checksum) = parse_header(&header)?;
-        let data_start = data_start(geometry, count);
-        if data_start > length.next_multiple_of(u64::from(geometry.page_size)) {
-            return Err(ReadError::Damaged("shorter than its table"));
-        }
-        let mut table = vec![0; count as usize * ENTRY_LEN];
-        file.read_exact_at(&mut table, HEADER_LEN as u64).map_err(truncated)?;
-        if crc32fast::hash(&table) != table_checksum {
-            return Err(ReadError::Damaged("checksum of the table"));
-        }
-        let runs = parse_table(&table, geometry)?;
-        let reader = Self { file, geometry, runs, data_start };
-        if reader.summary().file_bytes != length {
+        let header = Header::decode(&header)?;
+        let at = table_start(header.geometry, header.slots);
+        let mut table = vec![0; header.pages as usize * ENTRY_LEN];
+        if at + table.len() as u64 != length {
             return Err(ReadError::Damaged("length"));
         }
-        Ok(reader)
-    }
-
-    /// What the diff is relative to.
-    #[must_use]
-    pub fn geometry(&self) -> Geometry {
-        self.geometry
-    }
-
-    /// How much the diff holds.
-    #[must_use]
-    pub fn summary(&self) -> Summary {
-        let pages = self.runs.iter().map(|(run, _)| run.pages).sum();
-        Summary { pages, file_bytes: self.data_start + pages * u64::from(self.geometry.page_size) }
-    }
-
-    /// Hands every run to `write` as a byte offset of the memory and its bytes, each verified first.
-    ///
-    /// After an error an unknown part has been handed over: the receiver must be thrown away.
-    pub fn apply(&self, mut write: impl FnMut(u64, &[u8]) -> io::Result<()>) -> Result<(), ReadError> {
-        let page = u64::from(self.geometry.page_size);
-        let mut at = self.data_start;
-        let mut buffer = Vec::new();
-        for (run, checksum) in &self.runs {
-            buffer.resize((run.pages * page) as usize, 0);
-            self.file.read_exact_at(&mut buffer, at).map_err(truncated)?;
-            if crc32fast::hash(&buffer) != *checksum {
-                return Err(ReadError::Damaged("checksum of a run of pages"));
-            }
-            at += buffer.len() as u64;
-            let offset = run.first_page * page;
-            write(offset, &buffer).map_err(|source| ReadError::Apply { offset, source })?;
+        file.read_exact_at(&mut table, at).map_err(truncated)?;
+        if header.id != Id::from(Sha256::digest(&table)) {
+            return Err(ReadError::Damaged("checksum of the table"));
         }
-        Ok(())
+        let entries = decode_table(&table, &header)?;
+        Ok(Self { file, header, entries })
+    }
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.header.geometry
+    }
+
+    pub(crate) fn id(&self) -> Id {
+        self.header.id
+    }
+
+    pub(crate) fn below(&self) -> Id {
+        self.header.below
+    }
+
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Fills `buffer` with pages that lie one behind the other from `first` on, as [`Entry::precedes`] says.
+    pub(crate) fn read(&self, first: Entry, buffer: &mut [u8]) -> Result<(), ReadError> {
+        if first.slot == ZERO {
+            buffer.fill(0);
+            return Ok(());
+        }
+        let page = u64::from(self.header.geometry.page_size);
+        self.file.read_exact_at(buffer, page * (u64::from(first.slot) + 1)).map_err(truncated)
+    }
+
+    /// Compares what was read of `entries` with their checksums.
+    pub(crate) fn check<'e>(
+        &self,
+        entries: impl Iterator<Item = &'e Entry>,
+        buffer: &[u8],
+    ) -> Result<(), ReadError> {
+        let mut pages = entries.zip(buffer.chunks_exact(self.header.geometry.page_size as usize));
+        match pages.all(|(entry, bytes)| entry.slot == ZERO || crc32fast::hash(bytes) == entry.checksum) {
+            true => Ok(()),
+            false => Err(ReadError::Damaged("checksum of a page")),
+        }
     }
 }
 
@@ -265,40 +382,14 @@ fn truncated(error: io::Error) -> ReadError {
     }
 }
 
-fn parse_header(header: &[u8; HEADER_LEN]) -> Result<(Geometry, u64, u32), ReadError> {
-    if header[..8] != MAGIC {
-        return Err(ReadError::Damaged("not a diff file"));
-    }
-    if crc32fast::hash(&header[..60]) != u32_at(header, 60) {
-        return Err(ReadError::Damaged("checksum of the header"));
-    }
-    match u32_at(header, 8) {
-        VERSION => {}
-        other => return Err(ReadError::Version(other)),
-    }
-    // The checksum covers these bytes; a non-zero one would be a field that we do not know.
-    if header[36..60].iter().any(|byte| *byte != 0) {
-        return Err(ReadError::Damaged("reserved header bytes"));
-    }
-    let geometry = Geometry { page_size: u32_at(header, 12), memory_size: u64_at(header, 16) };
-    let runs = u64_at(header, 24);
-    if !geometry.is_valid() || runs > MAX_RUNS {
-        return Err(ReadError::Damaged("impossible sizes"));
-    }
-    Ok((geometry, runs, u32_at(header, 32)))
-}
-
-fn parse_table(table: &[u8], geometry: Geometry) -> Result<Vec<(Run, u32)>, ReadError> {
-    let most = MAX_RUN_BYTES / u64::from(geometry.page_size);
-    let mut next_free = 0;
-    let entry = |bytes: &[u8]| {
-        let run = Run { first_page: u64_at(bytes, 0), pages: u64_at(bytes, 8) };
-        next_free = run_end(run, next_free, geometry)
-            .filter(|_| run.pages <= most)
-            .ok_or(ReadError::Damaged("impossible run of pages"))?;
-        Ok((run, u32_at(bytes, 16)))
-    };
-    table.chunks_exact(ENTRY_LEN).map(entry).collect()
+fn decode_table(table: &[u8], header: &Header) -> Result<Vec<Entry>, ReadError> {
+    let entry =
+        |bytes: &[u8]| Entry { page: u32_at(bytes, 0), slot: u32_at(bytes, 4), checksum: u32_at(bytes, 8) };
+    let entries: Vec<Entry> = table.chunks_exact(ENTRY_LEN).map(entry).collect();
+    let ascend = entries.array_windows().all(|[one, two]| one.page < two.page);
+    let inside = entries.last().is_none_or(|last| u64::from(last.page) < header.geometry.pages());
+    let placed = entries.iter().all(|entry| entry.slot == ZERO || entry.slot < header.slots);
+    if ascend && inside && placed { Ok(entries) } else { Err(ReadError::Damaged("impossible pages")) }
 }
 
 /// `at + 4` is within `bytes` at every call: lengths are constants.
@@ -308,124 +399,62 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(word)
 }
 
-/// `at + 8` is within `bytes` at every call: lengths are constants.
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let mut word = [0; 8];
-    word.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(word)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PAGE: usize = 4096;
-    const PAGES: usize = 600;
-
-    fn memory(dirty: &[bool], seed: u8) -> Vec<u8> {
-        let mut memory = vec![0; PAGES * PAGE];
-        for (page, _) in dirty.iter().enumerate().filter(|(_, dirty)| **dirty) {
-            for (at, byte) in memory[page * PAGE..][..PAGE].iter_mut().enumerate() {
-                *byte = (at * 31 + page * 7) as u8 ^ seed;
-            }
-        }
-        memory
-    }
-
-    fn runs(dirty: &[bool]) -> Vec<Run> {
-        let mut runs: Vec<Run> = Vec::new();
-        for (page, _) in dirty.iter().enumerate().filter(|(_, dirty)| **dirty) {
-            match runs.last_mut() {
-                Some(run) if run.first_page + run.pages == page as u64 => run.pages += 1,
-                _ => runs.push(Run { first_page: page as u64, pages: 1 }),
-            }
-        }
-        runs
-    }
-
-    fn geometry() -> Geometry {
-        Geometry { page_size: PAGE as u32, memory_size: (PAGES * PAGE) as u64 }
-    }
-
-    fn written(memory: &[u8], runs: &[Run]) -> (File, Summary) {
-        let file = tempfile::tempfile().unwrap();
-        let summary = write(&file, geometry(), runs, |at, buffer| {
-            buffer.copy_from_slice(&memory[at as usize..][..buffer.len()]);
-            Ok(())
-        })
-        .unwrap();
-        (file, summary)
-    }
-
-    fn read(file: File) -> Result<Vec<u8>, ReadError> {
-        let mut memory = vec![0; PAGES * PAGE];
-        Reader::open(file)?.apply(|at, bytes| {
-            memory[at as usize..][..bytes.len()].copy_from_slice(bytes);
-            Ok(())
-        })?;
-        Ok(memory)
-    }
-
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
-
         #[test]
-        fn what_was_written_is_read(dirty in proptest::collection::vec(any::<bool>(), PAGES), seed: u8) {
-            let memory = memory(&dirty, seed);
-            let (file, summary) = written(&memory, &runs(&dirty));
-            prop_assert_eq!(summary.file_bytes, file.metadata().unwrap().len());
-            prop_assert!(read(file).unwrap() == memory);
-        }
-
-        #[test]
-        fn any_flipped_bit_that_matters_fails_closed(at in 0_u64..400_000, bit in 0_u8..8) {
-            let dirty: Vec<bool> = (0..PAGES).map(|page| page % 7 == 0).collect();
-            let memory = memory(&dirty, 5);
-            let (file, summary) = written(&memory, &runs(&dirty));
-            let at = at % summary.file_bytes;
-            let mut byte = [0];
-            file.read_exact_at(&mut byte, at).unwrap();
-            file.write_all_at(&[byte[0] ^ (1 << bit)], at).unwrap();
-            // Padding between table and pages says nothing; anything else must be noticed.
-            let table_end = (HEADER_LEN + runs(&dirty).len() * ENTRY_LEN) as u64;
-            let padding = table_end..data_start(geometry(), runs(&dirty).len() as u64);
-            prop_assert_eq!(read(file).is_err(), !padding.contains(&at));
-        }
-
-        #[test]
-        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256), magic: bool) {
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512), sealed: bool) {
             let mut bytes = bytes;
-            if magic && bytes.len() >= HEADER_LEN {
+            if sealed && bytes.len() >= HEADER_LEN {
                 bytes[..8].copy_from_slice(&MAGIC);
-                let checksum = crc32fast::hash(&bytes[..60]);
-                bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
+                bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+                let checksum = crc32fast::hash(&bytes[..HEADER_LEN - 4]);
+                bytes[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&checksum.to_le_bytes());
             }
             let file = tempfile::tempfile().unwrap();
             file.write_all_at(&bytes, 0).unwrap();
-            prop_assert!(read(file).is_err());
+            prop_assert!(Reader::open(file).is_err());
         }
     }
+
+    const GEOMETRY: Geometry = Geometry { page_size: 4096, memory_size: 4096 * 8 };
 
     #[test]
     fn a_file_cut_short_or_grown_is_refused() {
-        let dirty = vec![true; PAGES];
-        let memory = memory(&dirty, 1);
         for change in [-1_i64, -4096, 1] {
-            let (file, summary) = written(&memory, &runs(&dirty));
+            let file = tempfile::tempfile().unwrap();
+            let writer = Writer::new(&file, GEOMETRY, Id::default()).unwrap();
+            let mut batch = Batch::new(GEOMETRY);
+            batch.push(3, &[7; 4096]).unwrap();
+            writer.put(&mut batch).unwrap();
+            let summary = writer.finish().unwrap();
             file.set_len((summary.file_bytes as i64 + change) as u64).unwrap();
-            assert!(read(file).is_err(), "{change}");
+            assert!(Reader::open(file).is_err(), "{change}");
         }
     }
 
     #[test]
-    fn runs_out_of_order_are_refused() {
-        let file = tempfile::tempfile().unwrap();
-        let far = Run { first_page: PAGES as u64, pages: 1 };
-        let twice = Run { first_page: 1, pages: 2 };
-        let none = Run { first_page: 1, pages: 0 };
-        for runs in [vec![far], vec![twice, twice], vec![none]] {
-            assert!(matches!(write(&file, geometry(), &runs, |_, _| Ok(())), Err(WriteError::Run(_))));
+    fn pages_out_of_bounds_or_given_twice_are_refused() {
+        for pages in [[8, 1], [2, 2]] {
+            let file = tempfile::tempfile().unwrap();
+            let writer = Writer::new(&file, GEOMETRY, Id::default()).unwrap();
+            let mut batch = Batch::new(GEOMETRY);
+            pages.iter().for_each(|page| batch.push(*page, &[1; 4096]).unwrap());
+            writer.put(&mut batch).unwrap();
+            assert!(matches!(writer.finish(), Err(WriteError::Page(_))));
         }
+    }
+
+    #[test]
+    fn the_format_before_is_refused_by_its_number() {
+        let file = tempfile::tempfile().unwrap();
+        let mut header = [0; HEADER_LEN];
+        header[..8].copy_from_slice(&MAGIC);
+        header[8..12].copy_from_slice(&1_u32.to_le_bytes());
+        file.write_all_at(&header, 0).unwrap();
+        assert!(matches!(Reader::open(file), Err(ReadError::Version(1))));
     }
 }

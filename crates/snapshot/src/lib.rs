@@ -1,7 +1,9 @@
-//! On-disk form of snapshots: memory diffs, manifests, and how a directory of files is published at once.
+//! On-disk form of snapshots: layers of memory, manifests, and how a directory of files is published at once.
 //!
 //! Knows nothing of any VMM. A published layer is immutable and is verified before its first use.
 
+pub mod chain;
 pub mod diff;
 pub mod manifest;
 pub mod publish;
+pub mod sparse;

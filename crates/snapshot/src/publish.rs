@@ -75,6 +75,11 @@ impl Staging {
 
     /// The same where the files in `self_checked` carry checksums of their own, so that they need not be read again.
     pub fn publish_with(self, self_checked: &[&str]) -> Result<Manifest, PublishError> {
+        self.seal(self_checked)?.publish()
+    }
+
+    /// Writes the manifest and makes everything durable: all of publishing that takes time.
+    pub fn seal(self, self_checked: &[&str]) -> Result<Sealed, PublishError> {
         let manifest = Manifest::of(&self.path, self_checked)?;
         let file = self.path.join(FILE_NAME);
         manifest.to_json().and_then(|json| fs::write(&file, json)).map_err(io_error("writing", &file))?;
@@ -84,8 +89,24 @@ impl Staging {
             sync(&path)?;
         }
         sync(&self.path)?;
-        fs::rename(&self.path, &self.destination).map_err(io_error("renaming", &self.path))?;
-        sync(&self.parent)?;
+        Ok(Sealed { staging: self, manifest })
+    }
+}
+
+/// A directory that is complete and durable, and lacks but its name. Dropped, it is removed.
+#[derive(Debug)]
+pub struct Sealed {
+    staging: Staging,
+    manifest: Manifest,
+}
+
+impl Sealed {
+    /// Gives the directory its name, durably.
+    pub fn publish(self) -> Result<Manifest, PublishError> {
+        let Self { staging, manifest } = self;
+        let renamed = fs::rename(&staging.path, &staging.destination);
+        renamed.map_err(io_error("renaming", &staging.path))?;
+        sync(&staging.parent)?;
         Ok(manifest)
     }
 }

@@ -6,6 +6,8 @@ with hooks that fail to order and with more to ask for.
     GET  /hold?host=H&port=P        opens a TCP connection and keeps it
     GET  /held                      the name of the error that it has met, or null while it is open
     GET  /stream?count=N            N lines, one every tenth of a second
+    GET  /fill?mib=N                fills N MiB of memory, no page of it zeros; the checksum of that
+    GET  /filled                    the checksum of what is there now
     GET  /headers                   the request's own headers
     GET  /environment               the process's environment
     GET  /clocks                    every clock, in nanoseconds
@@ -32,6 +34,7 @@ import ssl
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -41,6 +44,7 @@ from ledger import Ledger
 
 CONNECT_TIMEOUT = 1.0
 STREAM_PAUSE = 0.1
+MIB = 1 << 20
 
 
 class Pauses:
@@ -65,6 +69,7 @@ class App(app.App):
     pauses: Pauses
     keepsakes: Keepsakes
     ledger: Ledger
+    filled = bytearray()
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -81,6 +86,11 @@ class App(app.App):
                 self.answer(200, {"error": error_of(App.held)})
             case "/stream":
                 self.stream(int(query["count"]))
+            case "/fill":
+                App.filled = bytearray(os.urandom(MIB) * int(query["mib"]))
+                self.answer(200, {"checksum": zlib.crc32(App.filled)})
+            case "/filled":
+                self.answer(200, {"checksum": zlib.crc32(App.filled)})
             case "/headers":
                 self.answer(200, {name.lower(): value for name, value in self.headers.items()})
             case "/environment":

@@ -88,7 +88,7 @@ impl Bare {
         let file = |what: &str| self.dir.join(format!("{name}.{what}"));
         self.layer.make_overlay(&file("qcow2"))?;
         let suspended =
-            Restore { device_state: file("device"), diff: Some(file("diff")), ..self.layer.restore() };
+            Restore { device_state: file("device"), layers: vec![file("diff")], ..self.layer.restore() };
         let spec = self.spec(&name, slot, file("qcow2"))?;
         let began = Instant::now();
         let life = Life::begin(&self.engine, spec.clone(), self.layer.restore()).await?;
@@ -154,8 +154,10 @@ impl Life {
         // Saved before its agent waits for the next session, a guest misses that one's first greeting.
         tokio::time::timeout(PATIENCE, self.channel.ended()).await?;
         self.machine.pause().await?;
-        let diff = to.diff.as_deref().ok_or("a suspension needs a file for its diff")?;
-        self.machine.save_diff(&to.device_state, diff).await?;
+        let diff = to.layers.first().ok_or("a suspension needs a file for its diff")?;
+        let write = self.machine.save_diff().await?;
+        let below = write.below(&[])?;
+        write.run(&to.device_state, &below, diff, &|| false)?;
         end(&*self.machine).await
     }
 

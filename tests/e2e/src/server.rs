@@ -201,6 +201,12 @@ impl Server {
         &self.data_dir
     }
 
+    /// Where a MicroVM's files are.
+    #[must_use]
+    pub fn microvm_dir(&self, id: &str) -> PathBuf {
+        self.data_dir.join("microvms").join(id)
+    }
+
     /// A file beside the data directory, for what a test needs on a disk.
     #[must_use]
     pub fn scratch(&self, name: &str) -> PathBuf {

@@ -1,12 +1,10 @@
 //! A running QEMU.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use serde_json::json;
-use snapshot::diff::Summary;
 use tokio::net::UnixStream;
 
 use super::command::{CONSOLE_BYTES, written_disks};
@@ -14,12 +12,10 @@ use super::qmp::Qmp;
 use super::start::{CHANNEL, Record, STATE_OUT, migrated, set_capabilities, write_record};
 use crate::Machine;
 use crate::error::{CommandError, SaveError, StartError};
-use crate::memory::{self, Mapping, MemoryError, MemoryUse};
+use crate::memory::{self, MemoryError, MemoryUse};
 use crate::process::Process;
+use crate::save::{DiffWrite, keep_state, sync_all};
 use crate::spec::MachineSpec;
-
-/// Most bytes of device state accepted from a VMM.
-const MAX_DEVICE_STATE: u64 = 64 << 20;
 
 /// A QEMU process.
 #[derive(Debug)]
@@ -66,22 +62,29 @@ impl Machine for QemuMachine {
         let uri = format!("file:{}", self.record.state_out);
         self.qmp.execute("migrate", json!({ "uri": uri })).await.map_err(SaveError::from)?;
         migrated(&self.qmp).await?;
-        let memory = self.record.memory.clone();
-        self.keep(device_state, move || sync("syncing", &memory)).await
+        let (state, to) = (self.state_out(), device_state.to_owned());
+        let mut files = written_disks(&self.record.spec);
+        files.push(self.record.memory.clone());
+        let work = move || {
+            keep_state(&state, &to)?;
+            sync_all(&files)
+        };
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|error| SaveError::Memory(io::Error::other(error).into()))?
     }
 
-    async fn save_diff(&self, device_state: &Path, diff: &Path) -> Result<Summary, SaveError> {
+    async fn save_diff(&self) -> Result<DiffWrite, SaveError> {
         if self.record.booted {
             return Err(SaveError::Kind("restored"));
         }
         let arguments = json!({"filename": self.record.state_out, "live": false});
         self.qmp.execute("xen-save-devices-state", arguments).await?;
-        let (pid, base, diff) = (self.pid(), self.record.memory.clone(), diff.to_owned());
-        self.keep(device_state, move || {
-            let file = File::create(&diff).map_err(file_error("creating", &diff))?;
-            Ok(Mapping::find(pid, &base)?.save(&file)?)
+        Ok(DiffWrite {
+            pid: self.pid(),
+            base: self.record.memory.clone(),
+            state: self.state_out(),
+            disks: written_disks(&self.record.spec),
         })
-        .await
     }
 
     fn kill(&self) -> io::Result<()> {
@@ -98,39 +101,7 @@ impl Machine for QemuMachine {
 }
 
 impl QemuMachine {
-    /// Keeps the device state that QEMU has written, and makes the disks and what `more` does durable.
-    async fn keep<T: Send + 'static>(
-        &self,
-        device_state: &Path,
-        more: impl FnOnce() -> Result<T, SaveError> + Send + 'static,
-    ) -> Result<T, SaveError> {
-        let (from, to) = (self.record.spec.run_dir.join(STATE_OUT), device_state.to_owned());
-        let disks = written_disks(&self.record.spec);
-        let work = move || {
-            copy_state(&from, &to).map_err(file_error("writing", &to))?;
-            disks.iter().try_for_each(|disk| sync("syncing", disk))?;
-            more()
-        };
-        let done = tokio::task::spawn_blocking(work).await;
-        done.map_err(|error| SaveError::Memory(io::Error::other(error).into()))?
+    fn state_out(&self) -> PathBuf {
+        self.record.spec.run_dir.join(STATE_OUT)
     }
-}
-
-/// Copied, because the VMM can still write to its own file.
-fn copy_state(from: &Path, to: &Path) -> io::Result<()> {
-    if fs::metadata(from)?.len() > MAX_DEVICE_STATE {
-        return Err(io::Error::other("the VMM's device state is too large"));
-    }
-    let mut file = File::create(to)?;
-    io::copy(&mut io::Read::take(File::open(from)?, MAX_DEVICE_STATE), &mut file)?;
-    file.sync_all()
-}
-
-fn sync(doing: &'static str, path: &Path) -> Result<(), SaveError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(file_error(doing, path))
-}
-
-fn file_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SaveError {
-    let path: PathBuf = path.to_owned();
-    move |source| SaveError::File { doing, path, source }
 }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use snapshot::diff::Reader;
+use snapshot::chain::Chain;
 use timeline::Step;
 
 use super::command::{self, CommandLine, Start};
@@ -20,7 +20,7 @@ use super::{Qemu, clock};
 use crate::accelerator::Accelerator;
 use crate::error::{CommandError, StartError};
 use crate::jail::JailPlan;
-use crate::memory::{Mapping, MemoryError};
+use crate::memory::{Mapping, MemoryError, open_layers};
 use crate::process::Process;
 use crate::spec::{MachineSpec, Restore};
 
@@ -63,14 +63,14 @@ pub(crate) async fn restore(
     spec: MachineSpec,
     from: Restore,
 ) -> Result<QemuMachine, StartError> {
-    // A damaged diff is found before anything is started.
-    let diff = from.diff.as_deref().map(open_diff).transpose()?;
+    // A damaged chain is found before anything is started.
+    let layers = open_chain(&from)?;
     let device_state = moved_on(qemu, &spec.run_dir, &from)?;
-    let start = Start::Incoming { device_state: &device_state, diff: diff.is_some() };
+    let start = Start::Incoming { device_state: &device_state, diff: layers.is_some() };
     let (machine, state_in) = launch(qemu, spec, from.base_memory, start).await?;
     timeline::reached(Step::Vmm);
-    if let Some(diff) = diff {
-        let loaded = load_diff(&machine, diff).await;
+    if let Some(layers) = layers {
+        let loaded = load_layers(&machine, layers).await;
         kill_unless(&machine, loaded).await?;
         timeline::reached(Step::Memory);
     }
@@ -98,14 +98,16 @@ fn moved_on(qemu: &Qemu, run_dir: &Path, from: &Restore) -> Result<PathBuf, Star
     Ok(path)
 }
 
-fn open_diff(path: &Path) -> Result<Reader, StartError> {
-    let file = File::open(path).map_err(file_error("opening the memory diff", path))?;
-    Ok(Reader::open(file).map_err(MemoryError::from)?)
+fn open_chain(from: &Restore) -> Result<Option<Chain>, StartError> {
+    if from.layers.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(open_layers(&from.base_memory, &from.layers).map_err(MemoryError::from)?))
 }
 
-async fn load_diff(machine: &QemuMachine, diff: Reader) -> Result<(), StartError> {
+async fn load_layers(machine: &QemuMachine, layers: Chain) -> Result<(), StartError> {
     let (pid, base) = (machine.process.pid(), machine.record.memory.clone());
-    let load = move || Mapping::find(pid, &base)?.load(&diff);
+    let load = move || Mapping::find(pid, &base)?.load(&layers);
     let done = tokio::task::spawn_blocking(load)
         .await
         .map_err(|error| MemoryError::from(io::Error::other(error)))?;

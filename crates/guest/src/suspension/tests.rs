@@ -6,11 +6,13 @@ use crate::layer::tests::{Bed, host, with_every_byte_flipped};
 /// A published suspension over the layer `below`, in the place of a MicroVM's.
 fn saved(bed: &Bed, below: &Path, made_with: &Compatibility) -> Suspension {
     let suspension = Suspension::of(&bed.microvm());
-    suspension.forget().unwrap();
+    let _ = fs::remove_dir_all(suspension.path());
     let staging = Staging::new(&suspension.path()).unwrap();
     suspension.describe(staging.path(), below, made_with, SystemTime::now()).unwrap();
     fs::write(staging.path().join(DEVICE), "the device state").unwrap();
-    staging.publish_with(&[DIFF]).unwrap();
+    let memory = layer_name(0);
+    fs::write(staging.path().join(&memory), "").unwrap();
+    staging.publish_with(&[&memory]).unwrap();
     suspension
 }
 
@@ -20,7 +22,7 @@ fn a_flipped_bit_of_a_saved_state_fails_closed() {
     let dir = bed.layer("layer", host());
     let layer = ImageLayer::open(&dir, &bed.dirs, &host()).unwrap();
     let suspension = saved(&bed, &dir, &host());
-    // The memory diff's own checksums are tested where they are made.
+    // The memory layers' own checksums are tested where they are made.
     with_every_byte_flipped(&suspension.path(), |place| {
         let refused = suspension.restore(&layer, &host()).expect_err(place);
         assert!(refused.told().is_some(), "{place}: {refused}");

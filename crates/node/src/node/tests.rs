@@ -4,14 +4,17 @@ use std::sync::Mutex;
 
 use lifecycle::microvm::{IdlePolicy, Microvm, Policy};
 use proxy::{Activity, Backend, BoxedIo, Connector};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::machines::Instance;
+use crate::machines::{Instance, Suspended};
 
 #[derive(Default)]
 struct Counting {
     calls: Calls,
     refuse_launch: bool,
+    /// Suspensions never end unless they are given up.
+    slow_disk: bool,
 }
 
 struct Nowhere;
@@ -28,6 +31,7 @@ type Calls = Arc<Mutex<Vec<&'static str>>>;
 struct Still {
     life: Arc<Life>,
     calls: Calls,
+    slow_disk: bool,
 }
 
 #[async_trait]
@@ -38,9 +42,22 @@ impl Instance for Still {
     async fn ended(&mut self) -> Event {
         std::future::pending().await
     }
-    async fn suspend(self: Box<Self>, _: &MicrovmRecord) -> Result<(), String> {
+    async fn suspend(
+        self: Box<Self>,
+        _: &MicrovmRecord,
+        wanted: CancellationToken,
+    ) -> Result<Suspended, String> {
         self.calls.lock().unwrap().push("suspend");
-        Ok(())
+        if !self.slow_disk {
+            return Ok(Suspended::Saved);
+        }
+        wanted.cancelled().await;
+        Ok(Suspended::GivenUp(self))
+    }
+    async fn resume(self: Box<Self>, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
+        self.calls.lock().unwrap().push("go on");
+        let life = Life::new(microvm.life.life, Arc::new(Nowhere), Arc::new(Activity::new()));
+        Ok(Box::new(Still { life: Arc::new(life), ..*self }))
     }
     async fn terminate(self: Box<Self>, _: &MicrovmRecord, call_hook: bool) {
         self.calls.lock().unwrap().push(if call_hook { "terminate with hook" } else { "terminate" });
@@ -51,7 +68,8 @@ impl Counting {
     fn started(&self, call: &'static str, microvm: &MicrovmRecord) -> Box<dyn Instance> {
         self.calls.lock().unwrap().push(call);
         let life = Life::new(microvm.life.life, Arc::new(Nowhere), Arc::new(Activity::new()));
-        Box::new(Still { life: Arc::new(life), calls: Arc::clone(&self.calls) })
+        let calls = Arc::clone(&self.calls);
+        Box::new(Still { life: Arc::new(life), calls, slow_disk: self.slow_disk })
     }
 }
 
@@ -67,9 +85,9 @@ impl Machines for Counting {
     async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
         Ok(self.started("resume", microvm))
     }
-    async fn finish_suspend(&self, _: &MicrovmRecord) -> Result<(), String> {
+    async fn finish_suspend(&self, _: &MicrovmRecord, _: CancellationToken) -> Result<Suspended, String> {
         self.calls.lock().unwrap().push("finish suspend");
-        Ok(())
+        Ok(Suspended::Saved)
     }
     async fn discard(&self, _: &MicrovmRecord) {
         self.calls.lock().unwrap().push("discard");
@@ -153,6 +171,23 @@ async fn a_request_waits_for_the_launch_and_wakes_the_sleeping() {
     let (one, two) = tokio::join!(bed.node.wake(vm.id), bed.node.wake(vm.id));
     assert_eq!((one.unwrap().generation, two.unwrap().generation), (2, 2));
     assert_eq!(bed.calls(), ["launch", "suspend", "resume"]);
+}
+
+#[tokio::test]
+async fn neither_a_request_nor_the_end_waits_for_the_disk_of_a_suspension() {
+    let bed = bed(Counting { slow_disk: true, ..Counting::default() });
+    let vm = bed.launch().await;
+    bed.node.wake(vm.id).await.unwrap();
+    bed.node.ask(vm.id, Event::SuspendRequested).await.unwrap();
+    let refused = bed.node.ask(vm.id, Event::ResumeRequested).await;
+    assert!(matches!(refused, Err(NodeError::Refused(Refused { state: State::Suspending }))));
+    let (one, two) = tokio::join!(bed.node.wake(vm.id), bed.node.wake(vm.id));
+    assert_eq!((one.unwrap().generation, two.unwrap().generation), (2, 2));
+    assert_eq!(bed.stored(vm.id), State::Running);
+    bed.node.ask(vm.id, Event::SuspendRequested).await.unwrap();
+    bed.node.ask(vm.id, Event::TerminateRequested).await.unwrap();
+    bed.reach(vm.id, State::Terminated).await;
+    assert_eq!(bed.calls(), ["launch", "suspend", "go on", "suspend", "terminate"]);
 }
 
 #[tokio::test]

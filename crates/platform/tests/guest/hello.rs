@@ -37,7 +37,7 @@ pub(crate) async fn lives(bench: &Bench) {
     }
     let suspended = Restore {
         device_state: bench.path("one.device"),
-        diff: Some(bench.path("one.diff")),
+        layers: vec![bench.path("one.diff")],
         ..snapshot.from.clone()
     };
     suspend(one, &suspended).await;
@@ -101,7 +101,9 @@ async fn suspend(guest: Guest, to: &Restore) {
     assert_eq!(timed("suspend hook", guest.hook("suspend")).await, OK);
     let machine = timed("freeze", guest.freeze()).await;
     timed("pause", machine.pause()).await.unwrap();
-    let saved = machine.save_diff(&to.device_state, to.diff.as_deref().unwrap());
-    println!("{:?}", timed("save_diff", saved).await.unwrap());
+    let write = timed("save_diff", machine.save_diff()).await.unwrap();
+    let below = write.below(&[]).unwrap();
+    let write = async { write.run(&to.device_state, &below, &to.layers[0], &|| false) };
+    println!("{:?}", timed("write", write).await.unwrap());
     timed("killed", end(machine)).await;
 }

@@ -163,7 +163,7 @@ impl Bench {
         let template = Layer { path: self.platform.scratch(SCRATCH).unwrap(), format: LayerFormat::Raw };
         let written = Layer { path: self.path(&format!("{name}.qcow2")), format: LayerFormat::Qcow2 };
         let base_memory = self.path(&format!("{name}.memory"));
-        let from = Restore { base_memory, device_state, diff: None, stopped_at: None };
+        let from = Restore { base_memory, device_state, layers: vec![], stopped_at: None };
         Snapshot { code: image.code.clone(), scratch: vec![template, written], from }
     }
 

@@ -128,7 +128,7 @@ fn assert_kept(microvm: &Microvm<'_>, rang: bool) {
 pub(crate) fn a_damaged_snapshot_is_not_used_and_says_so() {
     let mut server = fixture::exclusive();
     let image = fixture::probe(&server);
-    for file in ["memory.diff", "device", "suspension.json"] {
+    for file in ["memory.0", "device", "suspension.json"] {
         let microvm = Microvm::run(&server, &image, &[]);
         microvm.suspend();
         let dir = server.data_dir().join("microvms").join(&microvm.id).join("suspended");

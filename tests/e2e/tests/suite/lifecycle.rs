@@ -1,6 +1,9 @@
 //! The states of MicroVMs, and what survives between them.
 
 use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rekindle_e2e::{Json, Microvm, Neighbour, json, neighbour};
@@ -9,6 +12,8 @@ use crate::fixture;
 
 /// The least that an idle policy may say.
 const MAX_IDLE: Duration = Duration::from_secs(60);
+/// The most layers of memory that are kept of a MicroVM.
+const MAX_LAYERS: usize = 8;
 /// A timer's granularity, and the time to save.
 const SLACK: Duration = Duration::from_secs(20);
 /// Of a guest's clock, request included.
@@ -144,20 +149,67 @@ fn assert_clock(microvm: &Microvm<'_>) {
 
 pub(crate) fn suspend_and_resume_lose_nothing() {
     const CYCLES: u64 = 20;
+    const FILL: &str = "/fill?mib=4";
+    // Those after which it stays awake until its layers are merged; between them are more than are ever kept.
+    const MERGED: [u64; 2] = [6, 17];
     let server = fixture::shared();
     let microvm =
         Microvm::run(&server, &fixture::probe(&server), &["--idle-policy", &idle_policy(600, true)]);
+    let mut filled = microvm.json(FILL);
     for cycle in 1..=CYCLES {
         let counted: Json = microvm.post("/counter");
         assert_eq!(counted, json!({ "memory": cycle, "file": cycle }));
+        assert_eq!(microvm.json("/filled"), filled);
+        if cycle % 3 == 0 {
+            filled = microvm.json(FILL);
+        }
         microvm.suspend();
+        assert!(layers(&server.microvm_dir(&microvm.id)) <= MAX_LAYERS);
         // By turns: asked to, and woken by the next cycle's request.
-        if cycle % 2 == 0 {
+        if cycle % 2 == 0 || MERGED.contains(&cycle) {
             microvm.resume();
+        }
+        if MERGED.contains(&cycle) {
+            let merged = server.microvm_dir(&microvm.id).join("merged");
+            rekindle_e2e::until("layers to be merged", MAX_IDLE, || merged.is_dir().then_some(()));
         }
     }
     let summary = microvm.json("/");
     assert_eq!((&summary["hooks"]["suspend"], &summary["hooks"]["resume"]), (&json!(CYCLES), &json!(CYCLES)));
+    microvm.terminate();
+}
+
+/// The layers of memory that a sleeping MicroVM consists of.
+fn layers(dir: &Path) -> usize {
+    let files = fs::read_dir(dir.join("suspended")).unwrap().map(|file| file.unwrap().file_name());
+    files.filter(|name| name.to_str().unwrap().starts_with("memory.")).count()
+}
+
+/// A disk that does not answer holds up the suspension, but neither a request nor what comes after.
+pub(crate) fn a_request_does_not_wait_for_the_disk_of_a_suspension() {
+    let server = fixture::shared();
+    let microvm =
+        Microvm::run(&server, &fixture::probe(&server), &["--idle-policy", &idle_policy(600, true)]);
+    microvm.post("/counter");
+    let dir = server.microvm_dir(&microvm.id);
+    let (disk, held) = (dir.join("scratch.qcow2"), dir.join("held"));
+    fs::rename(&disk, &held).unwrap();
+    // To be made durable it is opened, which of a pipe takes until somebody opens its other end.
+    Command::new("mkfifo").arg(&disk).status().unwrap();
+    microvm.call("suspend-microvm");
+    let writing = dir.join("suspended.staging");
+    rekindle_e2e::until("the disk to be written to", MAX_IDLE, || writing.is_dir().then_some(()));
+    assert_eq!(microvm.state(), "SUSPENDING");
+    assert_eq!(microvm.post("/counter"), json!({ "memory": 2, "file": 2 }));
+    assert_eq!(microvm.state(), "RUNNING");
+    assert_clock(&microvm);
+    let summary = microvm.json("/");
+    assert_eq!((&summary["hooks"]["suspend"], &summary["hooks"]["resume"]), (&json!(1), &json!(1)));
+    let answered = File::options().write(true).open(&disk).unwrap();
+    fs::rename(&held, &disk).unwrap();
+    drop(answered);
+    microvm.suspend();
+    assert_eq!(microvm.post("/counter"), json!({ "memory": 3, "file": 3 }));
     microvm.terminate();
 }
 

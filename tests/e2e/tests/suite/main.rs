@@ -67,6 +67,7 @@ fn main() -> ExitCode {
                 the_end_of_the_application_terminates,
                 clones_differ_and_know_the_time,
                 suspend_and_resume_lose_nothing,
+                a_request_does_not_wait_for_the_disk_of_a_suspension,
                 connections_to_others_end_with_a_life,
             }
             isolation {
