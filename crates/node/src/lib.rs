@@ -11,6 +11,6 @@ mod output;
 mod owner;
 
 pub use guests::GuestMachines;
-pub use machines::{Instance, Machines};
+pub use machines::{Instance, Machines, Suspended};
 pub use node::{Node, NodeError};
 pub use store::now_ms;

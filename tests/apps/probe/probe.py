@@ -87,7 +87,7 @@ class App(app.App):
             case "/stream":
                 self.stream(int(query["count"]))
             case "/fill":
-                App.filled = bytearray(os.urandom(MIB) * int(query["mib"]))
+                self.fill(int(query["mib"]))
                 self.answer(200, {"checksum": zlib.crc32(App.filled)})
             case "/filled":
                 self.answer(200, {"checksum": zlib.crc32(App.filled)})
@@ -125,6 +125,14 @@ class App(app.App):
                 return super().do_POST()
         self.read_body()
         self.answer(200, {})
+
+    def fill(self, mib: int) -> None:
+        # In place, so that no more is written than was asked for.
+        if len(App.filled) != mib * MIB:
+            App.filled = bytearray(mib * MIB)
+        block = os.urandom(MIB)
+        for at in range(0, len(App.filled), MIB):
+            App.filled[at : at + MIB] = block
 
     def file(self, path: str) -> None:
         try:

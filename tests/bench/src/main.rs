@@ -11,6 +11,7 @@ mod client;
 mod microvms;
 mod proxy_latency;
 mod stats;
+mod suspensions;
 mod table;
 
 use std::time::Duration;
@@ -44,6 +45,9 @@ struct Arguments {
     /// Only this example, and of all figures only those of its MicroVMs
     #[arg(long)]
     example: Option<Example>,
+    /// Only what suspensions of much and of little cost
+    #[arg(long, conflicts_with = "example")]
+    suspensions_only: bool,
     /// Only what the proxy adds to a request: needs neither root nor set-up
     #[arg(long, conflicts_with = "example")]
     proxy_only: bool,
@@ -104,12 +108,16 @@ fn main() -> Result<(), Failure> {
         print!("{}", calls::measure(operation, turns)?);
         return Ok(());
     }
+    if arguments.suspensions_only {
+        return print_suspensions(&arguments);
+    }
     if !arguments.proxy_only {
         print_examples(&arguments)?;
     }
     if arguments.example.is_none() {
         print!("{}", Table(proxy_rows(&proxy_latency::measure()?)));
         if !arguments.proxy_only {
+            print_suspensions(&arguments)?;
             print!("\n{}", calls::measure(operation, turns)?);
         }
     }
@@ -130,6 +138,14 @@ fn print_examples(arguments: &Arguments) -> Result<(), Failure> {
     }
     images.iter().for_each(|(_, image)| image.delete(&server));
     // Dropping the server asserts that nothing of it is left.
+    Ok(())
+}
+
+fn print_suspensions(arguments: &Arguments) -> Result<(), Failure> {
+    let server = Server::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let measured = suspensions::measure(&server, usize::from(arguments.samples));
+    print!("\nsuspensions\n{}", runtime.block_on(measured)?);
     Ok(())
 }
 

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use lifecycle::microvm::Event;
-use node::{Instance, Machines};
+use node::{Instance, Machines, Suspended};
 use proxy::{Activity, BoxedIo, Connector, Life};
 use store::MicrovmRecord;
+use tokio_util::sync::CancellationToken;
 
 type Calls = Arc<Mutex<Vec<&'static str>>>;
 
@@ -47,9 +48,9 @@ impl Machines for Imagined {
     async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
         Ok(self.started("resume", microvm))
     }
-    async fn finish_suspend(&self, _: &MicrovmRecord) -> Result<(), String> {
+    async fn finish_suspend(&self, _: &MicrovmRecord, _: CancellationToken) -> Result<Suspended, String> {
         self.note("finish suspend");
-        Ok(())
+        Ok(Suspended::Saved)
     }
     async fn discard(&self, _: &MicrovmRecord) {
         self.note("discard");
@@ -80,9 +81,13 @@ impl Instance for Still {
     async fn ended(&mut self) -> Event {
         std::future::pending().await
     }
-    async fn suspend(self: Box<Self>, _: &MicrovmRecord) -> Result<(), String> {
+    async fn suspend(self: Box<Self>, _: &MicrovmRecord, _: CancellationToken) -> Result<Suspended, String> {
         self.machines.note("suspend");
-        Ok(())
+        Ok(Suspended::Saved)
+    }
+    async fn resume(self: Box<Self>, _: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
+        self.machines.note("go on");
+        Ok(self)
     }
     async fn terminate(self: Box<Self>, _: &MicrovmRecord, _: bool) {
         self.machines.note("terminate");

@@ -14,9 +14,10 @@ use identity::Identity;
 use ids::{BuildId, EndpointId, ImageArn, ImageVersion, MicrovmId};
 use lifecycle::image::{BuildState, ImageState, VersionStatus};
 use lifecycle::microvm::{Event, Microvm, Policy};
-use node::{Instance, Machines, Node, now_ms};
+use node::{Instance, Machines, Node, Suspended, now_ms};
 use proxy::{Activity, BoxedIo, Connector, EndpointHosts, Life};
 use store::{CodeArtifact, HookSettings, ImageRecord, MicrovmRecord, Store, StoreError, Tx, VersionRecord};
+use tokio_util::sync::CancellationToken;
 
 use crate::Failure;
 
@@ -192,8 +193,11 @@ impl Instance for Stillness {
     async fn ended(&mut self) -> Event {
         std::future::pending().await
     }
-    async fn suspend(self: Box<Self>, _: &MicrovmRecord) -> Result<(), String> {
-        Ok(())
+    async fn suspend(self: Box<Self>, _: &MicrovmRecord, _: CancellationToken) -> Result<Suspended, String> {
+        Ok(Suspended::Saved)
+    }
+    async fn resume(self: Box<Self>, _: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
+        Ok(self)
     }
     async fn terminate(self: Box<Self>, _: &MicrovmRecord, _: bool) {}
 }
@@ -210,8 +214,8 @@ impl Machines for Nothing {
     async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
         self.launch(microvm).await
     }
-    async fn finish_suspend(&self, _: &MicrovmRecord) -> Result<(), String> {
-        Ok(())
+    async fn finish_suspend(&self, _: &MicrovmRecord, _: CancellationToken) -> Result<Suspended, String> {
+        Ok(Suspended::Saved)
     }
     async fn discard(&self, _: &MicrovmRecord) {}
 }

@@ -1,0 +1,107 @@
+//! What suspensions cost: one of a guest that has written much, and what one writes of a guest that only slept and woke.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use e2e::{Artifact, ImageRequest, Server};
+
+use crate::Failure;
+use crate::api::{Api, Launched};
+use crate::client::{Connection, Trust};
+use crate::microvms::rest;
+use crate::stats::Samples;
+use crate::table::{Row, Table, mebibytes};
+
+/// What the guest has written since its last life began.
+const DIRTY_MIB: u64 = 100;
+/// The most that the median may be until that is durable.
+const LIMIT: Duration = Duration::from_millis(300);
+
+/// What was measured of the same MicroVM, life after life.
+#[derive(Debug, Default)]
+struct Figures {
+    /// From the SuspendMicrovm call to SUSPENDED.
+    dirty: Samples,
+    /// Writing the same bytes to one file, and making that durable.
+    raw: Samples,
+    idle: Samples,
+    dirty_bytes: Vec<u64>,
+    idle_bytes: Vec<u64>,
+}
+
+/// The table of `samples` suspensions of each kind.
+pub(crate) async fn measure(server: &Server, samples: usize) -> Result<Table, Failure> {
+    let image = ImageRequest::of(server, "probe", &Artifact::probe()).create(server).built(server);
+    let figures = figures(server, &image.arn, samples).await?;
+    image.delete(server);
+    let Figures { dirty, raw, idle, mut dirty_bytes, mut idle_bytes } = figures;
+    let dirty_name = format!("SuspendMicrovm call → SUSPENDED, {DIRTY_MIB} MiB dirty");
+    Ok(Table(vec![
+        Row::of(&dirty_name, &dirty).limit(LIMIT).against(&dirty, &raw),
+        bytes_row("  bytes written", &mut dirty_bytes),
+        Row::of("SuspendMicrovm call → SUSPENDED, idle since its resume", &idle),
+        bytes_row("  bytes written", &mut idle_bytes),
+    ]))
+}
+
+fn bytes_row(name: &str, bytes: &mut [u64]) -> Row {
+    bytes.sort_unstable();
+    let at = |percent: usize| bytes.get((bytes.len() * percent).div_ceil(100).saturating_sub(1));
+    let [median, p90, p99] =
+        [50, 90, 99].map(|percent| at(percent).copied().map(mebibytes).unwrap_or_default());
+    Row::in_words(name, median, p90, p99)
+}
+
+async fn figures(server: &Server, image: &str, samples: usize) -> Result<Figures, Failure> {
+    let api = Api::new(server);
+    let trust = Trust::bundle(Path::new(server.variable("SSL_CERT_FILE")))?;
+    let endpoints = SocketAddr::from(([127, 0, 0, 1], server.endpoint_port()));
+    let microvm = api.run(image).await?;
+    let token = api.token(&microvm.id).await?;
+    let ask = async |path: &str| {
+        let mut connection = Connection::open(&trust, &microvm.endpoint, endpoints).await?;
+        connection.get(path, Some(&token)).await.map(drop)
+    };
+    let suspension = server.microvm_dir(&microvm.id).join("suspended");
+    let mut figures = Figures::default();
+    for _ in 0..samples {
+        ask(&format!("/fill?mib={DIRTY_MIB}")).await?;
+        rest().await;
+        let (took, layer) = suspend(&api, &microvm, &suspension).await?;
+        figures.dirty.push(took);
+        figures.dirty_bytes.push(fs::metadata(&layer)?.len());
+        rest().await;
+        figures.raw.push(raw(&layer, &suspension.join("device"), server.data_dir())?);
+        ask("/").await?;
+        rest().await;
+        let (took, layer) = suspend(&api, &microvm, &suspension).await?;
+        figures.idle.push(took);
+        figures.idle_bytes.push(fs::metadata(&layer)?.len());
+        ask("/").await?;
+    }
+    api.terminate(&microvm.id).await?;
+    Ok(figures)
+}
+
+/// How long a suspension takes, and the layer that it wrote.
+async fn suspend(api: &Api, microvm: &Launched, to: &Path) -> Result<(Duration, PathBuf), Failure> {
+    let took = api.suspend(&microvm.id).await?;
+    let layers = (0..).map(|number| to.join(format!("memory.{number}"))).take_while(|layer| layer.exists());
+    Ok((took, layers.last().ok_or("a suspension has no layer")?))
+}
+
+/// The least that anything could do: the same bytes, written and made durable.
+fn raw(layer: &Path, device: &Path, dir: &Path) -> Result<Duration, Failure> {
+    let bytes = [fs::read(layer)?, fs::read(device)?];
+    let path = dir.join("raw");
+    let began = Instant::now();
+    let mut file = File::create(&path)?;
+    bytes.iter().try_for_each(|bytes| file.write_all(bytes))?;
+    file.sync_all()?;
+    let took = began.elapsed();
+    fs::remove_file(&path)?;
+    Ok(took)
+}
