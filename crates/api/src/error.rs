@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 use crate::generated::operations::{CORE_ERRORS, MICROVMS_ERRORS};
 use crate::operation::Family;
 
+/// When a client whom the host has no room for is told to come again.
+const FULL_RETRY_SECONDS: u32 = 5;
+
 /// Which error it is: settles the status and `x-amzn-errortype`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -215,7 +218,16 @@ impl Error {
     /// No room on this host now.
     #[must_use]
     pub fn capacity(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::InsufficientCapacity, message)
+        let error = Self::new(ErrorKind::InsufficientCapacity, message);
+        Self { retry_after_seconds: Some(FULL_RETRY_SECONDS), ..error }
+    }
+
+    /// The same, of ResumeMicrovm, whose model has no other error that asks to come again.
+    #[must_use]
+    pub fn no_room_to_resume(message: impl Into<String>) -> Self {
+        let mut error = Self::new(ErrorKind::Throttling, message);
+        error.details.service_code = Some("lambda".into());
+        Self { retry_after_seconds: Some(FULL_RETRY_SECONDS), ..error }
     }
 
     /// `No MicroVM has this id`, as AWS words it.

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use capacity::{Capacity, Kind, Want};
 use connectors::Connectors;
 use guest::{Dirs, Host};
 use ids::{BuildId, ImageArn, ImageVersion};
 use logs::Logs;
 use objects::ObjectStore;
 use platform::{Assets, Platform};
-use store::{SnapshotSizes, Store, StoreError, builds, now_ms};
+use store::{BuildRecord, SnapshotSizes, Store, StoreError, VersionRecord, builds, now_ms};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,9 @@ use crate::{pipeline, removal};
 
 /// Between two tries to write down how a build ended, which must not be lost to a full disk.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// For a build to wait for room on the host.
+const ROOM: Duration = Duration::from_secs(600);
 
 /// How builds are carried out.
 #[derive(Debug, Clone)]
@@ -42,6 +46,8 @@ pub struct Settings {
 pub struct Workshop {
     /// Starts the VMs.
     pub host: Arc<Host>,
+    /// What they need room in.
+    pub capacity: Capacity,
     /// The records.
     pub store: Store,
     /// The artifacts.
@@ -149,13 +155,24 @@ impl Workshop {
         };
         tracing::info!(build = %id, image = %build.image, version = %build.version, "build begins");
         let mut made = None;
-        let outcome = pipeline::run(self, &build, &version, &mut made).await;
+        let outcome = self.build(&build, &version, &mut made).await;
         match &outcome {
             Ok(_) => tracing::info!(build = %id, "build successful"),
             Err(error) => tracing::warn!(build = %id, %error, "build failed"),
         }
         clear(self.dirs.build(id)).await;
         self.finish(id, outcome, made).await;
+    }
+
+    async fn build(
+        &self,
+        build: &BuildRecord,
+        version: &VersionRecord,
+        made: &mut Option<SnapshotSizes>,
+    ) -> Result<SnapshotSizes, BuildError> {
+        let want = Want { guest: build.id.to_string(), kind: Kind::Build, image: String::new(), at_least: 0 };
+        let _place = self.capacity.reserve_within(want, ROOM).await?;
+        pipeline::run(self, build, version, made).await
     }
 
     async fn finish(

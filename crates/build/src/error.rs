@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use agent_proto::BuildFailure;
+use capacity::Shortage;
 use connectors::ConnectorError;
 use guest::{GuestError, LayerError};
 use objects::ReadError;
@@ -30,6 +31,9 @@ pub(crate) enum BuildError {
     /// The application did not come up, or not through its hooks.
     #[error("{0}")]
     Application(String),
+    /// The host had no room for its VMs for too long.
+    #[error("INSUFFICIENT_CAPACITY: {0}")]
+    Full(#[from] Shortage),
     /// What the build was to reach cannot be reached.
     #[error("NETWORK_CONNECTOR_UNAVAILABLE: {0}")]
     Connector(#[from] ConnectorError),
@@ -62,6 +66,7 @@ impl BuildError {
             | Self::Artifact(_)
             | Self::Container(_)
             | Self::Application(_)
+            | Self::Full(_)
             | Self::TooLong(_) => self.to_string(),
             _ => "INTERNAL_PLATFORM_ERROR: the build could not be carried out; the server's log says why"
                 .to_owned(),

@@ -30,6 +30,7 @@ use ::connectors::Connectors;
 use api::decode::decode;
 use api::*;
 use async_trait::async_trait;
+use capacity::Capacity;
 use identity::Identity;
 use ids::{AccountId, BuildId, ImageArn, ImageVersion};
 use serde::{Deserialize, Serialize};
@@ -95,15 +96,6 @@ impl Default for Quotas {
     }
 }
 
-/// Whether the host has room for one more MicroVM; its refusal is an InsufficientCapacityException.
-pub trait Capacity: Send + Sync + 'static {
-    /// Asked before anything is started.
-    ///
-    /// # Errors
-    /// What there is not enough of, in words for the client.
-    fn admit(&self, memory_mib: u32) -> Result<(), String>;
-}
-
 /// Whoever carries out builds and removes images' files.
 pub trait Builds: Send + Sync + 'static {
     /// A build whose PENDING record is on the disk. Returns at once.
@@ -124,7 +116,7 @@ pub struct Operations {
     identity: Identity,
     node: node::Node,
     builds: Arc<dyn Builds>,
-    capacity: Arc<dyn Capacity>,
+    capacity: Capacity,
     connectors: Connectors,
 }
 
@@ -142,7 +134,7 @@ impl Operations {
         identity: Identity,
         node: node::Node,
         builds: Arc<dyn Builds>,
-        capacity: Arc<dyn Capacity>,
+        capacity: Capacity,
         connectors: Connectors,
     ) -> Self {
         Self { settings, store, identity, node, builds, capacity, connectors }

@@ -18,6 +18,9 @@ use rustix::thread::LinkNameSpaceType;
 /// Descriptor of the first file of a plan; the others follow.
 pub const FIRST_FD: i32 = 100;
 
+/// How readily the kernel takes a VMM when the host is out of memory, from -1000 to 1000: before everything else.
+const OOM_SCORE: &str = "900";
+
 /// A file for the VMM to inherit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JailFile {
@@ -144,6 +147,7 @@ fn confine(plan: &JailPlan) -> Result<(), JailError> {
     for cgroup in &plan.cgroups {
         step(format!("joining {}", cgroup.display()), fs::write(cgroup.join("cgroup.procs"), "0"))?;
     }
+    step("becoming the first to go", fs::write("/proc/self/oom_score_adj", OOM_SCORE))?;
     step("writing the pid file", write_pid_file(&plan.pid_file))?;
     for (index, file) in plan.files.iter().enumerate() {
         step(format!("opening {}", file.path.display()), inherit(file, index, plan))?;

@@ -40,6 +40,12 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     async fn adopt(&self, run_dir: &Path) -> Result<Option<Box<dyn Machine>>, StartError>;
 }
 
+/// Bytes of memory that the machine started in `run_dir` has to itself; `None` where none runs there.
+#[must_use]
+pub fn private_memory(run_dir: &Path) -> Option<u64> {
+    memory::private_bytes(process::noted_pid(&run_dir.join(qemu::start::PID))?)
+}
+
 /// A machine that was started. Dropping this leaves it running.
 #[async_trait]
 pub trait Machine: Send + Sync + std::fmt::Debug {

@@ -194,6 +194,17 @@ fn parse_map(line: &str, inode: u64) -> Option<Piece> {
     (private && found == inode && start < end).then(|| Piece { address: start, offset, length: end - start })
 }
 
+/// Bytes that only this process has: what it wrote, of its guest's memory too. A fraction of what [`usage`] takes.
+pub(crate) fn private_bytes(pid: i32) -> Option<u64> {
+    parse_status(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+fn parse_status(text: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 /// What the process costs.
 pub(crate) fn usage(pid: i32) -> Result<MemoryUse, MemoryError> {
     let mut text = String::new();
@@ -231,6 +242,16 @@ mod tests {
         let mut runs = Vec::new();
         collect_private(&bytes, 10, &mut runs);
         assert_eq!(runs, [10..12, 14..15]);
+    }
+
+    #[test]
+    fn private_memory_is_what_is_anonymous() {
+        assert_eq!(
+            parse_status("VmRSS:\t  900 kB\nRssAnon:\t     40 kB\nRssFile:\t 860 kB\n"),
+            Some(40 << 10)
+        );
+        assert_eq!(parse_status("Name: x"), None, "a thread of the kernel");
+        assert!(private_bytes(std::process::id().cast_signed()).is_some_and(|bytes| bytes > 0));
     }
 
     #[test]

@@ -22,6 +22,11 @@ fn parse_start_time(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
+/// The process that a pid file names. It may have ended, and another may have its id.
+pub(crate) fn noted_pid(path: &Path) -> Option<i32> {
+    fs::read_to_string(path).ok()?.split_once(' ')?.0.parse().ok()
+}
+
 /// A process that is watched and can be killed without ever hitting another.
 #[derive(Debug)]
 pub(crate) struct Process {

@@ -14,6 +14,9 @@ use crate::LayerError;
 /// Why a guest was not started, reached or saved.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
+    /// No room for it.
+    #[error(transparent)]
+    Full(#[from] capacity::Shortage),
     /// No network for it.
     #[error(transparent)]
     Slot(#[from] AcquireError),

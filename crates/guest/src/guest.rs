@@ -211,9 +211,16 @@ impl Guest {
     /// Returns when the VMM is gone or the agent can no longer be reached, with the reason.
     pub async fn lost(&self) -> &'static str {
         tokio::select! {
-            _ = self.machine.wait_exit() => "The MicroVM's virtual machine ended unexpectedly.",
+            _ = self.machine.wait_exit() => self.why_ended(),
             () = self.channel.ended() => "The MicroVM's virtual machine no longer answers.",
         }
+    }
+
+    fn why_ended(&self) -> &'static str {
+        if self.host.ran_out_of_memory(&self.slot) {
+            return "The MicroVM's virtual machine was ended because it or its host was out of memory.";
+        }
+        "The MicroVM's virtual machine ended unexpectedly."
     }
 
     /// Ends it at once and releases everything it had.

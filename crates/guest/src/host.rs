@@ -3,7 +3,7 @@
 //! A guest sits in a slot: the slot's network, user and cgroup are its own. Its name is its directory's below the run
 //! directory, and can be given to it later (see `spares`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -11,9 +11,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use agent_proto::host::Resolver;
+use capacity::Capacity;
 use engine::{Compatibility, Disk, Engine, Jail, Machine, MachineSpec, Restore};
 use network::cgroup::{Cgroups, Limits};
-use network::{Egress, Pool, Slot, dns};
+use network::{AcquireError, Egress, Pool, Slot, dns};
 use serde::{Deserialize, Serialize};
 use timeline::Step;
 
@@ -57,6 +58,7 @@ pub struct Host {
     resolver: Resolver,
     pub(crate) dirs: Dirs,
     pub(crate) spares: Spares,
+    pub(crate) capacity: Capacity,
 }
 
 impl std::fmt::Debug for Host {
@@ -74,9 +76,10 @@ impl Host {
         cgroups: Cgroups,
         upstreams: Vec<SocketAddr>,
         dirs: Dirs,
+        capacity: Capacity,
     ) -> Arc<Self> {
         let resolver = resolver(upstreams);
-        Arc::new(Self { engine, pool, cgroups, resolver, dirs, spares: Spares::default() })
+        Arc::new(Self { engine, pool, cgroups, resolver, dirs, spares: Spares::default(), capacity })
     }
 
     /// What snapshots of this host depend on besides their files.
@@ -118,19 +121,18 @@ impl Host {
         egress: Option<Egress>,
     ) -> Result<Guest, GuestError> {
         self.spares.touch();
-        self.clone_of(name, shape, from, egress).await
+        let slot = self.slot(egress).await?;
+        timeline::reached(Step::Slot);
+        self.clone_in(slot, name, shape, from).await
     }
 
-    /// [`Host::restore`] for what nobody waits for.
-    pub(crate) async fn clone_of(
+    pub(crate) async fn clone_in(
         self: &Arc<Self>,
+        slot: Slot,
         name: &str,
         shape: Shape,
         from: Restore,
-        egress: Option<Egress>,
     ) -> Result<Guest, GuestError> {
-        let slot = self.slot(egress).await?;
-        timeline::reached(Step::Slot);
         let started = match self.prepare(name, shape, &slot) {
             Ok(spec) => self.engine.restore(spec, from).await.map_err(GuestError::from),
             Err(error) => Err(error),
@@ -140,7 +142,7 @@ impl Host {
 
     /// A slot for a guest that does not run yet: with what it may reach, from the first packet on.
     async fn slot(&self, egress: Option<Egress>) -> Result<Slot, GuestError> {
-        let slot = self.pool.acquire().await?;
+        let slot = self.free_slot().await?;
         if let Some(egress) = egress
             && let Err(error) = self.pool.bind(&slot, egress).await
         {
@@ -148,6 +150,30 @@ impl Host {
             return Err(error.into());
         }
         Ok(slot)
+    }
+
+    /// What was admitted has its place; it may be a spare's until now.
+    async fn free_slot(&self) -> Result<Slot, GuestError> {
+        loop {
+            self.make_way().await;
+            let landed = self.spares.landed();
+            match self.pool.acquire().await {
+                Err(AcquireError::Exhausted(_)) if self.spares.are_coming() => landed.await,
+                acquired => return Ok(acquired?),
+            }
+        }
+    }
+
+    /// The private memory of these guests, in bytes, of those that run.
+    #[must_use]
+    pub fn private_memory(&self, names: Vec<String>) -> BTreeMap<String, u64> {
+        let measured = |name: String| engine::private_memory(&self.dir(&name)).map(|bytes| (name, bytes));
+        names.into_iter().filter_map(measured).collect()
+    }
+
+    /// Whether the kernel ended the guest in this slot for want of memory.
+    pub(crate) fn ran_out_of_memory(&self, slot: &Slot) -> bool {
+        self.cgroups.ran_out_of_memory(&slot.name)
     }
 
     /// Takes charge again of a guest that an earlier server started. `None` where it no longer runs. `egress` as with

@@ -12,8 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agent_proto::HookCall;
+use capacity::{Kind, Reservation, Want};
 use network::Egress;
 use timeline::Step;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use crate::{Guest, GuestError, Host, ImageLayer};
@@ -31,6 +34,8 @@ const QUIET: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub(crate) struct Spares {
     shelf: Mutex<Shelf>,
+    /// One that was coming is there, or will not come.
+    landed: Notify,
     /// Names are never used twice.
     count: AtomicU64,
 }
@@ -49,6 +54,8 @@ struct Spare {
     layer: PathBuf,
     guest: Guest,
     overlay: PathBuf,
+    /// Until a MicroVM takes it, which has its own.
+    _place: Reservation,
 }
 
 impl Spares {
@@ -88,6 +95,17 @@ impl Spares {
 
     fn give_up(&self, layer: &Path) {
         self.shelf().coming.remove(layer);
+        self.landed.notify_waiters();
+    }
+
+    /// Whether there are any that cannot be dropped yet.
+    pub(crate) fn are_coming(&self) -> bool {
+        !self.shelf().coming.is_empty()
+    }
+
+    /// Returns when the next of those has come or been given up.
+    pub(crate) fn landed(&self) -> Notified<'_> {
+        self.landed.notified()
     }
 
     async fn quiet(&self) {
@@ -151,10 +169,16 @@ impl Host {
                     if let Some(old) = host.spares.put(spare) {
                         host.drop_spare(old).await;
                     }
+                    // Others may have been admitted meanwhile.
+                    host.make_way().await;
+                    host.spares.landed.notify_waiters();
                 }
                 Err(error) => {
                     host.spares.give_up(layer.dir());
-                    tracing::warn!(%error, "cannot start a spare clone");
+                    match error {
+                        GuestError::Full(why) => tracing::debug!(%why, "no room for a spare clone"),
+                        error => tracing::warn!(%error, "cannot start a spare clone"),
+                    }
                 }
             }
         });
@@ -176,14 +200,27 @@ impl Host {
         }
     }
 
+    /// Discards spares until nothing that was admitted lacks its place; the longest kept first.
+    pub async fn make_way(&self) {
+        while self.capacity.is_crowded() {
+            let Some(oldest) = self.spares.shelf().ready.pop_front() else { return };
+            tracing::info!(spare = oldest.guest.name(), "discarding a spare clone: its place is needed");
+            self.drop_spare(oldest).await;
+        }
+    }
+
     async fn start_spare(self: &Arc<Self>, layer: &ImageLayer) -> Result<Spare, GuestError> {
         let name = format!("spare-{}", self.spares.count.fetch_add(1, Ordering::Relaxed));
+        let image = layer.dir().to_string_lossy().into_owned();
+        let want = Want { guest: name.clone(), kind: Kind::Spare, image, at_least: 0 };
+        let place = self.capacity.reserve(want)?;
+        let slot = self.pool.acquire().await?;
         let overlay = self.dirs.spare(&name);
         layer.make_overlay(&overlay)?;
-        match self.clone_of(&name, layer.clone_with(overlay.clone())?, layer.restore(), None).await {
+        match self.clone_in(slot, &name, layer.clone_with(overlay.clone())?, layer.restore()).await {
             Ok(guest) => {
                 rehearse(&guest).await;
-                Ok(Spare { layer: layer.dir().to_owned(), guest, overlay })
+                Ok(Spare { layer: layer.dir().to_owned(), guest, overlay, _place: place })
             }
             Err(error) => {
                 remove(&overlay);

@@ -160,6 +160,14 @@ impl Suspension {
         self.path().is_dir()
     }
 
+    /// Bytes of what is saved; 0 where nothing is.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let files =
+            fs::read_dir(self.path()).into_iter().flatten().filter_map(|file| file.ok()?.metadata().ok());
+        files.map(|file| file.len()).sum()
+    }
+
     /// Saves a frozen guest, which is stopped by it: unless it is `wanted` again before all is written, which is not
     /// waited for then. `layer`: where the layer is that it was cloned from.
     ///

@@ -130,6 +130,20 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Whether the kernel killed a process of a MicroVM's group for want of memory: the group's own, or the host's.
+    #[must_use]
+    pub fn ran_out_of_memory(&self, name: &str) -> bool {
+        let Ok(group) = self.group(name) else { return false };
+        let read = |file: &str| {
+            let found = group.dirs.iter().find_map(|dir| std::fs::read_to_string(dir.join(file)).ok());
+            found.unwrap_or_default()
+        };
+        match self.hierarchies {
+            Hierarchies::Unified(_) => counts_kills(&read("memory.events")),
+            Hierarchies::PerController(_) => counts_kills(&read("memory.oom_control")),
+        }
+    }
+
     /// Removes a MicroVM's group, if it is there; its processes must have ended.
     pub fn remove(&self, name: &str) -> Result<(), CgroupError> {
         self.group(name)?.dirs.iter().try_for_each(|dir| remove_dir(dir))
@@ -197,6 +211,11 @@ impl Cgroups {
             }
         }
     }
+}
+
+fn counts_kills(events: &str) -> bool {
+    let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    kills.and_then(|count| count.trim().parse::<u64>().ok()).is_some_and(|count| count > 0)
 }
 
 /// Controllers may share a hierarchy, which then has one directory for them.
@@ -313,6 +332,13 @@ mod tests {
             settings
                 .contains(&("/cg/memory/rekindle-ab/vm/memory.limit_in_bytes".into(), "1073741824".into()))
         );
+    }
+
+    #[test]
+    fn kills_are_counted_in_both_kinds() {
+        assert!(counts_kills("low 0\nhigh 0\noom 3\noom_kill 1\noom_group_kill 0\n"));
+        assert!(counts_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"));
+        assert!(!counts_kills("oom_kill_disable 0\nunder_oom 1\noom_kill 0\n"));
     }
 
     #[test]

@@ -164,6 +164,12 @@ impl Pool {
         Ok(Self { shared })
     }
 
+    /// Slots that can be in use at once.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.shared.config.capacity()
+    }
+
     /// Hands out a slot: one kept ready, or else the next to be made.
     pub async fn acquire(&self) -> Result<Slot, AcquireError> {
         let made = {

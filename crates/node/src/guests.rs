@@ -259,6 +259,10 @@ impl Machines for GuestMachines {
         self.started("resuming the MicroVM", microvm, self.wake(microvm).await).await
     }
 
+    fn saved_bytes(&self, microvm: &MicrovmRecord) -> u64 {
+        Suspension::of(&self.dirs.microvm(microvm.id)).bytes()
+    }
+
     async fn finish_suspend(
         &self,
         microvm: &MicrovmRecord,

@@ -13,4 +13,5 @@ mod owner;
 pub use guests::GuestMachines;
 pub use machines::{Instance, Machines, Suspended};
 pub use node::{Node, NodeError};
+pub use owner::want;
 pub use store::now_ms;

@@ -62,6 +62,9 @@ pub trait Machines: Send + Sync + 'static {
     /// Restores what [`Instance::suspend`] saved and calls `/resume`.
     async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String>;
 
+    /// Bytes that [`Instance::suspend`] saved, and that a resume takes of the host's memory.
+    fn saved_bytes(&self, microvm: &MicrovmRecord) -> u64;
+
     /// Brings a suspension to its end that a restart interrupted, wherever it was.
     async fn finish_suspend(
         &self,

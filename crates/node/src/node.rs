@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use capacity::{Capacity, Reservation, Shortage};
 use ids::{EndpointId, MicrovmId};
 use lifecycle::microvm::{Event, Refused, State};
 use proxy::{Life, WakeError};
@@ -12,10 +14,13 @@ use timeline::Timeline;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::machines::Machines;
-use crate::owner::{Command, CommandError, Owner, View};
+use crate::owner::{Command, CommandError, Owner, View, want};
 
 /// Wishes of clients that wait for one MicroVM's owner; more wait in their callers.
 const COMMAND_QUEUE: usize = 64;
+
+/// What has been used more recently is not put to sleep early.
+const REST_AFTER: Duration = Duration::from_secs(5);
 
 /// Why a MicroVM did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +34,9 @@ pub enum NodeError {
     /// It could not be recorded.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The host has no room to resume it.
+    #[error(transparent)]
+    Full(#[from] Shortage),
 }
 
 struct Entry {
@@ -47,6 +55,7 @@ struct Table {
 pub struct Node {
     store: Store,
     machines: Arc<dyn Machines>,
+    capacity: Capacity,
     table: Arc<RwLock<Table>>,
 }
 
@@ -57,22 +66,24 @@ impl std::fmt::Debug for Node {
 }
 
 impl Node {
-    /// A node that takes up everything that the store says was alive before (invariant 3).
+    /// A node that takes up everything that the store says was alive before (invariant 3), and starts nothing beyond
+    /// `capacity`.
     ///
     /// # Errors
     /// [`StoreError`] where the records cannot be read.
-    pub fn start(store: Store, machines: Arc<dyn Machines>) -> Result<Self, StoreError> {
+    pub fn start(store: Store, machines: Arc<dyn Machines>, capacity: Capacity) -> Result<Self, StoreError> {
         let living = store.read(|tx| tx.live_microvms())?;
-        let node = Self { store, machines, table: Arc::default() };
+        let node = Self { store, machines, capacity, table: Arc::default() };
         for record in living {
-            node.own(record, true);
+            let place = has_vmm(&record).then(|| node.capacity.take_over(want(&record, 0)));
+            node.own(record, place, true);
         }
         Ok(node)
     }
 
-    /// Launches a MicroVM whose PENDING record is on the disk already.
-    pub fn launch(&self, record: MicrovmRecord) {
-        self.own(record, false);
+    /// Launches a MicroVM whose PENDING record is on the disk already, in the place that was reserved for it.
+    pub fn launch(&self, record: MicrovmRecord, place: Reservation) {
+        self.own(record, Some(place), false);
     }
 
     /// Applies a client's wish; returns once its transition is durable, before the work that follows from it.
@@ -89,13 +100,16 @@ impl Node {
             Ok(()) => Ok(()),
             Err(CommandError::Refused(refused)) => Err(refused.into()),
             Err(CommandError::Store(error)) => Err(error.into()),
+            Err(CommandError::Full(shortage)) => Err(shortage.into()),
         }
     }
 
-    fn own(&self, record: MicrovmRecord, adopt: bool) {
+    fn own(&self, record: MicrovmRecord, place: Option<Reservation>, adopt: bool) {
         let (id, endpoint, http_ingress) = (record.id, record.endpoint, record.http_ingress);
         let (commands, wishes) = mpsc::channel(COMMAND_QUEUE);
-        let (owner, view) = Owner::new(record, self.store.clone(), Arc::clone(&self.machines), wishes);
+        let machines = Arc::clone(&self.machines);
+        let (owner, view) =
+            Owner::new(record, self.store.clone(), machines, self.capacity.clone(), place, wishes);
         {
             let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
             table.owners.insert(id, Entry { commands, view });
@@ -113,9 +127,36 @@ impl Node {
         });
     }
 
+    /// Puts the MicroVM to sleep that has been idle for the longest, of those that may sleep and wake by a request: for
+    /// a host that runs out of memory. Whether there was one.
+    pub async fn rest_the_idlest(&self) -> bool {
+        let idlest = {
+            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+            let idle = table.owners.iter().filter_map(|(id, entry)| {
+                let view = entry.view.borrow();
+                let activity = &view.life.as_ref().filter(|_| view.wakes_on_request)?.activity;
+                let idle = activity.idle_for();
+                (idle >= REST_AFTER && activity.open_requests() == 0).then_some((idle, *id))
+            });
+            idle.max()
+        };
+        let Some((idle, id)) = idlest else { return false };
+        tracing::warn!(microvm = %id, ?idle, "suspending an idle MicroVM early: the host is out of memory");
+        self.ask(id, Event::IdleExpired).await.is_ok()
+    }
+
     fn entry<T>(&self, id: MicrovmId, pick: impl FnOnce(&Entry) -> T) -> Option<T> {
         // The table is whole between any two of its changes, so a panic elsewhere left it usable.
         self.table.read().unwrap_or_else(PoisonError::into_inner).owners.get(&id).map(pick)
+    }
+}
+
+/// Whether a VMM may have been started for it.
+fn has_vmm(record: &MicrovmRecord) -> bool {
+    match record.life.state {
+        State::Pending | State::Running | State::Suspending | State::Terminating => true,
+        State::Suspended => record.life.resuming,
+        State::Terminated => false,
     }
 }
 
@@ -148,7 +189,10 @@ impl proxy::Backend for Node {
                         return Err(WakeError::NoAutoResume);
                     }
                     // One resume, however many ask: the second wish finds it under way and changes nothing.
-                    self.ask(microvm, Event::RequestArrived).await.map_err(|_| WakeError::Failed)?;
+                    self.ask(microvm, Event::RequestArrived).await.map_err(|error| match error {
+                        NodeError::Full(_) => WakeError::NoRoom,
+                        _ => WakeError::Failed,
+                    })?;
                 }
                 State::Pending | State::Suspending | State::Suspended => {}
             }

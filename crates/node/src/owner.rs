@@ -5,6 +5,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use capacity::{Capacity, Reservation, Shortage, Want};
 use lifecycle::microvm::{Action, Event, Refused, State};
 use store::{MicrovmRecord, Store, StoreError};
 use timeline::{Kind, Timeline};
@@ -40,6 +41,8 @@ pub(crate) enum CommandError {
     Refused(#[from] Refused),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Full(#[from] Shortage),
 }
 
 /// What an action came to.
@@ -62,6 +65,9 @@ pub(crate) struct Owner {
     record: MicrovmRecord,
     store: Store,
     machines: Arc<dyn Machines>,
+    capacity: Capacity,
+    /// There whenever a VMM may be.
+    place: Option<Reservation>,
     commands: mpsc::Receiver<Command>,
     view: watch::Sender<View>,
     instance: Option<Box<dyn Instance>>,
@@ -77,6 +83,8 @@ impl Owner {
         record: MicrovmRecord,
         store: Store,
         machines: Arc<dyn Machines>,
+        capacity: Capacity,
+        place: Option<Reservation>,
         commands: mpsc::Receiver<Command>,
     ) -> (Self, watch::Receiver<View>) {
         let (view, seen) = watch::channel(view_of(&record, None));
@@ -84,6 +92,8 @@ impl Owner {
             record,
             store,
             machines,
+            capacity,
+            place,
             commands,
             view,
             instance: None,
@@ -117,6 +127,9 @@ impl Owner {
                 Step::Done(outcome) => {
                     self.work = None;
                     self.instance = outcome.instance;
+                    if self.instance.is_none() && self.next.is_none() {
+                        self.place = None;
+                    }
                     if let Some(event) = outcome.event {
                         self.settle(event).await;
                     }
@@ -170,6 +183,8 @@ impl Owner {
                     tracing::error!(microvm = %self.record.id, ?event, %error, "cannot record, trying again");
                     tokio::time::sleep(RETRY).await;
                 }
+                // Only a client's wish to resume needs room.
+                CommandError::Full(_) => return,
             }
         }
     }
@@ -178,11 +193,22 @@ impl Owner {
     async fn apply(&mut self, event: &Event, timeline: Timeline) -> Result<(), CommandError> {
         let mut record = self.record.clone();
         let action = record.life.apply(event, now_ms())?;
+        let place = match action {
+            // During a suspension its VMM still has its place.
+            Some(Action::Resume) if self.place.is_none() => {
+                let saved = self.machines.saved_bytes(&self.record);
+                Some(self.capacity.reserve(want(&record, saved))?)
+            }
+            _ => None,
+        };
         if record != self.record {
             let written = record.clone();
             self.store.write::<_, StoreError>(move |tx| tx.put_microvm(&written)).await?;
             self.record = record;
             self.publish();
+        }
+        if place.is_some() {
+            self.place = place;
         }
         if let Some(action) = action {
             timeline.reached(timeline::Step::Store);
@@ -208,6 +234,13 @@ impl Owner {
         let wanted = self.wanted.clone();
         self.work = Some(tokio::spawn(perform(machines, action, record, instance, wanted, timeline)));
     }
+}
+
+/// What a MicroVM needs of the host; `saved`: bytes of memory that it slept with.
+#[must_use]
+pub fn want(record: &MicrovmRecord, saved: u64) -> Want {
+    let image = format!("{} {}", record.image, record.version);
+    Want { guest: record.id.to_string(), kind: capacity::Kind::Clone, image, at_least: saved }
 }
 
 async fn perform(

@@ -33,6 +33,9 @@ pub enum WakeError {
     /// Suspended, and its idle policy does not resume it on traffic.
     #[error("cannot reach the MicroVM: it is suspended without auto-resume; call ResumeMicrovm")]
     NoAutoResume,
+    /// The host has no room to resume it now; it stays suspended.
+    #[error("cannot resume the MicroVM for this request: its host has no room; try again later")]
+    NoRoom,
     /// The resume was tried and failed.
     #[error("cannot resume the MicroVM for this request; its state reason says why")]
     Failed,

@@ -1,12 +1,13 @@
 //! The answers that the proxy makes itself (SPEC §5.4).
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use crate::WakeError;
 use crate::headers::PROXY_ERROR;
+use crate::limits;
 
 /// Why a request was not answered by the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -53,9 +54,9 @@ impl Refusal {
             Self::MicrovmConnect | Self::Wake(WakeError::Gone) => {
                 (StatusCode::BAD_GATEWAY, "", Some("MICROVM_CONNECT_FAILED"))
             }
-            Self::Wake(WakeError::NoAutoResume | WakeError::Failed) | Self::WakeTimeout | Self::App => {
-                (StatusCode::BAD_GATEWAY, "", None)
-            }
+            Self::Wake(WakeError::NoAutoResume | WakeError::NoRoom | WakeError::Failed)
+            | Self::WakeTimeout
+            | Self::App => (StatusCode::BAD_GATEWAY, "", None),
         }
     }
 
@@ -67,6 +68,9 @@ impl Refusal {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
         if !body.is_empty() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        if self == Self::Wake(WakeError::NoRoom) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(limits::RETRY_AFTER_SECONDS));
         }
         if let Some(code) = code {
             headers.insert(PROXY_ERROR, HeaderValue::from_static(code));

@@ -24,6 +24,8 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(60);
 pub const WAKE_DEADLINE: Duration = Duration::from_secs(90);
 /// For the application to accept a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// When a client whose MicroVM could not be woken for want of room is told to come again.
+pub const RETRY_AFTER_SECONDS: u32 = 5;
 /// How often a request tries again when its MicroVM is suspended between waking and forwarding.
 pub const WAKE_ATTEMPTS: usize = 3;
 /// Kept-alive connections to an application that nothing uses are closed after this long.

@@ -91,6 +91,7 @@ async fn failures_are_502_with_their_code() {
         (App::HangsUp, None, None),
         (App::Echo, Some(WakeError::Gone), Some("MICROVM_CONNECT_FAILED")),
         (App::Echo, Some(WakeError::NoAutoResume), None),
+        (App::Echo, Some(WakeError::NoRoom), None),
         (App::Echo, Some(WakeError::Failed), None),
     ] {
         let world = World::start(app).await;

@@ -1,39 +1,82 @@
-//! Whether this machine has room for one more MicroVM.
+//! What this machine has left, measured once a second, and what is done when it runs short.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use control::Capacity;
+use capacity::{Capacity, Limits, Measured};
+use guest::Host;
+use node::Node;
 
-/// Left to the host itself and to the page cache that clones share, in MiB.
-const RESERVE_MIB: u64 = 512;
-/// What a MicroVM takes of its own before its application does anything, VMM included, in MiB.
-const IDLE_MIB: u64 = 64;
+use crate::config::Config;
+
+const EVERY: Duration = Duration::from_secs(1);
 const MEMINFO: &str = "/proc/meminfo";
+const MIB: u64 = 1 << 20;
+/// Disk that a build takes beyond its VM's memory: artifact, container and snapshot.
+const BUILD_DISK: u64 = 1 << 30;
 
-/// This machine.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Machine;
-
-impl Capacity for Machine {
-    /// Memory is given as it is used, so that what counts is what is free now and not what guests might use at most.
-    fn admit(&self, _: u32) -> Result<(), String> {
-        let Some(free) = fs::read_to_string(MEMINFO).ok().as_deref().and_then(available_mib) else {
-            // A kernel that does not tell must not stop every launch.
-            return Ok(());
-        };
-        if free >= RESERVE_MIB + IDLE_MIB {
-            return Ok(());
-        }
-        Err(format!(
-            "The host has {free} MiB of memory left, too little for one more MicroVM; terminate or suspend some"
-        ))
+/// What the settings allow, of `slots` network slots.
+pub(crate) fn limits(config: &Config, slots: u32) -> Limits {
+    let build_memory = u64::from(config.build_memory_mib) * MIB;
+    Limits {
+        slots: slots as usize,
+        memory: config.memory_mib.map(|mib| mib * MIB),
+        memory_reserve: config.memory_reserve_mib * MIB,
+        disk_reserve: config.disk_reserve_mib * MIB,
+        build_memory,
+        build_disk: build_memory + BUILD_DISK,
     }
 }
 
-fn available_mib(meminfo: &str) -> Option<u64> {
+/// What is watched.
+pub(crate) struct Watch {
+    pub(crate) capacity: Capacity,
+    pub(crate) host: Arc<Host>,
+    pub(crate) data: PathBuf,
+}
+
+impl Watch {
+    /// Measures once.
+    pub(crate) async fn look(&self) {
+        let (capacity, host, data) = (self.capacity.clone(), Arc::clone(&self.host), self.data.clone());
+        let look = move || {
+            let guests: BTreeMap<String, u64> = host.private_memory(capacity.guests());
+            capacity.observe(measure(&data), &guests);
+        };
+        if let Err(error) = tokio::task::spawn_blocking(look).await {
+            tracing::error!(%error, "cannot measure what the host has left");
+        }
+    }
+
+    /// Measures for ever. Where what runs is in danger, spares go first, then idle MicroVMs sleep, one a second.
+    pub(crate) async fn run(self, node: Node) {
+        let mut seconds = tokio::time::interval(EVERY);
+        seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            seconds.tick().await;
+            self.look().await;
+            self.host.make_way().await;
+            if self.capacity.is_in_need() && !node.rest_the_idlest().await {
+                tracing::warn!("the host is short of memory, and no MicroVM is idle that may sleep");
+            }
+        }
+    }
+}
+
+fn measure(data: &Path) -> Measured {
+    let memory = fs::read_to_string(MEMINFO).ok().as_deref().and_then(available);
+    let disk = rustix::fs::statvfs(data).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    Measured { memory, disk }
+}
+
+/// Bytes of memory that can be had without swapping.
+fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib / 1024)
+    Some(kib * 1024)
 }
 
 #[cfg(test)]
@@ -43,7 +86,15 @@ mod tests {
     #[test]
     fn the_kernel_says_what_is_available() {
         let meminfo = "MemTotal:       24640000 kB\nMemFree:  100 kB\nMemAvailable:    2097152 kB\n";
-        assert_eq!(available_mib(meminfo), Some(2048));
-        assert_eq!(available_mib("MemTotal: 1 kB"), None);
+        assert_eq!(available(meminfo), Some(2 << 30));
+        assert_eq!(available("MemTotal: 1 kB"), None);
+    }
+
+    #[test]
+    fn this_machine_is_measured() {
+        let measured = measure(Path::new("/"));
+        assert!(measured.memory.is_some_and(|bytes| bytes > 0));
+        assert!(measured.disk.is_some_and(|bytes| bytes > 0));
+        assert_eq!(measure(Path::new("/no such directory")).disk, None);
     }
 }

@@ -19,6 +19,8 @@ use crate::networks;
 const VCPUS: std::ops::RangeInclusive<u32> = 1..=16;
 /// MiB of memory that a build VM can have: below, the builder itself does not fit.
 const BUILD_MEMORY_MIB: std::ops::RangeInclusive<u32> = 512..=32_768;
+/// More than any host has.
+const MAX_MIB: u64 = 1 << 40;
 const MAX_DOMAIN_CHARS: usize = 128;
 
 /// Why the settings cannot be used.
@@ -47,6 +49,9 @@ pub(crate) struct Config {
     pub(crate) max_slots: u32,
     pub(crate) ready_slots: usize,
     pub(crate) first_uid: Option<u32>,
+    pub(crate) memory_mib: Option<u64>,
+    pub(crate) memory_reserve_mib: u64,
+    pub(crate) disk_reserve_mib: u64,
     pub(crate) build_vcpus: u32,
     pub(crate) build_memory_mib: u32,
     pub(crate) aliases: BTreeMap<String, String>,
@@ -76,6 +81,9 @@ impl Default for Config {
             max_slots: 1024,
             ready_slots: 4,
             first_uid: None,
+            memory_mib: None,
+            memory_reserve_mib: 512,
+            disk_reserve_mib: 1024,
             build_vcpus: 2,
             build_memory_mib: 2048,
             aliases: BTreeMap::new(),
@@ -135,6 +143,13 @@ impl Config {
             &self.first_uid.unwrap_or(0),
             "a user id above 0, with max_slots more above it",
         )?;
+        for (name, mib) in [
+            ("memory_mib", self.memory_mib.unwrap_or(1)),
+            ("memory_reserve_mib", self.memory_reserve_mib),
+            ("disk_reserve_mib", self.disk_reserve_mib),
+        ] {
+            require(mib <= MAX_MIB, name, &mib, "MiB, at most 2^40")?;
+        }
         require(VCPUS.contains(&self.build_vcpus), "build_vcpus", &self.build_vcpus, "1 to 16")?;
         let memory = BUILD_MEMORY_MIB.contains(&self.build_memory_mib);
         require(memory, "build_memory_mib", &self.build_memory_mib, "512 to 32768")

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use ::capacity::Capacity;
 use build::{Builder, Workshop};
 use connectors::{Connectors, Networks};
 use control::{Builds, Operations, Service};
@@ -24,7 +25,7 @@ use proxy::{Backend, EndpointHosts};
 use store::{Store, StoreError};
 
 use crate::agent;
-use crate::capacity::Machine;
+use crate::capacity::{self, Watch};
 use crate::config::Config;
 use crate::data_dir::{Account, DataDir, DataDirError};
 use crate::doctor::QEMU;
@@ -104,7 +105,7 @@ impl Services {
             (Assets::from_env(), Dirs::new(data.path(), &data.tag()), Logs::new(data.logs()));
         let platform = platform(&assets, &dirs).await?;
         dirs.prepare().await?;
-        let host = host(config, data, &dirs).await?;
+        let (host, capacity) = host(config, data, &dirs).await?;
         let living = living(&store)?;
         host.reap(&living).await?;
         dirs.sweep(&living.union(&building(&store)?).cloned().collect());
@@ -119,11 +120,16 @@ impl Services {
             Arc::clone(&roles) as _,
             connectors.clone(),
         );
-        let node = Node::start(store.clone(), Arc::new(machines))?;
+        let node = Node::start(store.clone(), Arc::new(machines), capacity.clone())?;
+        let watch =
+            Watch { capacity: capacity.clone(), host: Arc::clone(&host), data: data.path().to_owned() };
+        watch.look().await;
+        tokio::spawn(watch.run(node.clone()));
         tokio::spawn(sweep_logs(store.clone(), logs.clone()));
         let base_image_created_at = modified_ms(&assets.bases());
         let builder = Builder::new(Workshop {
             host: Arc::clone(&host),
+            capacity: capacity.clone(),
             store: store.clone(),
             objects: objects.clone(),
             roles,
@@ -151,7 +157,7 @@ impl Services {
             identity.clone(),
             node.clone(),
             builds,
-            Arc::new(Machine),
+            capacity,
             connectors,
         );
         Ok(Self { api: Arc::new(api), endpoints: Arc::new(node), objects, identity, store, host, builder })
@@ -220,7 +226,7 @@ async fn platform(assets: &Assets, dirs: &Dirs) -> Result<Platform, ServicesErro
     Ok(tokio::task::spawn_blocking(move || Platform::install(&assets, &agent, &platforms)).await??)
 }
 
-async fn host(config: &Config, data: &DataDir, dirs: &Dirs) -> Result<Arc<Host>, ServicesError> {
+async fn host(config: &Config, data: &DataDir, dirs: &Dirs) -> Result<(Arc<Host>, Capacity), ServicesError> {
     let compatibility = engine::qemu::probe(Path::new(QEMU)).await?;
     let (engine, accelerator, cpu) =
         (&compatibility.engine, compatibility.accelerator, &compatibility.cpu.baseline);
@@ -233,7 +239,9 @@ async fn host(config: &Config, data: &DataDir, dirs: &Dirs) -> Result<Arc<Host>,
     let pool = range::open_pool(config, data)?;
     let cgroups = Cgroups::open(&data.tag())?;
     let upstreams = dns::upstreams(Path::new(RESOLV_CONF)).map_err(ServicesError::Resolvers)?;
-    Ok(Host::new(Arc::new(engine), pool, cgroups, upstreams, dirs.clone()))
+    let capacity = Capacity::new(capacity::limits(config, pool.capacity()));
+    let host = Host::new(Arc::new(engine), pool, cgroups, upstreams, dirs.clone(), capacity.clone());
+    Ok((host, capacity))
 }
 
 /// The names of the guests that go on.

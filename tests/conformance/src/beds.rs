@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-use crate::stand_ins::{Named, Room, Willing};
+use crate::stand_ins::{Named, Willing, room};
 
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "123456789012";
@@ -123,9 +123,9 @@ async fn serve(dir: &Path, manners: Manners) -> Value {
     // Sessions of the root: one that lasts, one that is over.
     let root = identity.credential(ACCOUNT, None).unwrap().caller;
     let [session, expired] = [3600, 0].map(|seconds| session(&identity.issue(&root, seconds)));
-    let node = Node::start(store.clone(), Arc::new(Imagined::default())).unwrap();
+    let room = room(manners.has_room);
+    let node = Node::start(store.clone(), Arc::new(Imagined::default()), room.clone()).unwrap();
     let builds = Arc::new(Named(store.clone()));
-    let room = Arc::new(Room(manners.has_room));
     let connectors = Connectors::new(store.clone(), networks(), Arc::new(Willing));
     let operations = Operations::new(settings, store, identity.clone(), node, builds, room, connectors);
     let audit = Audit::to_dir(&dir.join("audit"), REGION).unwrap();

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use control::{Builds, Capacity};
+use capacity::{Capacity, Limits};
+use control::Builds;
 use iam::{RoleSession, ServiceRoles};
 use ids::{BuildId, ImageArn, ImageVersion};
 use node::now_ms;
@@ -15,13 +16,11 @@ const FAILS: &str = "fails.zip";
 const LINGERS: &str = "lingers";
 
 /// A host that has room for everything, or for nothing.
-#[derive(Debug)]
-pub struct Room(pub bool);
-
-impl Capacity for Room {
-    fn admit(&self, memory_mib: u32) -> Result<(), String> {
-        if self.0 { Ok(()) } else { Err(format!("There is no room for {memory_mib} MiB on this host")) }
-    }
+#[must_use]
+pub fn room(is_there: bool) -> Capacity {
+    // None at all lets builds through, which need none here.
+    let memory = if is_there { None } else { Some(0) };
+    Capacity::new(Limits { memory, ..Limits::default() })
 }
 
 /// Builds that end as the artifact's name says.

@@ -48,6 +48,9 @@ impl Machines for Imagined {
     async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
         Ok(self.started("resume", microvm))
     }
+    fn saved_bytes(&self, _: &MicrovmRecord) -> u64 {
+        0
+    }
     async fn finish_suspend(&self, _: &MicrovmRecord, _: CancellationToken) -> Result<Suspended, String> {
         self.note("finish suspend");
         Ok(Suspended::Saved)

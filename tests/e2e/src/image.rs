@@ -68,6 +68,8 @@ pub struct ImageRequest<'a> {
     pub hooks: Hooks,
     /// Environment.
     pub variables: Json,
+    /// Its size class.
+    pub memory_mib: u32,
 }
 
 impl<'a> ImageRequest<'a> {
@@ -77,7 +79,7 @@ impl<'a> ImageRequest<'a> {
     /// Where the upload fails.
     pub fn of(server: &Server, name: &'a str, artifact: &Artifact) -> Self {
         let uri = server.upload(&format!("{name}.zip"), &artifact.zip());
-        Self { name, uri, hooks: Hooks::All, variables: json!({}) }
+        Self { name, uri, hooks: Hooks::All, variables: json!({}), memory_mib: 512 }
     }
 
     /// With other hooks.
@@ -90,6 +92,12 @@ impl<'a> ImageRequest<'a> {
     #[must_use]
     pub fn variables(self, variables: Json) -> Self {
         Self { variables, ..self }
+    }
+
+    /// Of another size class.
+    #[must_use]
+    pub fn memory_mib(self, memory_mib: u32) -> Self {
+        Self { memory_mib, ..self }
     }
 
     /// Asks for it.
@@ -116,7 +124,7 @@ impl<'a> ImageRequest<'a> {
             ("--code-artifact", json!({ "uri": self.uri }).to_string()),
             ("--hooks", self.hooks.to_json().to_string()),
             ("--environment-variables", self.variables.to_string()),
-            ("--resources", json!([{ "minimumMemoryInMiB": 512 }]).to_string()),
+            ("--resources", json!([{ "minimumMemoryInMiB": self.memory_mib }]).to_string()),
         ]
         .into_iter()
         .flat_map(|(name, value)| [name.to_owned(), value])

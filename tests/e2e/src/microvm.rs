@@ -45,6 +45,17 @@ impl<'a> Microvm<'a> {
         Self { server, id, endpoint, token }
     }
 
+    /// One that is there already.
+    ///
+    /// # Panics
+    /// Where it is not.
+    pub fn of(server: &'a Server, id: &str) -> Self {
+        let record = server.microvm(id);
+        let endpoint = record["endpoint"].as_str().unwrap_or_else(|| panic!("no endpoint: {record}"));
+        let token = token(server, id, r#"[{"allPorts":{}}]"#);
+        Self { server, id: id.to_owned(), endpoint: endpoint.to_owned(), token }
+    }
+
     /// The same, and waits until it runs.
     ///
     /// # Panics
@@ -154,7 +165,9 @@ impl<'a> Microvm<'a> {
         self.request(path, &["--request", "POST", "--data", ""]).expect(200).json()
     }
 
-    fn auth(&self) -> String {
+    /// The header that lets a request in.
+    #[must_use]
+    pub fn auth(&self) -> String {
         format!("X-aws-proxy-auth: {}", self.token)
     }
 }

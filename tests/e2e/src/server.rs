@@ -31,6 +31,8 @@ const BUCKET: &str = "artifacts";
 pub struct Server {
     dir: TempDir,
     data_dir: PathBuf,
+    /// Whether the data directory is a disk of its own.
+    mounted: bool,
     ports: [u16; 2],
     arguments: Vec<String>,
     variables: Environment,
@@ -66,11 +68,37 @@ impl Server {
         let is_new = !data_dir.exists();
         let environment = Environment::new();
         let ports = free_ports();
-        let mut server = Self { dir, data_dir, ports, arguments, variables, child: None, environment };
+        let mut server =
+            Self { dir, data_dir, mounted: false, ports, arguments, variables, child: None, environment };
         server.launch();
         if is_new {
             server.aws_text(&["s3", "mb", &format!("s3://{BUCKET}")]);
         }
+        server
+    }
+
+    /// Starts another on a copy of the data of one that was killed, on a disk with so many MiB left.
+    ///
+    /// # Panics
+    /// Where it does not answer.
+    #[must_use]
+    pub fn start_on_small_disk(killed: &Self, left_mib: u64, arguments: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("rekindle-e2e-").tempdir().unwrap();
+        let data_dir = dir.path().canonicalize().unwrap().join("data");
+        std::fs::create_dir(&data_dir).unwrap();
+        let used = command::must(Command::new("du").arg("-sm").arg(&killed.data_dir));
+        let used: u64 = used.split_whitespace().next().unwrap().parse().unwrap();
+        let size = format!("size={}m", used + left_mib);
+        command::must(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&data_dir));
+        command::must(
+            Command::new("cp").args(["-aT", "--sparse=always"]).arg(&killed.data_dir).arg(&data_dir),
+        );
+        let arguments = arguments.iter().map(|text| (*text).to_owned()).collect();
+        let (variables, environment) = (Environment::new(), killed.environment.clone());
+        let ports = free_ports();
+        let mut server =
+            Self { dir, data_dir, mounted: true, ports, arguments, variables, child: None, environment };
+        server.launch();
         server
     }
 
@@ -87,6 +115,12 @@ impl Server {
             self.kill();
         }
         self.launch();
+    }
+
+    /// The same, with other arguments of `rekindle serve`.
+    pub fn restart_with(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|text| (*text).to_owned()).collect();
+        self.restart();
     }
 
     /// Starts it again if a test left it killed.
@@ -132,8 +166,15 @@ impl Server {
         command::must(Command::new("kill").args(["-TERM", &child.id().to_string()]));
         until("the server to end", STOP, || child.try_wait().unwrap());
         until_gone(&self.data_dir);
+        self.unmount();
         // Now, because servers that tests share are never dropped.
         std::fs::remove_dir_all(self.dir.path()).unwrap();
+    }
+
+    fn unmount(&mut self) {
+        if std::mem::take(&mut self.mounted) {
+            command::must(Command::new("umount").arg(&self.data_dir));
+        }
     }
 
     fn launch(&mut self) {
@@ -180,7 +221,8 @@ impl Server {
         http::curl(&self.environment, url, &[]).is_ok()
     }
 
-    fn living(&self) -> Vec<String> {
+    /// The ids of its MicroVMs that are not terminated.
+    pub fn living(&self) -> Vec<String> {
         self.listed("list-microvms", "microvmId", |state| state != "TERMINATED")
     }
 
@@ -393,6 +435,7 @@ impl Drop for Server {
             let _ = child.kill();
             let _ = child.wait();
             census::remove(&self.data_dir);
+            self.unmount();
             eprintln!("the server's log ends:\n{}", self.log());
         } else {
             self.child = Some(child);

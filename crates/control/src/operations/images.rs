@@ -1,6 +1,7 @@
 //! Images: making, changing, showing and deleting them.
 
 use api::*;
+use capacity::Capacity;
 use ids::{AccountId, BuildId, ImageArn};
 use lifecycle::image::{self as rules, BuildState, ImageRefused};
 use node::now_ms;
@@ -33,6 +34,7 @@ impl Operations {
         let version = config::version(&arn, request.config, now)?;
         let tags = request.tags.unwrap_or_default();
         let quotas = self.settings.quotas;
+        let capacity = self.capacity.clone();
         self.make(move |tx| {
             retention::tidy(tx, now)?;
             if let Some(made) = made_before(tx, &claim, &arn, now)? {
@@ -54,6 +56,7 @@ impl Operations {
                 last_version: version.version,
                 tags,
             };
+            room_for_build(&capacity)?;
             add_version(tx, &image, version, claim, quotas)
         })
         .await
@@ -69,6 +72,7 @@ impl Operations {
         let now = now_ms();
         let mut version = config::version(&arn, request.config, now)?;
         let quotas = self.settings.quotas;
+        let capacity = self.capacity.clone();
         self.make(move |tx| {
             retention::tidy(tx, now)?;
             if let Some(made) = made_before(tx, &claim, &arn, now)? {
@@ -86,6 +90,7 @@ impl Operations {
             image.updated_at = now;
             image.last_version = image.last_version.next();
             version.version = image.last_version;
+            room_for_build(&capacity)?;
             add_version(tx, &image, version, claim, quotas)
         })
         .await
@@ -169,6 +174,11 @@ fn with_version(tx: &Tx<'_>, image: &ImageRecord, version: VersionRecord) -> Res
 }
 
 /// Writes a new version of `image` with the build that it waits for.
+/// A build waits for others to end, but not for MicroVMs.
+fn room_for_build(capacity: &Capacity) -> Result<(), Error> {
+    capacity.has_room_for_a_build().map_err(|shortage| Error::quota(BUILDS_QUOTA, shortage.to_string()))
+}
+
 fn add_version(
     tx: &Tx<'_>,
     image: &ImageRecord,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api::rules::MAX_DURATION_SECONDS;
 use api::*;
+use capacity::Reservation;
 use ids::{AccountId, EndpointId, ImageArn, ImageVersion, MicrovmId};
 use lifecycle::microvm::{self as rules, Event, Refused, State};
 use node::{NodeError, now_ms};
@@ -37,11 +38,11 @@ impl Operations {
         let ingress = config::connectors(region, request.ingress_network_connectors.clone(), vec![http])?;
         let egress = config::connectors(region, request.egress_network_connectors.clone(), vec![])?;
         let (quota, now) = (self.settings.quotas.memory_mib, now_ms());
-        let capacity = Arc::clone(&self.capacity);
-        let launch = move |tx: &Tx<'_>| -> Result<(MicrovmRecord, bool), Failure> {
+        let capacity = self.capacity.clone();
+        let launch = move |tx: &Tx<'_>| -> Result<(MicrovmRecord, Option<Reservation>), Failure> {
             retention::tidy(tx, now)?;
             if let Some(earlier) = made_before(tx, &claim, now)? {
-                return Ok((earlier, false));
+                return Ok((earlier, None));
             }
             let version = runnable(tx, &arn, wanted)?;
             if request.run_hook_payload.is_some() && version.hooks.run.is_none() {
@@ -56,17 +57,18 @@ impl Operations {
             }
             let egress = if egress.is_empty() { version.egress_network_connectors.clone() } else { egress };
             let binding = resolve_egress(tx, &arn.region, &account, &egress)?;
-            capacity.admit(version.minimum_memory_mib).map_err(Error::capacity)?;
             let record = record(account, version, request, Networks { ingress, egress, binding }, now);
+            let place = capacity.reserve(node::want(&record, 0));
+            let place = place.map_err(|shortage| Error::capacity(shortage.to_string()))?;
             tx.put_microvm(&record)?;
             claim.remember(tx, record.id.to_string(), None, now)?;
-            Ok((record, true))
+            Ok((record, Some(place)))
         };
         timeline::reached(Step::Validation);
-        let (record, new) = self.store.write(launch).await?;
+        let (record, place) = self.store.write(launch).await?;
         timeline::reached(Step::Store);
-        if new {
-            self.node.launch(record.clone());
+        if let Some(place) = place {
+            self.node.launch(record.clone(), place);
         }
         Ok(self.shown(&record))
     }
@@ -154,6 +156,7 @@ impl Operations {
             Ok(()) => Ok(Empty {}),
             Err(NodeError::Refused(error)) => Err(refused(id, &error).into()),
             Err(NodeError::Store(error)) => Err(error.into()),
+            Err(NodeError::Full(shortage)) => Err(Error::no_room_to_resume(shortage.to_string()).into()),
             Err(NodeError::Unknown(_)) => {
                 // Nobody owns it: it has ended meanwhile, or its owner is only about to begin.
                 let mut life = self.known_microvm(account, id)?.life.clone();

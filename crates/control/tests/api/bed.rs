@@ -1,13 +1,14 @@
 //! The operations as they are served, over a machine that does nothing but count and builds that are only
 //! noted.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use auth::keys::AccessKey;
 use bytes::Bytes;
+use capacity::{Capacity, Limits, Measured};
 use connectors::{Connectors, Networks, Subnet};
 use doubles::Imagined;
 use http_body_util::{BodyExt, Full};
@@ -17,9 +18,7 @@ use ids::{BuildId, ImageArn, ImageVersion};
 use node::{Node, now_ms};
 use percent_encoding::NON_ALPHANUMERIC;
 use proxy::EndpointHosts;
-use rekindle_control::{
-    Audit, Builds, Capacity, Control, Front, Operations, Quotas, Rates, Settings, Throttle,
-};
+use rekindle_control::{Audit, Builds, Control, Front, Operations, Quotas, Rates, Settings, Throttle};
 use serde_json::{Value, json};
 use store::{SnapshotSizes, Store};
 use time::OffsetDateTime;
@@ -52,21 +51,6 @@ impl Builds for Noted {
     }
     fn remove_version(&self, image: ImageArn, version: ImageVersion) {
         self.removed.lock().unwrap().push(format!("{image} {version}"));
-    }
-}
-
-/// A host that is full when it is told to be.
-#[derive(Default)]
-pub(crate) struct Room {
-    pub(crate) full: AtomicBool,
-}
-
-impl Capacity for Room {
-    fn admit(&self, memory_mib: u32) -> Result<(), String> {
-        match self.full.load(Ordering::SeqCst) {
-            true => Err(format!("no room for {memory_mib} MiB")),
-            false => Ok(()),
-        }
     }
 }
 
@@ -104,7 +88,7 @@ pub(crate) struct Bed {
     pub(crate) store: Store,
     machines: Imagined,
     builds: Arc<Noted>,
-    pub(crate) room: Arc<Room>,
+    pub(crate) room: Capacity,
     control: Control,
 }
 
@@ -126,9 +110,9 @@ pub(crate) async fn bed_with(quotas: Quotas, rates: Rates, endpoint_port: u16) -
         base_image_created_at: 1,
         quotas,
     };
-    let node = Node::start(store.clone(), Arc::new(machines.clone())).unwrap();
+    let room = Capacity::new(Limits { build_memory: 1, ..Limits::default() });
+    let node = Node::start(store.clone(), Arc::new(machines.clone()), room.clone()).unwrap();
     let identity = identity(&store).await;
-    let room = Arc::new(Room::default());
     let connectors = Connectors::new(store.clone(), networks(), Arc::new(Willing));
     let operations = Operations::new(
         settings,
@@ -184,6 +168,11 @@ pub(crate) fn with(mut body: Value, members: Value) -> Value {
 }
 
 impl Bed {
+    /// Leaves the host so many bytes of memory; `None`: enough.
+    pub(crate) fn leave(&self, memory: Option<u64>) {
+        self.room.observe(Measured { memory, disk: None }, &BTreeMap::new());
+    }
+
     pub(crate) async fn call(&self, method: &str, uri: &str, body: &Value) -> Answer {
         self.call_as(OWNER, method, uri, body).await
     }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::future::Future;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 
 use api::Operation;
@@ -160,12 +159,14 @@ async fn too_many_calls_are_told_when_to_come_again() {
 async fn a_full_host_starts_nothing() {
     let bed = bed().await;
     bed.built(&image("a")).await;
-    bed.room.full.store(true, Ordering::SeqCst);
+    bed.leave(Some(0));
     let run = json!({"imageIdentifier": arn("a"), "clientToken": "t"});
     let (status, kind, message) = bed.refused("POST", MICROVMS, &run).await;
     assert_eq!((status, kind.as_str()), (500, "InsufficientCapacityException"), "{message}");
     assert!(bed.calls().is_empty() && bed.get(MICROVMS).await["items"] == json!([]));
-    bed.room.full.store(false, Ordering::SeqCst);
+    let (status, kind, message) = bed.refused("POST", IMAGES, &image("b")).await;
+    assert_eq!((status, kind.as_str()), (402, "ServiceQuotaExceededException"), "{message}");
+    bed.leave(None);
     bed.done("POST", MICROVMS, &run).await;
 }
 

@@ -7,7 +7,7 @@ mod machine;
 pub mod overlay;
 mod probe;
 mod qmp;
-mod start;
+pub(crate) mod start;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -26,7 +26,7 @@ use crate::spec::{MachineSpec, Restore};
 
 const QMP: &str = "qmp.sock";
 pub(crate) const CHANNEL: &str = "channel.sock";
-const PID: &str = "pid";
+pub(crate) const PID: &str = "pid";
 const LOG: &str = "vmm.log";
 const RECORD: &str = "machine.json";
 pub(crate) const STATE_OUT: &str = "state.out";

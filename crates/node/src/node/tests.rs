@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use capacity::{Limits, Want};
 use lifecycle::microvm::{IdlePolicy, Microvm, Policy};
 use proxy::{Activity, Backend, BoxedIo, Connector};
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,7 @@ struct Counting {
     refuse_launch: bool,
     /// Suspensions never end unless they are given up.
     slow_disk: bool,
+    saved_bytes: u64,
 }
 
 struct Nowhere;
@@ -85,6 +87,9 @@ impl Machines for Counting {
     async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
         Ok(self.started("resume", microvm))
     }
+    fn saved_bytes(&self, _: &MicrovmRecord) -> u64 {
+        self.saved_bytes
+    }
     async fn finish_suspend(&self, _: &MicrovmRecord, _: CancellationToken) -> Result<Suspended, String> {
         self.calls.lock().unwrap().push("finish suspend");
         Ok(Suspended::Saved)
@@ -99,14 +104,20 @@ struct Bed {
     store: Store,
     machines: Arc<Counting>,
     node: Node,
+    capacity: Capacity,
 }
 
 fn bed(machines: Counting) -> Bed {
+    bed_with(machines, Limits::default())
+}
+
+fn bed_with(machines: Counting, limits: Limits) -> Bed {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("db")).unwrap();
     let machines = Arc::new(machines);
-    let node = Node::start(store.clone(), machines.clone()).unwrap();
-    Bed { _dir: dir, store, machines, node }
+    let capacity = Capacity::new(limits);
+    let node = Node::start(store.clone(), machines.clone(), capacity.clone()).unwrap();
+    Bed { _dir: dir, store, machines, node, capacity }
 }
 
 impl Bed {
@@ -140,7 +151,8 @@ impl Bed {
         };
         let written = record.clone();
         self.store.write::<_, StoreError>(move |tx| tx.put_microvm(&written)).await.unwrap();
-        self.node.launch(record.clone());
+        let place = self.capacity.reserve(want(&record, 0)).unwrap();
+        self.node.launch(record.clone(), place);
         record
     }
 
@@ -236,10 +248,57 @@ async fn a_restart_adopts_what_runs_and_finishes_what_was_begun() {
     bed.store.write::<_, StoreError>(move |tx| tx.put_microvm(&written)).await.unwrap();
 
     let machines = Arc::new(Counting::default());
-    let node = Node::start(bed.store.clone(), machines.clone()).unwrap();
+    let capacity = Capacity::new(Limits { slots: 1, ..Limits::default() });
+    let node = Node::start(bed.store.clone(), machines.clone(), capacity.clone()).unwrap();
     node.wake(running.id).await.unwrap();
     node.wake(pending.id).await.unwrap();
+    assert_eq!(capacity.guests().len(), 2, "what was there before is counted, and not questioned");
     let mut calls = machines.calls.lock().unwrap().clone();
     calls.sort_unstable();
     assert_eq!(calls, ["adopt", "launch"]);
+}
+
+#[tokio::test]
+async fn a_sleeper_has_no_place_and_stays_asleep_where_there_is_none() {
+    let bed = bed_with(Counting::default(), Limits { slots: 1, ..Limits::default() });
+    let vm = bed.launch().await;
+    bed.node.wake(vm.id).await.unwrap();
+    assert!(bed.capacity.reserve(other()).is_err());
+    bed.node.ask(vm.id, Event::SuspendRequested).await.unwrap();
+    bed.reach(vm.id, State::Suspended).await;
+    let taken = bed.capacity.reserve(other()).unwrap();
+    assert!(matches!(bed.node.wake(vm.id).await, Err(WakeError::NoRoom)));
+    let resumed = bed.node.ask(vm.id, Event::ResumeRequested).await;
+    assert!(matches!(resumed, Err(NodeError::Full(Shortage::Slots { .. }))));
+    assert_eq!(bed.stored(vm.id), State::Suspended);
+    drop(taken);
+    assert_eq!(bed.node.wake(vm.id).await.unwrap().generation, 2, "the refused wake was none");
+    bed.node.ask(vm.id, Event::TerminateRequested).await.unwrap();
+    bed.reach(vm.id, State::Terminated).await;
+    assert!(bed.capacity.reserve(other()).is_ok());
+}
+
+#[tokio::test]
+async fn a_sleeper_needs_the_memory_that_it_slept_with() {
+    const MIB: u64 = 1 << 20;
+    let limits = Limits { memory: Some(100 * MIB), ..Limits::default() };
+    let bed = bed_with(Counting { saved_bytes: 200 * MIB, ..Counting::default() }, limits);
+    let vm = bed.launch().await;
+    bed.node.wake(vm.id).await.unwrap();
+    bed.node.ask(vm.id, Event::SuspendRequested).await.unwrap();
+    bed.reach(vm.id, State::Suspended).await;
+    assert!(matches!(bed.node.wake(vm.id).await, Err(WakeError::NoRoom)));
+}
+
+#[tokio::test]
+async fn a_failed_launch_gives_its_place_back() {
+    let limits = Limits { slots: 1, ..Limits::default() };
+    let bed = bed_with(Counting { refuse_launch: true, ..Counting::default() }, limits);
+    let vm = bed.launch().await;
+    bed.reach(vm.id, State::Terminated).await;
+    assert!(bed.capacity.reserve(other()).is_ok());
+}
+
+fn other() -> Want {
+    Want { guest: "other".into(), kind: capacity::Kind::Clone, image: "other".into(), at_least: 0 }
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use auth::keys::AccessKey;
 use auth::token::TokenKey;
+use capacity::{Capacity, Limits};
 use connectors::{Connectors, Networks};
-use control::{Audit, Builds, Capacity, Control, Front, Operations, Quotas, Rates, Settings, Throttle};
+use control::{Audit, Builds, Control, Front, Operations, Quotas, Rates, Settings, Throttle};
 use iam::{RoleSession, ServiceRoles};
 use identity::Identity;
 use ids::{BuildId, EndpointId, ImageArn, ImageVersion, MicrovmId};
@@ -75,7 +76,8 @@ pub(crate) async fn control(store: &Store, audit: &Path) -> Result<Control, Fail
         quotas: Quotas { memory_mib: usize::MAX, ..Quotas::default() },
     };
     let identity = Identity::open(store.clone(), SECRET)?;
-    let node = Node::start(store.clone(), Arc::new(Nothing))?;
+    let capacity = Capacity::new(Limits::default());
+    let node = Node::start(store.clone(), Arc::new(Nothing), capacity.clone())?;
     let connectors = Connectors::new(store.clone(), Networks::default(), Arc::new(Nothing));
     let operations = Operations::new(
         settings,
@@ -83,7 +85,7 @@ pub(crate) async fn control(store: &Store, audit: &Path) -> Result<Control, Fail
         identity.clone(),
         node,
         Arc::new(Nothing),
-        Arc::new(Nothing),
+        capacity,
         connectors,
     );
     let front = Front {
@@ -214,6 +216,9 @@ impl Machines for Nothing {
     async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
         self.launch(microvm).await
     }
+    fn saved_bytes(&self, _: &MicrovmRecord) -> u64 {
+        0
+    }
     async fn finish_suspend(&self, _: &MicrovmRecord, _: CancellationToken) -> Result<Suspended, String> {
         Ok(Suspended::Saved)
     }
@@ -229,11 +234,5 @@ impl Builds for Nothing {
 impl ServiceRoles for Nothing {
     fn assume(&self, role: &str, _: &str, _: &str) -> Result<Arc<dyn RoleSession>, String> {
         Err(format!("{role} is nobody's here"))
-    }
-}
-
-impl Capacity for Nothing {
-    fn admit(&self, _: u32) -> Result<(), String> {
-        Ok(())
     }
 }

@@ -17,6 +17,7 @@ mod identity;
 mod isolation;
 mod ledger;
 mod lifecycle;
+mod pressure;
 mod rust_sdk;
 mod session;
 mod versions;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
                 a_damaged_snapshot_is_not_used_and_says_so,
             }
             ledger { a_database_loses_nothing_over_suspensions_and_crashes }
+            pressure { a_full_host_refuses_and_harms_nobody }
             crash {
                 a_running_microvm_goes_on,
                 a_suspended_microvm_resumes,
