@@ -14,7 +14,8 @@
 //! ```
 //!
 //! A request that comes while it is being saved does not wait for that: the saving is given up if it still can be, and
-//! the MicroVM goes on from what is in its memory. Clients see SUSPENDING until it is RUNNING.
+//! the MicroVM goes on from what is in its memory. Clients see SUSPENDING until it is RUNNING. One that could not be saved
+//! goes on likewise.
 //!
 //! The owner applies an event, makes the result durable, and only then starts the [`Action`] that it
 //! returns. Every action can be repeated after a crash, so a lost one is found again by [`Microvm::pending_action`].
@@ -109,6 +110,8 @@ pub enum Event {
     IdleExpired,
     /// The snapshot is durable and the VMM is gone.
     Saved,
+    /// It could not be saved, as on a full disk; its VMM is as it was.
+    SaveFailed,
     /// A client asked for it to run.
     ResumeRequested,
     /// A request came through the endpoint.
@@ -236,7 +239,9 @@ impl Microvm {
             (Suspending, Event::Saved) => Ok(self.sleep(now)),
             (Suspending, Event::ResumeRequested) => Err(self.refused()),
 
-            (Suspended, Event::ResumeRequested) | (Suspending | Suspended, Event::RequestArrived)
+            (Suspended, Event::ResumeRequested)
+            | (Suspending | Suspended, Event::RequestArrived)
+            | (Suspending, Event::SaveFailed)
                 if !self.resuming =>
             {
                 self.resuming = true;
@@ -399,6 +404,17 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_saved_goes_on() {
+        let mut vm = running(Some(IDLE));
+        vm.apply(&Event::IdleExpired, 2_000).unwrap();
+        assert_eq!(vm.apply(&Event::SaveFailed, 2_001), Ok(Some(Action::Resume)));
+        assert_eq!((vm.state, vm.life), (State::Suspending, 2));
+        vm.apply(&Event::Resumed, 2_100).unwrap();
+        assert_eq!((vm.state, vm.reason.clone()), (State::Running, None));
+        assert_eq!(vm.next_deadline(2_100), Some((62_100, Event::IdleExpired)), "it is tried again");
+    }
+
+    #[test]
     fn repeating_what_is_so_succeeds() {
         assert_eq!(suspended(None).apply(&Event::SuspendRequested, 9_000), Ok(None));
         assert_eq!(running(None).apply(&Event::ResumeRequested, 9_000), Ok(None));
@@ -455,6 +471,7 @@ mod tests {
             Just(Event::SuspendRequested),
             Just(Event::IdleExpired),
             Just(Event::Saved),
+            Just(Event::SaveFailed),
             Just(Event::ResumeRequested),
             Just(Event::RequestArrived),
             Just(Event::Resumed),

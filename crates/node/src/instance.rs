@@ -146,7 +146,8 @@ impl Running {
         failed.map_or(Ok(()), |reason| Err(InstanceError::Hook(reason)))
     }
 
-    /// Calls `/suspend`, freezes, saves durably, ends the VMM; or is returned, frozen, where it is `wanted` before.
+    /// Calls `/suspend`, freezes, saves durably, ends the VMM; or is returned, frozen, where it is `wanted` before or
+    /// cannot be saved.
     pub(crate) async fn save(mut self, wanted: &CancellationToken) -> Result<Suspended, InstanceError> {
         // From here on requests wait for the next life.
         self.life.activity.close();
@@ -159,21 +160,25 @@ impl Running {
             () = wanted.cancelled() => return Ok(Suspended::GivenUp(Box::new(self))),
             () = self.housekeeping.end() => {}
         }
-        match Suspension::of(&self.dir).save(&self.guest, &self.layer, wanted).await? {
-            Saved::Durable => {
+        match Suspension::of(&self.dir).save(&self.guest, &self.layer, wanted).await {
+            Ok(Saved::Durable) => {
                 timeline::reached(Step::Save);
                 self.guest.end().await;
                 timeline::reached(Step::End);
                 Ok(Suspended::Saved)
             }
-            Saved::GivenUp(writing) => {
+            Ok(Saved::GivenUp(writing)) => {
                 self.housekeeping = Housekeeping { task: Some(writing), ..Housekeeping::default() };
                 Ok(Suspended::GivenUp(Box::new(self)))
+            }
+            Err(error) => {
+                tracing::error!(dir = %self.dir.display(), %error, "a MicroVM cannot be saved; it goes on");
+                Ok(Suspended::Failed(Box::new(self)))
             }
         }
     }
 
-    /// After a saving that was given up: a new life of the same guest.
+    /// After a saving that was given up or failed: a new life of the same guest.
     async fn go_on(self, generation: u64) -> Result<Self, InstanceError> {
         let Self { guest, hooks, log, dir, layer, machine_id, run_body, housekeeping, .. } = self;
         let guest = guest.go_on().await?;

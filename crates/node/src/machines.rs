@@ -17,11 +17,17 @@ pub enum Suspended {
     Saved,
     /// It was wanted otherwise before it was saved: its VMM is there, its application frozen.
     GivenUp(Box<dyn Instance>),
+    /// It could not be saved, for a reason that has been logged; the rest is as with `GivenUp`.
+    Failed(Box<dyn Instance>),
 }
 
 impl fmt::Debug for Suspended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if matches!(self, Self::Saved) { "Saved" } else { "GivenUp" })
+        f.write_str(match self {
+            Self::Saved => "Saved",
+            Self::GivenUp(_) => "GivenUp",
+            Self::Failed(_) => "Failed",
+        })
     }
 }
 
@@ -43,7 +49,7 @@ pub trait Instance: Send + Sync + 'static {
         wanted: CancellationToken,
     ) -> Result<Suspended, String>;
 
-    /// After a suspension that was given up: calls `/resume` and goes on, in a new life.
+    /// After a suspension that was given up or failed: calls `/resume` and goes on, in a new life.
     async fn resume(self: Box<Self>, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String>;
 
     /// Ends it, after `/terminate` where `call_hook` says so, and releases everything it had.

@@ -293,6 +293,7 @@ async fn carry_out(
             match suspended {
                 Ok(Suspended::Saved) => done(Event::Saved),
                 Ok(Suspended::GivenUp(instance)) => (None, Some(instance)),
+                Ok(Suspended::Failed(instance)) => (Some(Event::SaveFailed), Some(instance)),
                 Err(why) => done(Event::Failed(why)),
             }
         }

@@ -16,6 +16,8 @@ struct Counting {
     refuse_launch: bool,
     /// Suspensions never end unless they are given up.
     slow_disk: bool,
+    /// Suspensions fail.
+    full_disk: bool,
     saved_bytes: u64,
 }
 
@@ -34,6 +36,7 @@ struct Still {
     life: Arc<Life>,
     calls: Calls,
     slow_disk: bool,
+    full_disk: bool,
 }
 
 #[async_trait]
@@ -50,6 +53,9 @@ impl Instance for Still {
         wanted: CancellationToken,
     ) -> Result<Suspended, String> {
         self.calls.lock().unwrap().push("suspend");
+        if self.full_disk {
+            return Ok(Suspended::Failed(self));
+        }
         if !self.slow_disk {
             return Ok(Suspended::Saved);
         }
@@ -71,7 +77,8 @@ impl Counting {
         self.calls.lock().unwrap().push(call);
         let life = Life::new(microvm.life.life, Arc::new(Nowhere), Arc::new(Activity::new()));
         let calls = Arc::clone(&self.calls);
-        Box::new(Still { life: Arc::new(life), calls, slow_disk: self.slow_disk })
+        let Self { slow_disk, full_disk, .. } = *self;
+        Box::new(Still { life: Arc::new(life), calls, slow_disk, full_disk })
     }
 }
 
@@ -200,6 +207,17 @@ async fn neither_a_request_nor_the_end_waits_for_the_disk_of_a_suspension() {
     bed.node.ask(vm.id, Event::TerminateRequested).await.unwrap();
     bed.reach(vm.id, State::Terminated).await;
     assert_eq!(bed.calls(), ["launch", "suspend", "go on", "suspend", "terminate"]);
+}
+
+#[tokio::test]
+async fn a_microvm_that_cannot_be_saved_goes_on() {
+    let bed = bed(Counting { full_disk: true, ..Counting::default() });
+    let vm = bed.launch().await;
+    bed.node.wake(vm.id).await.unwrap();
+    bed.node.ask(vm.id, Event::SuspendRequested).await.unwrap();
+    let life = bed.node.wake(vm.id).await.unwrap();
+    assert_eq!((life.generation, bed.stored(vm.id)), (2, State::Running));
+    assert_eq!(bed.calls(), ["launch", "suspend", "go on"]);
 }
 
 #[tokio::test]
