@@ -4,12 +4,12 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::Child;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::process::Child;
 
 /// Clock ticks after boot at which the process started: with the pid, a name never used twice.
 pub(crate) fn start_time(pid: Pid) -> io::Result<u64> {
@@ -32,13 +32,13 @@ pub(crate) fn noted_pid(path: &Path) -> Option<i32> {
 pub(crate) struct Process {
     pid: Pid,
     pidfd: AsyncFd<OwnedFd>,
-    /// Present when this program started it, and so must reap it.
+    /// Present when this program started it, and so must reap it; the runtime does where this is dropped before.
     child: Mutex<Option<Child>>,
 }
 
 impl Process {
     pub(crate) fn started(child: Child) -> io::Result<Self> {
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         Self::watch(pid.ok_or_else(|| io::Error::other("a process without an id"))?, Some(child))
     }
 
@@ -80,7 +80,7 @@ impl Process {
         // The guard is dropped without clearing: a process that has ended stays so.
         let _ended = self.pidfd.readable().await?;
         if let Some(child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            child.wait()?;
+            child.try_wait()?;
         }
         Ok(())
     }
@@ -100,8 +100,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_killed_process_is_seen_to_end() {
-        let child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let process = Process::started(child).unwrap();
+        let process = sleeper();
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid");
         assert!(Process::from_pid_file(&file).unwrap().is_none());
@@ -112,5 +111,24 @@ mod tests {
         assert!(Process::from_pid_file(&file).unwrap().is_none());
         process.kill().unwrap();
         process.wait_exit().await.unwrap();
+        assert!(start_time(process.pid).is_err(), "it is reaped");
+    }
+
+    #[tokio::test]
+    async fn one_that_nobody_watches_any_more_leaves_no_zombie() {
+        let process = sleeper();
+        let pid = process.pid;
+        drop(process);
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+        let gone = async {
+            while start_time(pid).is_ok() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.unwrap();
+    }
+
+    fn sleeper() -> Process {
+        Process::started(tokio::process::Command::new("sleep").arg("1000").spawn().unwrap()).unwrap()
     }
 }

@@ -5,13 +5,14 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use snapshot::chain::Chain;
 use timeline::Step;
+use tokio::process::{Child, Command};
 
 use super::command::{self, CommandLine, Start};
 use super::machine::QemuMachine;
