@@ -118,6 +118,8 @@ pub enum Event {
     RequestArrived,
     /// The clone runs again and its `/resume` hook answered 200.
     Resumed,
+    /// It could not be resumed this time; what was saved is as it was.
+    ResumeFailed,
     /// A client asked for the end.
     TerminateRequested,
     /// `maximumDurationInSeconds` are over.
@@ -255,6 +257,10 @@ impl Microvm {
                 self.state = Running;
                 Ok(None)
             }
+            (Suspended, Event::ResumeFailed) if self.resuming => {
+                self.resuming = false;
+                Ok(None)
+            }
             (Suspended, Event::SuspendedTooLong) if !self.resuming => {
                 Ok(Some(self.end("MicroVM exceeded maximum suspended duration.")))
             }
@@ -384,6 +390,15 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_resumed_now_sleeps_on() {
+        let mut vm = suspended(Some(IDLE));
+        vm.apply(&Event::ResumeRequested, 4_000).unwrap();
+        assert_eq!(vm.apply(&Event::ResumeFailed, 4_100), Ok(None));
+        assert_eq!((vm.state, vm.suspended_at, vm.pending_action()), (State::Suspended, Some(3_000), None));
+        assert_eq!(vm.apply(&Event::RequestArrived, 5_000), Ok(Some(Action::Resume)));
+    }
+
+    #[test]
     fn a_request_does_not_wait_for_the_saving() {
         let wanted = || {
             let mut vm = running(Some(IdlePolicy { suspended_duration_seconds: 0, ..IDLE }));
@@ -475,6 +490,7 @@ mod tests {
             Just(Event::ResumeRequested),
             Just(Event::RequestArrived),
             Just(Event::Resumed),
+            Just(Event::ResumeFailed),
             Just(Event::TerminateRequested),
             Just(Event::LifetimeExceeded),
             Just(Event::SuspendedTooLong),

@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::instance::{Hook, Parts, Running};
-use crate::machines::{Instance, Machines, Suspended};
+use crate::machines::{Instance, Machines, NotResumed, Suspended};
 use crate::output;
 
 /// A clone's private disk, in the MicroVM's directory.
@@ -255,8 +255,19 @@ impl Machines for GuestMachines {
         self.started("taking up the MicroVM again", microvm, self.find(microvm).await).await
     }
 
-    async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
-        self.started("resuming the MicroVM", microvm, self.wake(microvm).await).await
+    async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, NotResumed> {
+        match self.wake(microvm).await {
+            Ok(running) => Ok(Box::new(running)),
+            Err(error) => {
+                self.host.discard(&microvm.id.to_string()).await;
+                // Nothing of the application has run then, and nothing says that what was saved is at fault.
+                if error.told().is_none() && Suspension::of(&self.dirs.microvm(microvm.id)).exists() {
+                    tracing::error!(microvm = %microvm.id, %error, "a MicroVM cannot be resumed now; it sleeps on");
+                    return Err(NotResumed::ThisTime);
+                }
+                Err(NotResumed::Ever(error.reason("resuming the MicroVM", microvm)))
+            }
+        }
     }
 
     fn saved_bytes(&self, microvm: &MicrovmRecord) -> u64 {

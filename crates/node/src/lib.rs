@@ -11,7 +11,7 @@ mod output;
 mod owner;
 
 pub use guests::GuestMachines;
-pub use machines::{Instance, Machines, Suspended};
+pub use machines::{Instance, Machines, NotResumed, Suspended};
 pub use node::{Node, NodeError};
 pub use owner::want;
 pub use store::now_ms;

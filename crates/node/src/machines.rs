@@ -11,6 +11,15 @@ use lifecycle::microvm::Event;
 use store::MicrovmRecord;
 use tokio_util::sync::CancellationToken;
 
+/// Why a MicroVM that sleeps was not resumed.
+#[derive(Debug)]
+pub enum NotResumed {
+    /// What was saved is as it was, and another try may succeed; the reason has been logged.
+    ThisTime,
+    /// For good; the text goes to the client as `stateReason`.
+    Ever(String),
+}
+
 /// What a suspension came to.
 pub enum Suspended {
     /// It is saved, and its VMM is gone.
@@ -66,7 +75,7 @@ pub trait Machines: Send + Sync + 'static {
     async fn adopt(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String>;
 
     /// Restores what [`Instance::suspend`] saved and calls `/resume`.
-    async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String>;
+    async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, NotResumed>;
 
     /// Bytes that [`Instance::suspend`] saved, and that a resume takes of the host's memory.
     fn saved_bytes(&self, microvm: &MicrovmRecord) -> u64;

@@ -175,8 +175,12 @@ impl proxy::Backend for Node {
 
     async fn wake(&self, microvm: MicrovmId) -> Result<Arc<Life>, WakeError> {
         let mut view = self.entry(microvm, |entry| entry.view.clone()).ok_or(WakeError::Gone)?;
+        let failed_before = view.borrow().failed_resumes;
         loop {
             let seen = view.borrow_and_update().clone();
+            if seen.failed_resumes > failed_before {
+                return Err(WakeError::Failed);
+            }
             match seen.state {
                 State::Running => {
                     if let Some(life) = seen.life {

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::machines::{Instance, Machines, Suspended};
+use crate::machines::{Instance, Machines, NotResumed, Suspended};
 use crate::now_ms;
 
 /// What the others see of a MicroVM, never ahead of what is on the disk.
@@ -21,6 +21,8 @@ use crate::now_ms;
 pub(crate) struct View {
     pub(crate) state: State,
     pub(crate) resuming: bool,
+    /// How many resumes have failed and left it asleep.
+    pub(crate) failed_resumes: u64,
     pub(crate) wakes_on_request: bool,
     /// Set while it runs.
     pub(crate) life: Option<Arc<proxy::Life>>,
@@ -70,6 +72,7 @@ pub(crate) struct Owner {
     place: Option<Reservation>,
     commands: mpsc::Receiver<Command>,
     view: watch::Sender<View>,
+    failed_resumes: u64,
     instance: Option<Box<dyn Instance>>,
     work: Option<JoinHandle<Outcome>>,
     /// Decided while another action was still at work: to resume instead, or to end.
@@ -87,7 +90,7 @@ impl Owner {
         place: Option<Reservation>,
         commands: mpsc::Receiver<Command>,
     ) -> (Self, watch::Receiver<View>) {
-        let (view, seen) = watch::channel(view_of(&record, None));
+        let (view, seen) = watch::channel(view_of(&record, None, 0));
         let owner = Self {
             record,
             store,
@@ -96,6 +99,7 @@ impl Owner {
             place,
             commands,
             view,
+            failed_resumes: 0,
             instance: None,
             work: None,
             next: None,
@@ -201,6 +205,9 @@ impl Owner {
             }
             _ => None,
         };
+        if *event == Event::ResumeFailed {
+            self.failed_resumes += 1;
+        }
         if record != self.record {
             let written = record.clone();
             self.store.write::<_, StoreError>(move |tx| tx.put_microvm(&written)).await?;
@@ -219,7 +226,7 @@ impl Owner {
     }
 
     fn publish(&self) {
-        self.view.send_replace(view_of(&self.record, self.instance.as_deref()));
+        self.view.send_replace(view_of(&self.record, self.instance.as_deref(), self.failed_resumes));
     }
 
     fn start_next(&mut self) {
@@ -272,18 +279,21 @@ async fn carry_out(
     wanted: CancellationToken,
 ) -> (Option<Event>, Option<Box<dyn Instance>>) {
     let done = |event| (Some(event), None);
-    let started = |result: Result<Box<dyn Instance>, String>, event| match result {
-        Ok(instance) => (Some(event), Some(instance)),
-        Err(why) => done(Event::Failed(why)),
-    };
     match action {
-        Action::Launch => started(machines.launch(&record).await, Event::Launched),
+        Action::Launch => match machines.launch(&record).await {
+            Ok(instance) => (Some(Event::Launched), Some(instance)),
+            Err(why) => done(Event::Failed(why)),
+        },
         Action::Resume => {
             let resumed = match instance {
-                Some(instance) => instance.resume(&record).await,
+                Some(instance) => instance.resume(&record).await.map_err(NotResumed::Ever),
                 None => machines.resume(&record).await,
             };
-            started(resumed, Event::Resumed)
+            match resumed {
+                Ok(instance) => (Some(Event::Resumed), Some(instance)),
+                Err(NotResumed::ThisTime) => done(Event::ResumeFailed),
+                Err(NotResumed::Ever(why)) => done(Event::Failed(why)),
+            }
         }
         Action::Suspend => {
             let suspended = match instance {
@@ -307,11 +317,12 @@ async fn carry_out(
     }
 }
 
-fn view_of(record: &MicrovmRecord, instance: Option<&dyn Instance>) -> View {
+fn view_of(record: &MicrovmRecord, instance: Option<&dyn Instance>, failed_resumes: u64) -> View {
     let running = record.life.state == State::Running;
     View {
         state: record.life.state,
         resuming: record.life.resuming,
+        failed_resumes,
         wakes_on_request: record.life.wakes_on_request(),
         life: instance.filter(|_| running).map(Instance::life),
     }

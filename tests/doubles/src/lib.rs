@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use lifecycle::microvm::Event;
-use node::{Instance, Machines, Suspended};
+use node::{Instance, Machines, NotResumed, Suspended};
 use proxy::{Activity, BoxedIo, Connector, Life};
 use store::MicrovmRecord;
 use tokio_util::sync::CancellationToken;
@@ -45,7 +45,7 @@ impl Machines for Imagined {
     async fn adopt(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
         Ok(self.started("adopt", microvm))
     }
-    async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
+    async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, NotResumed> {
         Ok(self.started("resume", microvm))
     }
     fn saved_bytes(&self, _: &MicrovmRecord) -> u64 {

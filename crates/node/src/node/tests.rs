@@ -8,7 +8,7 @@ use proxy::{Activity, Backend, BoxedIo, Connector};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::machines::{Instance, Suspended};
+use crate::machines::{Instance, NotResumed, Suspended};
 
 #[derive(Default)]
 struct Counting {
@@ -16,6 +16,8 @@ struct Counting {
     refuse_launch: bool,
     /// Suspensions never end unless they are given up.
     slow_disk: bool,
+    /// Resumes fail, but not for good.
+    full_host: bool,
     /// Suspensions fail.
     full_disk: bool,
     saved_bytes: u64,
@@ -91,7 +93,11 @@ impl Machines for Counting {
     async fn adopt(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
         Ok(self.started("adopt", microvm))
     }
-    async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
+    async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, NotResumed> {
+        if self.full_host {
+            self.calls.lock().unwrap().push("no resume");
+            return Err(NotResumed::ThisTime);
+        }
         Ok(self.started("resume", microvm))
     }
     fn saved_bytes(&self, _: &MicrovmRecord) -> u64 {
@@ -218,6 +224,20 @@ async fn a_microvm_that_cannot_be_saved_goes_on() {
     let life = bed.node.wake(vm.id).await.unwrap();
     assert_eq!((life.generation, bed.stored(vm.id)), (2, State::Running));
     assert_eq!(bed.calls(), ["launch", "suspend", "go on"]);
+}
+
+#[tokio::test]
+async fn a_microvm_that_cannot_be_resumed_now_sleeps_on() {
+    let bed = bed(Counting { full_host: true, ..Counting::default() });
+    let vm = bed.launch().await;
+    bed.node.wake(vm.id).await.unwrap();
+    bed.node.ask(vm.id, Event::SuspendRequested).await.unwrap();
+    bed.reach(vm.id, State::Suspended).await;
+    for _ in 0..2 {
+        assert!(matches!(bed.node.wake(vm.id).await, Err(WakeError::Failed)));
+        assert_eq!(bed.stored(vm.id), State::Suspended);
+    }
+    assert_eq!(bed.calls(), ["launch", "suspend", "no resume", "no resume"]);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use identity::Identity;
 use ids::{BuildId, EndpointId, ImageArn, ImageVersion, MicrovmId};
 use lifecycle::image::{BuildState, ImageState, VersionStatus};
 use lifecycle::microvm::{Event, Microvm, Policy};
-use node::{Instance, Machines, Node, Suspended, now_ms};
+use node::{Instance, Machines, Node, NotResumed, Suspended, now_ms};
 use proxy::{Activity, BoxedIo, Connector, EndpointHosts, Life};
 use store::{CodeArtifact, HookSettings, ImageRecord, MicrovmRecord, Store, StoreError, Tx, VersionRecord};
 use tokio_util::sync::CancellationToken;
@@ -213,8 +213,8 @@ impl Machines for Nothing {
     async fn adopt(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
         self.launch(microvm).await
     }
-    async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, String> {
-        self.launch(microvm).await
+    async fn resume(&self, microvm: &MicrovmRecord) -> Result<Box<dyn Instance>, NotResumed> {
+        self.launch(microvm).await.map_err(NotResumed::Ever)
     }
     fn saved_bytes(&self, _: &MicrovmRecord) -> u64 {
         0
