@@ -58,7 +58,12 @@ impl MemoryError {
     /// Whether what was saved is at fault, and not the reading of it.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Geometry | Self::Read(ReadError::Damaged(_) | ReadError::Version(_)))
+        match self {
+            Self::Geometry => true,
+            Self::Read(error) => error.is_damage(),
+            Self::Chain(error) => error.is_damage(),
+            Self::Proc(_) | Self::Mapping | Self::Write(_) => false,
+        }
     }
 }
 

@@ -33,6 +33,14 @@ pub struct ChainError {
     source: ReadError,
 }
 
+impl ChainError {
+    /// Whether a layer is at fault, and not the reading of it.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        self.source.is_damage()
+    }
+}
+
 /// Where the newest content of a page is.
 #[derive(Debug, Clone, Copy)]
 struct Place {

@@ -116,6 +116,14 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// Whether the file is at fault, and not the reading of it.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_) | Self::Version(_) | Self::Foreign)
+    }
+}
+
 /// Where a page's bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
