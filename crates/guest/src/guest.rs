@@ -18,6 +18,8 @@ use crate::{GuestError, output};
 
 /// For the agent to do what takes no application's time: freezing, a new life, thawing.
 const STEP_SECONDS: u64 = 30;
+/// For a VMM to be gone after its channel has closed.
+const END_TIME: Duration = Duration::from_secs(2);
 /// How much longer than its own limit a hook's answer is waited for.
 const HOOK_GRACE: Duration = Duration::from_secs(10);
 
@@ -84,7 +86,8 @@ impl Guest {
 
     /// Whether its agent can be reached.
     pub(crate) fn is_well(&self) -> bool {
-        self.lost().now_or_never().is_none()
+        let ended = (self.machine.wait_exit().now_or_never(), self.channel.ended().now_or_never());
+        matches!(ended, (None, None))
     }
 
     /// The session with the agent.
@@ -212,7 +215,11 @@ impl Guest {
     pub async fn lost(&self) -> &'static str {
         tokio::select! {
             _ = self.machine.wait_exit() => self.why_ended(),
-            () = self.channel.ended() => "The MicroVM's virtual machine no longer answers.",
+            // A VMM that ends closes its channel first, and is gone a moment later.
+            () = self.channel.ended() => match tokio::time::timeout(END_TIME, self.machine.wait_exit()).await {
+                Ok(_) => self.why_ended(),
+                Err(_) => "The MicroVM's virtual machine no longer answers.",
+            },
         }
     }
 
