@@ -21,7 +21,7 @@ pub struct FileError {
 }
 
 /// Adds a record to those in the MicroVM's directory, or puts it in the place of an earlier state of it. Nothing is
-/// done where the directory is gone. Blocks.
+/// done where the directory is gone, and what cannot be read of those before is given up. Blocks.
 ///
 /// # Errors
 /// [`FileError`].
@@ -29,7 +29,8 @@ pub fn keep(microvm: &Path, record: Record) -> Result<(), FileError> {
     // Two at a time would lose one.
     static KEEPING: Mutex<()> = Mutex::new(());
     let _alone = KEEPING.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut records = read(microvm)?;
+    // Nothing is synced here: a power cut may leave an empty file, which must not keep out all that follows.
+    let mut records = read(microvm).unwrap_or_default();
     add(&mut records, record);
     let (path, new) = (microvm.join(NAME), microvm.join("timelines.new"));
     let written =
@@ -95,6 +96,15 @@ mod tests {
         assert_eq!(kept.len(), 1 + MAX_LATER);
         assert_eq!((kept[0].kind, kept[1].began_micros), (Kind::Launch, 4));
         assert_eq!(kept.last(), Some(&record(Kind::Wake, later, 2)));
+    }
+
+    #[test]
+    fn what_a_power_cut_left_does_not_keep_out_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(NAME), "").unwrap();
+        assert!(read(dir.path()).is_err());
+        keep(dir.path(), record(Kind::Wake, 1, 5)).unwrap();
+        assert_eq!(read(dir.path()).unwrap(), [record(Kind::Wake, 1, 5)]);
     }
 
     #[test]
