@@ -74,7 +74,9 @@ impl Listing {
 
     /// What tells this page of the listing of `scope` from every other, whenever it is asked for.
     pub(crate) fn key(&self, scope: &[&str]) -> String {
-        format!("{}\n{}\n{}", scope.join("\n"), self.limit, self.after.as_deref().unwrap_or_default())
+        // With their lengths, as in `scoped`: no two listings have one key, whatever is in their parts.
+        let scope: String = scope.iter().map(|part| format!("{} {part}\n", part.len())).collect();
+        format!("{scope}{} {}", self.limit, self.after.as_deref().unwrap_or_default())
     }
 
     /// The token of the page that follows the record with this key.
@@ -145,6 +147,17 @@ mod tests {
         assert_eq!(listing.after(), Some("b"));
         assert_eq!(listing.page(vec!["c", "d"], ToString::to_string), (vec!["c", "d"], None));
         assert!(open(&scope, Some(&format!("{}=", next_of(&scope)))).is_ok());
+    }
+
+    #[test]
+    fn no_two_pages_have_one_key() {
+        let key = |scope: &[&str]| open(scope, None).unwrap().key(scope);
+        assert_eq!(key(&["List", "a"]), key(&["List", "a"]));
+        for other in [&["List", "a", ""][..], &["List\na"], &["Lis", "ta"], &["List", "a\n2 "]] {
+            assert_ne!(key(&["List", "a"]), key(other), "{other:?}");
+        }
+        let scope = ["List", "123456789012"];
+        assert_ne!(key(&scope), open(&scope, Some(&next_of(&scope))).unwrap().key(&scope));
     }
 
     #[test]
