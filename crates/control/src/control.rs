@@ -19,7 +19,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::Service as HyperService;
 use identity::Identity;
-use timeline::{Step, Timeline};
+use timeline::{Step, TRACE_PARENT, Timeline};
 
 use crate::audit::{self, Audit};
 use crate::authenticate::{self, SigningName};
@@ -119,7 +119,8 @@ impl Control {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BodyError>,
     {
-        let timeline = Timeline::begin();
+        let trace_parent = request.headers().get(TRACE_PARENT).and_then(|value| value.to_str().ok());
+        let timeline = Timeline::begin_for(trace_parent);
         let (parts, body) = request.into_parts();
         let id = RequestId::new();
         match self.admit(&parts, body).await {

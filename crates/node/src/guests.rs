@@ -12,6 +12,7 @@ use guest::{Dirs, GuestError, Host, ImageLayer, LayerError, Suspension, Suspensi
 use ids::MicrovmId;
 use logs::Logs;
 use network::Egress;
+use otlp::{Exporter, Subject};
 use store::{HookSettings, MicrovmRecord, Store, StoreError, VersionRecord};
 use timeline::Step;
 use tokio::task::spawn_blocking;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::instance::{Hook, Parts, Running};
 use crate::machines::{Instance, Machines, NotResumed, Suspended};
 use crate::output;
+use crate::timelines::Timelines;
 
 /// A clone's private disk, in the MicroVM's directory.
 const OVERLAY: &str = "scratch.qcow2";
@@ -91,6 +93,7 @@ pub struct GuestMachines {
     logs: Logs,
     roles: Arc<dyn iam::ServiceRoles>,
     connectors: Connectors,
+    exporter: Option<Exporter>,
 }
 
 impl GuestMachines {
@@ -105,7 +108,13 @@ impl GuestMachines {
         roles: Arc<dyn iam::ServiceRoles>,
         connectors: Connectors,
     ) -> Self {
-        Self { host, store, dirs, logs, roles, connectors }
+        Self { host, store, dirs, logs, roles, connectors, exporter: None }
+    }
+
+    /// The same, with the timelines exported as traces too.
+    #[must_use]
+    pub fn exporting(self, exporter: Option<Exporter>) -> Self {
+        Self { exporter, ..self }
     }
 
     async fn start(&self, microvm: &MicrovmRecord) -> Result<Running, InstanceError> {
@@ -189,7 +198,13 @@ impl GuestMachines {
             layer: self.dirs.version(&microvm.image, microvm.version),
             machine_id: machine_id(microvm.id),
             run_body: run_body(microvm),
+            timelines: self.timelines(microvm),
         })
+    }
+
+    fn timelines(&self, microvm: &MicrovmRecord) -> Timelines {
+        let subject = Subject { microvm: microvm.id, image: microvm.image.clone(), version: microvm.version };
+        Timelines { dir: self.dirs.microvm(microvm.id), subject, exporter: self.exporter.clone() }
     }
 
     async fn layer(&self, microvm: &MicrovmRecord) -> Result<(ImageLayer, HookSettings), InstanceError> {
@@ -288,7 +303,7 @@ impl Machines for GuestMachines {
     }
 
     fn keep(&self, microvm: &MicrovmRecord, timeline: timeline::Record) {
-        keep(self.dirs.microvm(microvm.id), timeline);
+        self.timelines(microvm).done(timeline);
     }
 }
 
@@ -301,15 +316,6 @@ fn run_body(microvm: &MicrovmRecord) -> Vec<u8> {
 /// The digits of its uuid.
 fn machine_id(id: MicrovmId) -> String {
     id.to_string().trim_start_matches("microvm-").replace('-', "")
-}
-
-/// Keeps a timeline in a MicroVM's directory, in the background.
-pub(crate) fn keep(dir: PathBuf, timeline: timeline::Record) {
-    spawn_blocking(move || {
-        if let Err(error) = timeline::file::keep(&dir, timeline) {
-            tracing::warn!(%error, "cannot keep where the time went");
-        }
-    });
 }
 
 /// Removes a MicroVM's directory.

@@ -17,8 +17,9 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use crate::guests::{InstanceError, keep, remove};
+use crate::guests::{InstanceError, remove};
 use crate::machines::{Instance, Suspended};
+use crate::timelines::Timelines;
 
 /// The life that a launch begins.
 const FIRST_LIFE: u64 = 1;
@@ -76,6 +77,7 @@ pub(crate) struct Parts {
     /// Of a new MicroVM.
     pub(crate) machine_id: String,
     pub(crate) run_body: Vec<u8>,
+    pub(crate) timelines: Timelines,
 }
 
 /// A MicroVM that runs.
@@ -87,6 +89,7 @@ pub(crate) struct Running {
     layer: PathBuf,
     machine_id: String,
     run_body: Vec<u8>,
+    timelines: Timelines,
     life: Arc<Life>,
     /// The exit code of the application's first process, once it has ended.
     exited: watch::Receiver<Option<i32>>,
@@ -96,16 +99,16 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { mut guest, hooks, generation, log, dir, layer, machine_id, run_body } = parts;
+        let Parts { mut guest, hooks, generation, log, dir, layer, machine_id, run_body, timelines } = parts;
         let connector = Arc::new(ThroughAgent(guest.channel().clone()));
         let life = Life::new(generation, connector, Arc::new(Activity::new()));
         let life = Arc::new(match Timeline::current() {
-            Some(timeline) => life.telling(note_first_answer(timeline, generation, dir.clone())),
+            Some(timeline) => life.telling(note_first_answer(timeline, generation, timelines.clone())),
             None => life,
         });
         let exited = guest.listen(Arc::clone(&log));
         let housekeeping = Housekeeping::default();
-        Self { guest, hooks, log, dir, layer, machine_id, run_body, life, exited, housekeeping }
+        Self { guest, hooks, log, dir, layer, machine_id, run_body, timelines, life, exited, housekeeping }
     }
 
     /// The same, with the layers that earlier sleeps left being merged once there is time.
@@ -180,21 +183,22 @@ impl Running {
 
     /// After a saving that was given up or failed: a new life of the same guest.
     async fn go_on(self, generation: u64) -> Result<Self, InstanceError> {
-        let Self { guest, hooks, log, dir, layer, machine_id, run_body, housekeeping, .. } = self;
+        let Self { guest, hooks, log, dir, layer, machine_id, run_body, timelines, housekeeping, .. } = self;
         let guest = guest.go_on().await?;
-        let new = Self::new(Parts { guest, hooks, generation, log, dir, layer, machine_id, run_body });
+        let parts = Parts { guest, hooks, generation, log, dir, layer, machine_id, run_body, timelines };
+        let new = Self::new(parts);
         new.live(Some(Hook::Resume)).await?;
         Ok(Self { housekeeping, ..new })
     }
 }
 
 /// Adds to a launch or a wake when its first answer began.
-fn note_first_answer(timeline: Timeline, generation: u64, dir: PathBuf) -> FirstAnswer {
+fn note_first_answer(timeline: Timeline, generation: u64, timelines: Timelines) -> FirstAnswer {
     let kind = if generation == FIRST_LIFE { Kind::Launch } else { Kind::Wake };
     Box::new(move |came| {
         timeline.reached_at(Step::Request, came);
         timeline.reached(Step::Answer);
-        keep(dir, timeline.record(kind));
+        timelines.answered(timeline.record(kind, None));
     })
 }
 

@@ -9,6 +9,7 @@ mod machines;
 mod node;
 mod output;
 mod owner;
+mod timelines;
 
 pub use guests::GuestMachines;
 pub use machines::{Instance, Machines, NotResumed, Suspended};

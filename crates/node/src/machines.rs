@@ -90,6 +90,6 @@ pub trait Machines: Send + Sync + 'static {
     /// Releases everything of a MicroVM that has no instance here.
     async fn discard(&self, microvm: &MicrovmRecord);
 
-    /// Keeps, with the MicroVM and not waiting for it, where the time of its launch, wake or suspension went.
+    /// Keeps, not waiting for it, where the time of a launch, wake or suspension went.
     fn keep(&self, _microvm: &MicrovmRecord, _timeline: timeline::Record) {}
 }

@@ -91,10 +91,13 @@ impl Node {
     /// # Errors
     /// [`NodeError`]; [`NodeError::Unknown`] also where the MicroVM is terminated.
     pub async fn ask(&self, id: MicrovmId, event: Event) -> Result<(), NodeError> {
+        self.ask_timed(id, event, Timeline::current().unwrap_or_else(Timeline::begin)).await
+    }
+
+    async fn ask_timed(&self, id: MicrovmId, event: Event, timeline: Timeline) -> Result<(), NodeError> {
         let commands = self.entry(id, |entry| entry.commands.clone()).ok_or(NodeError::Unknown(id))?;
         let (reply, answer) = oneshot::channel();
         let gone = || NodeError::Unknown(id);
-        let timeline = Timeline::current().unwrap_or_else(Timeline::begin);
         commands.send(Command { event, timeline, reply }).await.map_err(|_| gone())?;
         match answer.await.map_err(|_| gone())? {
             Ok(()) => Ok(()),
@@ -173,7 +176,7 @@ impl proxy::Backend for Node {
         record.http_ingress.then_some(record.id)
     }
 
-    async fn wake(&self, microvm: MicrovmId) -> Result<Arc<Life>, WakeError> {
+    async fn wake(&self, microvm: MicrovmId, trace_parent: Option<&str>) -> Result<Arc<Life>, WakeError> {
         let mut view = self.entry(microvm, |entry| entry.view.clone()).ok_or(WakeError::Gone)?;
         let failed_before = view.borrow().failed_resumes;
         loop {
@@ -193,7 +196,9 @@ impl proxy::Backend for Node {
                         return Err(WakeError::NoAutoResume);
                     }
                     // One resume, however many ask: the second wish finds it under way and changes nothing.
-                    self.ask(microvm, Event::RequestArrived).await.map_err(|error| match error {
+                    let timeline = Timeline::begin_for(trace_parent);
+                    let asked = self.ask_timed(microvm, Event::RequestArrived, timeline).await;
+                    asked.map_err(|error| match error {
                         NodeError::Full(_) => WakeError::NoRoom,
                         _ => WakeError::Failed,
                     })?;

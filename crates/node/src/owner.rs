@@ -53,7 +53,14 @@ struct Outcome {
     event: Option<Event>,
     instance: Option<Box<dyn Instance>>,
     /// Where its time went, if that is of interest.
-    timed: Option<(Kind, Timeline)>,
+    timed: Option<Timed>,
+}
+
+/// A launch, wake or suspension that was carried out, and why if it failed.
+struct Timed {
+    kind: Kind,
+    timeline: Timeline,
+    failed: Option<String>,
 }
 
 enum Step {
@@ -137,9 +144,9 @@ impl Owner {
                     if let Some(event) = outcome.event {
                         self.settle(event).await;
                     }
-                    if let Some((kind, timeline)) = outcome.timed {
+                    if let Some(Timed { kind, timeline, failed }) = outcome.timed {
                         timeline.reached(timeline::Step::Shown);
-                        self.machines.keep(&self.record, timeline.record(kind));
+                        self.machines.keep(&self.record, timeline.record(kind, failed));
                     }
                 }
                 Step::Happened(event) => self.settle(event).await,
@@ -267,8 +274,21 @@ async fn perform(
     let (event, instance) =
         timeline.clone().scope(carry_out(machines, action, record, instance, wanted)).await;
     // What was given up tells nothing of how long it takes.
-    let timed = kind.filter(|_| event.is_some()).map(|kind| (kind, timeline));
+    let timed =
+        kind.zip(event.as_ref()).map(|(kind, event)| Timed { kind, timeline, failed: failure(event) });
     Outcome { event, instance, timed }
+}
+
+/// Why an action failed that ended so.
+fn failure(event: &Event) -> Option<String> {
+    match event {
+        Event::Failed(why) => Some(why.clone()),
+        Event::SaveFailed => Some("it could not be saved, and goes on; the server's log says why".into()),
+        Event::ResumeFailed => {
+            Some("it could not be resumed, and sleeps on; the server's log says why".into())
+        }
+        _ => None,
+    }
 }
 
 async fn carry_out(

@@ -20,8 +20,8 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The MicroVM's running life, resuming it first if it is suspended. The request waits meanwhile; the
     /// future is dropped when the client goes away or the wake deadline passes, so a resume under way
-    /// must not depend on it.
-    async fn wake(&self, microvm: MicrovmId) -> Result<Arc<Life>, WakeError>;
+    /// must not depend on it. `trace_parent`: which trace the request belongs to, by its `traceparent`.
+    async fn wake(&self, microvm: MicrovmId, trace_parent: Option<&str>) -> Result<Arc<Life>, WakeError>;
 }
 
 /// Why there is no life to forward a request to.

@@ -66,7 +66,7 @@ async fn forward(
     headers::join_cookies(&mut head.headers);
     head.headers.insert(headers::REQUEST_ID, id.clone());
     let client_side = head.extensions.remove::<OnUpgrade>();
-    let (life, open) = admit(proxy, route.microvm).await?;
+    let (life, open) = admit(proxy, route.microvm, headers::trace_parent(&head.headers)).await?;
     let request = Request::from_parts(readdress(head, &route)?, body);
     let response = life.upstream.send(route.port, route.protocol, request).await.map_err(|e| refusal(&e))?;
     life.answered(came);
@@ -81,9 +81,13 @@ async fn forward(
 }
 
 /// Wakes the MicroVM and counts the request in.
-async fn admit(proxy: &Proxy, microvm: MicrovmId) -> Result<(Arc<Life>, OpenRequest), Refusal> {
+async fn admit(
+    proxy: &Proxy,
+    microvm: MicrovmId,
+    trace_parent: Option<&str>,
+) -> Result<(Arc<Life>, OpenRequest), Refusal> {
     for _ in 0..limits::WAKE_ATTEMPTS {
-        let waking = tokio::time::timeout(limits::WAKE_DEADLINE, proxy.backend.wake(microvm));
+        let waking = tokio::time::timeout(limits::WAKE_DEADLINE, proxy.backend.wake(microvm, trace_parent));
         let life = waking.await.map_err(|_| Refusal::WakeTimeout)??;
         // Closed meanwhile: it is being suspended again, so it has to be woken again.
         if let Some(open) = life.activity.begin() {

@@ -7,6 +7,8 @@ pub(crate) const PROXY_ERROR: HeaderName = HeaderName::from_static("x-aws-proxy-
 pub(crate) const PROXY_AUTH: HeaderName = HeaderName::from_static("x-aws-proxy-auth");
 pub(crate) const PROXY_PORT: HeaderName = HeaderName::from_static("x-aws-proxy-port");
 pub(crate) const PROXY_FORCE_H2: HeaderName = HeaderName::from_static("x-aws-proxy-force-h2");
+/// Which trace a request belongs to (W3C Trace Context); the application sees it too, as it is.
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 const PROXY_PREFIX: &str = "x-aws-proxy-";
 const DEFAULT_PORT: u16 = 8080;
 
@@ -40,6 +42,11 @@ pub(crate) fn parse_port(text: &[u8]) -> Option<u16> {
 /// Whether the client asks for HTTP/2 toward the application.
 pub(crate) fn forces_h2(headers: &HeaderMap) -> bool {
     headers.get(PROXY_FORCE_H2).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+}
+
+/// The trace that the request says it belongs to.
+pub(crate) fn trace_parent(headers: &HeaderMap) -> Option<&str> {
+    headers.get(TRACE_PARENT)?.to_str().ok()
 }
 
 /// What the application may not see of a request: the proxy's own headers and those of one hop.

@@ -61,6 +61,7 @@ pub(crate) struct Config {
     pub(crate) security_groups: BTreeMap<String, SecurityGroup>,
     pub(crate) quotas: Quotas,
     pub(crate) rates: BTreeMap<String, RateSetting>,
+    pub(crate) traces: otlp::Settings,
 }
 
 /// How often an account may call an operation.
@@ -91,6 +92,7 @@ impl Default for Config {
             security_groups: BTreeMap::new(),
             quotas: Quotas::default(),
             rates: BTreeMap::new(),
+            traces: otlp::Settings::default(),
         }
     }
 }
@@ -215,6 +217,7 @@ mod tests {
         assert!(config.account.is_some() && config.slot_cidr.is_some() && config.first_uid.is_some());
         assert_eq!((config.subnets.len(), config.security_groups.len()), (1, 1));
         assert_eq!((config.aliases.len(), config.rates.len()), (1, 1));
+        assert!(config.traces.endpoint.is_some() && config.traces.service_name.is_some());
     }
 
     #[test]
@@ -242,6 +245,7 @@ mod tests {
             ("build_vcpus = 17", "build_vcpus"),
             ("build_memory_mib = 100", "build_memory_mib"),
             ("[quotas]\nimage = 1", "image"),
+            ("[traces]\nendpoints = \"x\"", "endpoints"),
             ("[rates]\nRun = { per_second = 1, burst = 1 }", "rates"),
             ("[rates]\nRunMicrovm = { per_second = 0, burst = 1 }", "rates"),
         ] {

@@ -20,6 +20,7 @@ use network::cgroup::{CgroupError, Cgroups};
 use network::dns;
 use node::{GuestMachines, Node};
 use objects::ObjectStore;
+use otlp::Exporter;
 use platform::{Assets, Platform, PlatformError};
 use proxy::{Backend, EndpointHosts};
 use store::{Store, StoreError};
@@ -65,6 +66,10 @@ pub(crate) enum ServicesError {
     Cgroups(#[from] CgroupError),
     #[error(transparent)]
     Guests(#[from] GuestError),
+    #[error(transparent)]
+    Traces(#[from] otlp::SettingsError),
+    #[error(transparent)]
+    Exporter(#[from] otlp::StartError),
     #[error("cannot read {RESOLV_CONF}, which names the resolvers for MicroVMs: {0}")]
     Resolvers(io::Error),
     #[error("cannot make the files of a new platform: {0}")]
@@ -84,6 +89,7 @@ pub(crate) struct Services {
     store: Store,
     host: Arc<Host>,
     builder: Builder,
+    exporter: Option<Exporter>,
 }
 
 impl Services {
@@ -120,6 +126,8 @@ impl Services {
             Arc::clone(&roles) as _,
             connectors.clone(),
         );
+        let exporter = exporter(config)?;
+        let machines = machines.exporting(exporter.clone());
         let node = Node::start(store.clone(), Arc::new(machines), capacity.clone())?;
         let watch =
             Watch { capacity: capacity.clone(), host: Arc::clone(&host), data: data.path().to_owned() };
@@ -160,13 +168,26 @@ impl Services {
             capacity,
             connectors,
         );
-        Ok(Self { api: Arc::new(api), endpoints: Arc::new(node), objects, identity, store, host, builder })
+        Ok(Self {
+            api: Arc::new(api),
+            endpoints: Arc::new(node),
+            objects,
+            identity,
+            store,
+            host,
+            builder,
+            exporter,
+        })
     }
 
     /// Leaves MicroVMs running and builds to begin anew, and gives back everything else on this machine.
     pub(crate) async fn close(self) -> Result<(), ServicesError> {
         self.builder.stop().await;
-        Ok(self.host.close(&living(&self.store)?).await?)
+        self.host.close(&living(&self.store)?).await?;
+        if let Some(exporter) = self.exporter {
+            exporter.close().await;
+        }
+        Ok(())
     }
 }
 
@@ -217,6 +238,12 @@ fn build_settings(config: &Config) -> build::Settings {
         memory_mib: config.build_memory_mib,
         aliases: config.aliases.clone(),
     }
+}
+
+/// The way of traces to a collector, if there is one.
+fn exporter(config: &Config) -> Result<Option<Exporter>, ServicesError> {
+    let target = otlp::Target::find(&config.traces, |name| std::env::var(name).ok())?;
+    Ok(target.map(Exporter::start).transpose()?)
 }
 
 /// Copies and hashes what set-up made, which takes a while the first time.

@@ -79,7 +79,13 @@ mod tests {
     use crate::{Reached, Step};
 
     fn record(kind: Kind, began_micros: u64, micros: u64) -> Record {
-        Record { kind, began_micros, steps: vec![Reached { step: Step::Hook, micros }] }
+        Record {
+            kind,
+            began_micros,
+            parent: None,
+            failed: None,
+            steps: vec![Reached { step: Step::Hook, micros }],
+        }
     }
 
     #[test]

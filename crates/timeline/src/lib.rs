@@ -2,7 +2,7 @@
 //!
 //! [`Timeline`] is noted into while the work is done, by whoever does a step of it: it is the running task's own
 //! ([`Timeline::scope`]), so that nothing has to be handed through. A note costs less than a microsecond. [`Record`] is
-//! what is kept of it, by [`file`](mod@file) with the MicroVM, and printed.
+//! what is kept of it, by [`file`](mod@file) with the MicroVM, and printed or exported.
 
 pub mod file;
 mod record;
@@ -12,8 +12,13 @@ use std::time::{Instant, SystemTime};
 
 pub use record::{Kind, Reached, Record, Step};
 
+/// The header in which a client says which trace its request belongs to (W3C Trace Context).
+pub const TRACE_PARENT: &str = "traceparent";
+
 /// Most steps noted: a MicroVM's life has fewer.
 const MAX_STEPS: usize = 32;
+/// The longest [`TRACE_PARENT`] that is noted; today's have 55 bytes.
+const MAX_PARENT: usize = 128;
 
 tokio::task_local! {
     static CURRENT: Timeline;
@@ -27,6 +32,7 @@ pub struct Timeline(Arc<Inner>);
 struct Inner {
     wall: SystemTime,
     began: Instant,
+    parent: Option<String>,
     reached: Mutex<Vec<Reached>>,
 }
 
@@ -34,8 +40,15 @@ impl Timeline {
     /// Work that begins now.
     #[must_use]
     pub fn begin() -> Self {
+        Self::begin_for(None)
+    }
+
+    /// Work that begins now, for a request with this [`TRACE_PARENT`].
+    #[must_use]
+    pub fn begin_for(parent: Option<&str>) -> Self {
         let (wall, began) = (SystemTime::now(), Instant::now());
-        Self(Arc::new(Inner { wall, began, reached: Mutex::default() }))
+        let parent = parent.filter(|parent| parent.len() <= MAX_PARENT).map(str::to_owned);
+        Self(Arc::new(Inner { wall, began, parent, reached: Mutex::default() }))
     }
 
     /// The running task's.
@@ -66,12 +79,13 @@ impl Timeline {
         }
     }
 
-    /// What has been noted so far.
+    /// What has been noted so far; `failed`: why, where it came to nothing.
     #[must_use]
-    pub fn record(&self, kind: Kind) -> Record {
+    pub fn record(&self, kind: Kind, failed: Option<String>) -> Record {
         let since = self.0.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let steps = self.0.reached.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Record { kind, began_micros: u64::try_from(since.as_micros()).unwrap_or(u64::MAX), steps }
+        let began_micros = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+        Record { kind, began_micros, parent: self.0.parent.clone(), failed, steps }
     }
 }
 
@@ -96,9 +110,17 @@ mod tests {
             reached(Step::Vmm);
         };
         timeline.clone().scope(deep).await;
-        let record = timeline.record(Kind::Launch);
+        let record = timeline.record(Kind::Launch, None);
         let steps: Vec<Step> = record.steps.iter().map(|reached| reached.step).collect();
         assert_eq!(steps, [Step::Slot, Step::Vmm]);
+    }
+
+    #[test]
+    fn whose_trace_it_belongs_to_is_noted_if_it_is_short() {
+        let parent = |text: &str| Timeline::begin_for(Some(text)).record(Kind::Wake, None).parent;
+        assert_eq!(parent("00-1").as_deref(), Some("00-1"));
+        assert_eq!(parent(&"0".repeat(MAX_PARENT + 1)), None);
+        assert_eq!(Timeline::begin().record(Kind::Wake, None).parent, None);
     }
 
     #[test]
@@ -110,7 +132,7 @@ mod tests {
         for _ in 0..MAX_STEPS {
             timeline.reached(Step::Answer);
         }
-        let steps = timeline.record(Kind::Wake).steps;
+        let steps = timeline.record(Kind::Wake, None).steps;
         assert_eq!(steps.len(), MAX_STEPS);
         assert!(steps.is_sorted_by_key(|reached| reached.micros) && steps[0].micros == steps[1].micros);
     }

@@ -21,6 +21,18 @@ pub enum Kind {
     Suspend,
 }
 
+impl Kind {
+    /// As it is shown.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Launch => "launch",
+            Self::Wake => "wake",
+            Self::Suspend => "suspend",
+        }
+    }
+}
+
 /// What is done when it is noted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -66,7 +78,9 @@ pub enum Step {
 }
 
 impl Step {
-    fn name(self) -> &'static str {
+    /// As it is shown.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Api => "API",
             Self::Validation => "validation",
@@ -107,6 +121,12 @@ pub struct Record {
     pub kind: Kind,
     /// When, in microseconds since the Unix epoch.
     pub began_micros: u64,
+    /// The [`TRACE_PARENT`](crate::TRACE_PARENT) of the request that it was done for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Why it came to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
     /// Its steps in their order: each begins where the one before it ends.
     pub steps: Vec<Reached>,
 }
@@ -117,17 +137,16 @@ impl Record {
     }
 }
 
-/// A line of totals, then one for each step: its name, its milliseconds, and a bar where it lies.
+/// A line of totals, and why it failed if it did, then one for each step: its name, its milliseconds, and a bar where it lies.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            Kind::Launch => "launch",
-            Kind::Wake => "wake",
-            Kind::Suspend => "suspend",
-        };
         let began = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.began_micros) * 1000).ok();
         let began = began.and_then(|began| began.format(&Rfc3339).ok()).unwrap_or_default();
-        writeln!(f, "{kind} {began}, {} ms", millis(self.total()))?;
+        write!(f, "{} {began}, {} ms", self.kind.name(), millis(self.total()))?;
+        match &self.failed {
+            Some(why) => writeln!(f, ", failed: {why}")?,
+            None => writeln!(f)?,
+        }
         let mut from = 0;
         for Reached { step, micros } in &self.steps {
             let (start, end) = (column(from, self.total()), column(*micros, self.total()));
@@ -152,21 +171,38 @@ fn millis(micros: u64) -> String {
 mod tests {
     use super::*;
 
+    fn empty(kind: Kind, began_micros: u64) -> Record {
+        Record { kind, began_micros, parent: None, failed: None, steps: vec![] }
+    }
+
     #[test]
     fn steps_follow_each_other_and_add_up() {
         let steps = [(Step::Api, 500), (Step::Spare, 1500), (Step::Hook, 3500), (Step::Answer, 4800)];
         let steps = steps.map(|(step, micros)| Reached { step, micros }).to_vec();
-        let text = Record { kind: Kind::Launch, began_micros: 1_000_000, steps }.to_string();
+        let record = Record { steps, ..empty(Kind::Launch, 1_000_000) };
+        let text = record.to_string();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "launch 1970-01-01T00:00:01Z, 4.80 ms");
         assert_eq!(lines[1], format!("  API              0.50  {}", "█".repeat(5)));
         assert_eq!(lines[3], format!("  hook             2.00  {}{}", " ".repeat(15), "█".repeat(20)));
         assert_eq!(lines.len(), 5);
+        let failed = Record { failed: Some("no disk".into()), ..record }.to_string();
+        assert_eq!(failed.lines().next(), Some("launch 1970-01-01T00:00:01Z, 4.80 ms, failed: no disk"));
+    }
+
+    #[test]
+    fn what_an_earlier_build_kept_is_read() {
+        let kept = r#"{"kind":"wake","began_micros":7,"steps":[{"step":"used","micros":3}]}"#;
+        let read: Record = serde_json::from_str(kept).unwrap();
+        assert_eq!(
+            read,
+            Record { steps: vec![Reached { step: Step::Used, micros: 3 }], ..empty(Kind::Wake, 7) }
+        );
     }
 
     #[test]
     fn nothing_and_no_time_are_shown_too() {
-        let empty = Record { kind: Kind::Wake, began_micros: u64::MAX, steps: vec![] };
+        let empty = empty(Kind::Wake, u64::MAX);
         assert!(empty.to_string().starts_with("wake"));
         let at_once = Record { steps: vec![Reached { step: Step::Hook, micros: 0 }], ..empty };
         assert_eq!(at_once.to_string().lines().count(), 2);

@@ -165,7 +165,7 @@ impl Backend for OneLife {
         (endpoint == self.endpoint).then_some(self.microvm)
     }
 
-    async fn wake(&self, _: MicrovmId) -> Result<Arc<Life>, WakeError> {
+    async fn wake(&self, _: MicrovmId, _: Option<&str>) -> Result<Arc<Life>, WakeError> {
         Ok(Arc::clone(&self.life))
     }
 }

@@ -191,9 +191,9 @@ async fn a_request_waits_for_the_launch_and_wakes_the_sleeping() {
     let bed = bed(Counting::default());
     let vm = bed.launch().await;
     assert_eq!(bed.node.resolve(vm.endpoint), Some(vm.id));
-    assert_eq!(bed.node.wake(vm.id).await.unwrap().generation, 1);
+    assert_eq!(bed.node.wake(vm.id, None).await.unwrap().generation, 1);
     bed.node.ask(vm.id, Event::SuspendRequested).await.unwrap();
-    let (one, two) = tokio::join!(bed.node.wake(vm.id), bed.node.wake(vm.id));
+    let (one, two) = tokio::join!(bed.node.wake(vm.id, None), bed.node.wake(vm.id, None));
     assert_eq!((one.unwrap().generation, two.unwrap().generation), (2, 2));
     assert_eq!(bed.calls(), ["launch", "suspend", "resume"]);
 }
@@ -202,11 +202,11 @@ async fn a_request_waits_for_the_launch_and_wakes_the_sleeping() {
 async fn neither_a_request_nor_the_end_waits_for_the_disk_of_a_suspension() {
     let bed = bed(Counting { slow_disk: true, ..Counting::default() });
     let vm = bed.launch().await;
-    bed.node.wake(vm.id).await.unwrap();
+    bed.node.wake(vm.id, None).await.unwrap();
     bed.node.ask(vm.id, Event::SuspendRequested).await.unwrap();
     let refused = bed.node.ask(vm.id, Event::ResumeRequested).await;
     assert!(matches!(refused, Err(NodeError::Refused(Refused { state: State::Suspending }))));
-    let (one, two) = tokio::join!(bed.node.wake(vm.id), bed.node.wake(vm.id));
+    let (one, two) = tokio::join!(bed.node.wake(vm.id, None), bed.node.wake(vm.id, None));
     assert_eq!((one.unwrap().generation, two.unwrap().generation), (2, 2));
     assert_eq!(bed.stored(vm.id), State::Running);
     bed.node.ask(vm.id, Event::SuspendRequested).await.unwrap();
@@ -219,9 +219,9 @@ async fn neither_a_request_nor_the_end_waits_for_the_disk_of_a_suspension() {
 async fn a_microvm_that_cannot_be_saved_goes_on() {
     let bed = bed(Counting { full_disk: true, ..Counting::default() });
     let vm = bed.launch().await;
-    bed.node.wake(vm.id).await.unwrap();
+    bed.node.wake(vm.id, None).await.unwrap();
     bed.node.ask(vm.id, Event::SuspendRequested).await.unwrap();
-    let life = bed.node.wake(vm.id).await.unwrap();
+    let life = bed.node.wake(vm.id, None).await.unwrap();
     assert_eq!((life.generation, bed.stored(vm.id)), (2, State::Running));
     assert_eq!(bed.calls(), ["launch", "suspend", "go on"]);
 }
@@ -230,11 +230,11 @@ async fn a_microvm_that_cannot_be_saved_goes_on() {
 async fn a_microvm_that_cannot_be_resumed_now_sleeps_on() {
     let bed = bed(Counting { full_host: true, ..Counting::default() });
     let vm = bed.launch().await;
-    bed.node.wake(vm.id).await.unwrap();
+    bed.node.wake(vm.id, None).await.unwrap();
     bed.node.ask(vm.id, Event::SuspendRequested).await.unwrap();
     bed.reach(vm.id, State::Suspended).await;
     for _ in 0..2 {
-        assert!(matches!(bed.node.wake(vm.id).await, Err(WakeError::Failed)));
+        assert!(matches!(bed.node.wake(vm.id, None).await, Err(WakeError::Failed)));
         assert_eq!(bed.stored(vm.id), State::Suspended);
     }
     assert_eq!(bed.calls(), ["launch", "suspend", "no resume", "no resume"]);
@@ -244,10 +244,10 @@ async fn a_microvm_that_cannot_be_resumed_now_sleeps_on() {
 async fn the_end_is_durable_and_the_endpoint_gone() {
     let bed = bed(Counting::default());
     let vm = bed.launch().await;
-    bed.node.wake(vm.id).await.unwrap();
+    bed.node.wake(vm.id, None).await.unwrap();
     bed.node.ask(vm.id, Event::TerminateRequested).await.unwrap();
     bed.reach(vm.id, State::Terminated).await;
-    assert!(matches!(bed.node.wake(vm.id).await, Err(WakeError::Gone)));
+    assert!(matches!(bed.node.wake(vm.id, None).await, Err(WakeError::Gone)));
     assert_eq!(
         bed.node.resolve(vm.endpoint),
         Some(vm.id),
@@ -267,7 +267,7 @@ async fn without_ingress_no_endpoint_leads_to_it() {
 async fn a_failed_launch_ends_with_its_reason() {
     let bed = bed(Counting { refuse_launch: true, ..Counting::default() });
     let vm = bed.launch().await;
-    assert!(matches!(bed.node.wake(vm.id).await, Err(WakeError::Gone)));
+    assert!(matches!(bed.node.wake(vm.id, None).await, Err(WakeError::Gone)));
     bed.reach(vm.id, State::Terminated).await;
     let record = bed.store.read(|tx| tx.microvm(vm.id)).unwrap().unwrap();
     assert_eq!(record.life.reason.as_deref(), Some("no"));
@@ -277,7 +277,7 @@ async fn a_failed_launch_ends_with_its_reason() {
 async fn a_restart_adopts_what_runs_and_finishes_what_was_begun() {
     let bed = bed(Counting::default());
     let running = bed.launch().await;
-    bed.node.wake(running.id).await.unwrap();
+    bed.node.wake(running.id, None).await.unwrap();
     let mut pending = running.clone();
     pending.id = MicrovmId::random();
     pending.endpoint = EndpointId::random();
@@ -288,8 +288,8 @@ async fn a_restart_adopts_what_runs_and_finishes_what_was_begun() {
     let machines = Arc::new(Counting::default());
     let capacity = Capacity::new(Limits { slots: 1, ..Limits::default() });
     let node = Node::start(bed.store.clone(), machines.clone(), capacity.clone()).unwrap();
-    node.wake(running.id).await.unwrap();
-    node.wake(pending.id).await.unwrap();
+    node.wake(running.id, None).await.unwrap();
+    node.wake(pending.id, None).await.unwrap();
     assert_eq!(capacity.guests().len(), 2, "what was there before is counted, and not questioned");
     let mut calls = machines.calls.lock().unwrap().clone();
     calls.sort_unstable();
@@ -300,17 +300,17 @@ async fn a_restart_adopts_what_runs_and_finishes_what_was_begun() {
 async fn a_sleeper_has_no_place_and_stays_asleep_where_there_is_none() {
     let bed = bed_with(Counting::default(), Limits { slots: 1, ..Limits::default() });
     let vm = bed.launch().await;
-    bed.node.wake(vm.id).await.unwrap();
+    bed.node.wake(vm.id, None).await.unwrap();
     assert!(bed.capacity.reserve(other()).is_err());
     bed.node.ask(vm.id, Event::SuspendRequested).await.unwrap();
     bed.reach(vm.id, State::Suspended).await;
     let taken = bed.capacity.reserve(other()).unwrap();
-    assert!(matches!(bed.node.wake(vm.id).await, Err(WakeError::NoRoom)));
+    assert!(matches!(bed.node.wake(vm.id, None).await, Err(WakeError::NoRoom)));
     let resumed = bed.node.ask(vm.id, Event::ResumeRequested).await;
     assert!(matches!(resumed, Err(NodeError::Full(Shortage::Slots { .. }))));
     assert_eq!(bed.stored(vm.id), State::Suspended);
     drop(taken);
-    assert_eq!(bed.node.wake(vm.id).await.unwrap().generation, 2, "the refused wake was none");
+    assert_eq!(bed.node.wake(vm.id, None).await.unwrap().generation, 2, "the refused wake was none");
     bed.node.ask(vm.id, Event::TerminateRequested).await.unwrap();
     bed.reach(vm.id, State::Terminated).await;
     assert!(bed.capacity.reserve(other()).is_ok());
@@ -322,10 +322,10 @@ async fn a_sleeper_needs_the_memory_that_it_slept_with() {
     let limits = Limits { memory: Some(100 * MIB), ..Limits::default() };
     let bed = bed_with(Counting { saved_bytes: 200 * MIB, ..Counting::default() }, limits);
     let vm = bed.launch().await;
-    bed.node.wake(vm.id).await.unwrap();
+    bed.node.wake(vm.id, None).await.unwrap();
     bed.node.ask(vm.id, Event::SuspendRequested).await.unwrap();
     bed.reach(vm.id, State::Suspended).await;
-    assert!(matches!(bed.node.wake(vm.id).await, Err(WakeError::NoRoom)));
+    assert!(matches!(bed.node.wake(vm.id, None).await, Err(WakeError::NoRoom)));
 }
 
 #[tokio::test]

@@ -135,7 +135,7 @@ impl Backend for OneVm {
         (endpoint == self.endpoint).then_some(self.microvm)
     }
 
-    async fn wake(&self, microvm: MicrovmId) -> Result<Arc<Life>, WakeError> {
+    async fn wake(&self, microvm: MicrovmId, _: Option<&str>) -> Result<Arc<Life>, WakeError> {
         assert_eq!(microvm, self.microvm);
         self.wakes.send_modify(|count| *count += 1);
         let _open = self.gate.read().await;

@@ -5,12 +5,15 @@ use std::sync::{LazyLock, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLock
 
 use rekindle_e2e::{Artifact, Image, ImageRequest, Server};
 
+use crate::collector;
+
 /// The settings of the server.
 const SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/networks.toml");
 
 static STARTED: AtomicBool = AtomicBool::new(false);
 static SERVER: LazyLock<RwLock<Server>> = LazyLock::new(|| {
-    let server = Server::start_with(&["--config", SETTINGS]);
+    let exports = |_: &_| [(collector::ENDPOINT.to_owned(), collector::url())].into();
+    let server = Server::start_under(&["--config", SETTINGS], exports);
     STARTED.store(true, Ordering::SeqCst);
     RwLock::new(server)
 });

@@ -9,6 +9,7 @@
 
 mod builds;
 mod clients;
+mod collector;
 mod connectors;
 mod continuity;
 mod crash;
@@ -20,6 +21,7 @@ mod lifecycle;
 mod pressure;
 mod rust_sdk;
 mod session;
+mod traces;
 mod versions;
 
 use std::process::ExitCode;
@@ -70,6 +72,10 @@ fn main() -> ExitCode {
                 suspend_and_resume_lose_nothing,
                 a_request_does_not_wait_for_the_disk_of_a_suspension,
                 connections_to_others_end_with_a_life,
+            }
+            traces {
+                a_launch_and_a_wake_continue_their_clients_traces,
+                rekindle_trace_shows_where_the_time_went,
             }
             isolation {
                 every_vmm_is_confined_on_its_own,
