@@ -23,9 +23,10 @@ serve: setup build ## run the server in the foreground, on the default data dire
 demo: setup build ## build examples/hello, run it, suspend it, wake it, on a server that leaves no trace
 	scripts/demo
 
-bench: setup build ## measure what users wait for
+PLOTS ?= target/bench
+bench: setup build ## measure what users wait for, into target/bench/figures.json and PLOTS
 	scripts/clients >/dev/null
-	cargo run --release -p rekindle-bench
+	cargo run --release -p rekindle-bench -- --json target/bench/figures.json --plots $(PLOTS)
 
 # How many runs, and what they are drawn by.
 RUNS ?= 1000

@@ -17,9 +17,9 @@ use network::{InstanceTag, NetworkConfig, Pool, Slot, remove_instance};
 use crate::Failure;
 use crate::client::Connection;
 use crate::microvms::rest;
+use crate::report::QEMU;
 use crate::stats::Samples;
 
-const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 const PORT: u16 = 8080;
 /// Set apart for benchmarks (RFC 2544), so that no server's slots have it.
 const SLOTS: &str = "198.19.0.0/24";

@@ -7,7 +7,7 @@
 //! signature, asks the policies, writes the audit log, and reads or writes real records on a real disk. Only the
 //! machines that RunMicrovm starts are none.
 
-mod bed;
+pub(crate) mod bed;
 mod load;
 #[allow(clippy::unwrap_used, dead_code)] // The API's own tests sign with it.
 #[path = "../../../crates/control/tests/api/signing.rs"]
@@ -25,13 +25,15 @@ use bytes::Bytes;
 use hyper_util::service::TowerToHyperService;
 use ids::MicrovmId;
 use rustix::thread::{CpuSet, sched_setaffinity};
+use serde::Serialize;
 use store::Store;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
 use crate::Failure;
 use crate::stats::Samples;
-use load::{Caller, Load};
+use crate::table::{Row, Table};
+use load::{Answered, Caller, Load};
 
 /// The least share of axum's throughput.
 const SHARE: f64 = 0.6;
@@ -49,8 +51,18 @@ const MICROVMS: &str = "/2025-09-09/microvms";
 
 /// Everything that is measured here.
 pub(crate) struct Figures {
-    operations: Vec<(&'static str, Load, Load)>,
-    pages: Vec<(&'static str, Samples)>,
+    pub(crate) operations: Vec<Operation>,
+    pub(crate) pages: Table,
+}
+
+/// Calls of one kind, and of axum's handler of as many bytes.
+#[derive(Debug, Serialize)]
+pub(crate) struct Operation {
+    operation: &'static str,
+    ours: Answered,
+    axum: Answered,
+    /// Ours of axum's calls per second.
+    share: f64,
 }
 
 /// Calls of one kind.
@@ -70,6 +82,8 @@ pub(crate) fn measure(only: Option<&str>, turns: usize) -> Result<Figures, Failu
     pin(GENERATOR_CORE)?;
     runtime.block_on(async {
         let pages = if only.is_none() { pages(ours, &ids).await? } else { vec![] };
+        let rows = pages.iter().map(|(name, samples)| Row::of(name, samples).limit(PAGE)).collect();
+        let pages = Table { name: "a page of 50 of 100,000".into(), rows };
         let mut operations = Vec::new();
         for kind in kinds(&ids).into_iter().filter(|kind| kind.name.starts_with(only.unwrap_or_default())) {
             let size = Caller::open(ours).await?.call(&kind.requests[0]).await?.len();
@@ -80,7 +94,8 @@ pub(crate) fn measure(only: Option<&str>, turns: usize) -> Result<Figures, Failu
                 bed::end_all(&store).await?;
                 of_axum.add(load::run(axum, &kind.requests, kind.connections, TURN).await?);
             }
-            operations.push((kind.name, of_ours, of_axum));
+            let (ours, axum) = (of_ours.answered(), of_axum.answered());
+            operations.push(Operation { operation: kind.name, share: ours.rate() / axum.rate(), ours, axum });
         }
         Ok(Figures { operations, pages })
     })
@@ -212,26 +227,20 @@ fn pin(core: usize) -> Result<(), Failure> {
     Ok(sched_setaffinity(None, &cores)?)
 }
 
-impl fmt::Display for Figures {
+/// Operations as lines of a table.
+pub(crate) struct Lines<'a>(pub(crate) &'a [Operation]);
+
+impl fmt::Display for Lines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "{:<28}{:>10}{:>10}{:>10}{:>12}{:>10}{:>10}{:>8}",
             "on one core", "calls/s", "CPU/call", "p99", "axum's", "CPU/call", "p99", "share"
         )?;
-        for (name, ours, axum) in &self.operations {
-            let share = ours.rate() / axum.rate();
+        for Operation { operation, ours, axum, share } in self.0 {
             let verdict =
-                if share < SHARE { format!("  below {:.0} %", SHARE * 100.0) } else { String::new() };
-            writeln!(f, "{name:<28}{ours}  {axum}{:>6.0} %{verdict}", share * 100.0)?;
-        }
-        if self.pages.is_empty() {
-            return Ok(());
-        }
-        writeln!(f, "\n{:<28}{:>10}{:>10}{:>10}", "a page of 50 of 100,000", "median", "p90", "limit")?;
-        for (name, samples) in &self.pages {
-            let (median, p90) = (samples.median().unwrap_or_default(), samples.p90().unwrap_or_default());
-            writeln!(f, "{name:<28}{median:>10.1?}{p90:>10.1?}{PAGE:>10.1?}")?;
+                if *share < SHARE { format!("  below {:.0} %", SHARE * 100.0) } else { String::new() };
+            writeln!(f, "{operation:<28}{ours}  {axum}{:>6.0} %{verdict}", share * 100.0)?;
         }
         Ok(())
     }

@@ -1,26 +1,32 @@
-//! What a client waits for: launching, waking, suspending, terminating; and what a clone costs its host.
+//! What a client does: launching, asking, suspending, terminating, and how long it waits for each.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use e2e::Server;
+use e2e::{Server, census};
 
 use crate::Failure;
 use crate::api::{Api, Launched};
 use crate::client::{Connection, Trust};
+use crate::report::kibibytes;
 use crate::stats::Samples;
 
 /// After a launch, for the server to make ready again what it keeps ready, as it has between two clients.
-const REPLENISH: Duration = Duration::from_millis(1000);
+pub(crate) const REPLENISH: Duration = Duration::from_millis(1000);
 /// Between any other two operations.
 const REST: Duration = Duration::from_millis(300);
 /// MicroVMs that are asked for at the same moment.
 pub(crate) const AT_ONCE: usize = 20;
 /// How often that is done.
 const BURSTS: usize = 5;
-/// Clones that are alive at once when their memory is looked at.
-pub(crate) const CLONES: usize = 10;
+
+/// A MicroVM that has answered.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    pub(crate) launched: Launched,
+    token: String,
+}
 
 /// Figures of one MicroVM after the other.
 #[derive(Debug, Default)]
@@ -78,31 +84,37 @@ impl<'a> Bench<'a> {
     }
 
     async fn cycle(&self, figures: &mut Figures) -> Result<(), Failure> {
-        let (microvm, token) = self.launch(figures).await?;
+        let microvm = self.launch_into(figures).await?;
         tokio::time::sleep(REPLENISH).await;
-        figures.suspend.push(self.api.suspend(&microvm.id).await?);
+        figures.suspend.push(self.suspend(&microvm).await?);
         rest().await;
-        let began = Instant::now();
-        self.request(&microvm, &token).await?;
-        figures.wake.push(began.elapsed());
+        figures.wake.push(self.ask(&microvm).await?);
         rest().await;
-        figures.terminate.push(self.api.terminate(&microvm.id).await?);
+        figures.terminate.push(self.terminate(&microvm).await?);
         rest().await;
         Ok(())
     }
 
-    async fn launch(&self, figures: &mut Figures) -> Result<(Launched, String), Failure> {
+    /// Launches a MicroVM, to its first answer.
+    pub(crate) async fn launch(&self) -> Result<(Serving, Duration), Failure> {
         let began = Instant::now();
-        let microvm = self.api.run(self.image).await?;
+        let microvm = self.launch_into(&mut Figures::default()).await?;
+        Ok((microvm, began.elapsed()))
+    }
+
+    async fn launch_into(&self, figures: &mut Figures) -> Result<Serving, Failure> {
+        let began = Instant::now();
+        let launched = self.api.run(self.image).await?;
         let called = began.elapsed();
-        let token = self.api.token(&microvm.id).await?;
+        let token = self.api.token(&launched.id).await?;
         let minted = began.elapsed();
-        self.request(&microvm, &token).await?;
+        let microvm = Serving { launched, token };
+        self.ask(&microvm).await?;
         let answered = began.elapsed();
         figures.launch.push(answered);
         let parts = [called, minted.saturating_sub(called), answered.saturating_sub(minted)];
         figures.parts.iter_mut().zip(parts).for_each(|(samples, part)| samples.push(part));
-        Ok((microvm, token))
+        Ok(microvm)
     }
 
     /// Launches [`AT_ONCE`] MicroVMs at the same moment, [`BURSTS`] times.
@@ -111,43 +123,44 @@ impl<'a> Bench<'a> {
         for _ in 0..BURSTS {
             tokio::time::sleep(REPLENISH * 3).await;
             let began = Instant::now();
-            let launches = (0..AT_ONCE).map(async |_| {
-                let (microvm, _) = self.launch(&mut Figures::default()).await?;
-                Ok::<_, Failure>((microvm, began.elapsed()))
-            });
-            let launched = futures::future::try_join_all(launches).await?;
+            let launched = futures::future::try_join_all((0..AT_ONCE).map(|_| self.launch())).await?;
             together.all.push(began.elapsed());
             for (microvm, took) in launched {
                 together.each.push(took);
-                self.api.terminate(&microvm.id).await?;
+                self.terminate(&microvm).await?;
             }
         }
         Ok(together)
     }
 
-    /// Over a new connection, as of a client that comes for the first time.
-    async fn request(&self, microvm: &Launched, token: &str) -> Result<(), Failure> {
-        let mut connection = Connection::open(&self.trust, &microvm.endpoint, self.endpoints).await?;
-        connection.get("/", Some(token)).await.map(drop)
+    /// Asks over a new connection, as a client that comes for the first time; how long the 200 takes.
+    pub(crate) async fn ask(&self, microvm: &Serving) -> Result<Duration, Failure> {
+        let began = Instant::now();
+        let endpoint = &microvm.launched.endpoint;
+        let mut connection = Connection::open(&self.trust, endpoint, self.endpoints).await?;
+        connection.get("/", Some(&microvm.token)).await?;
+        Ok(began.elapsed())
     }
 
-    /// The memory of each of [`CLONES`] clones that have answered one request and are idle.
-    pub(crate) async fn memory(&self) -> Result<Vec<Memory>, Failure> {
-        let mut clones = Vec::new();
-        for _ in 0..CLONES {
-            clones.push(self.launch(&mut Figures::default()).await?.0);
-        }
-        rest().await;
-        let looks = clones.iter().map(|clone| {
-            let pids = self.server.vmms(&clone.id);
-            let [pid] = pids[..] else { return Err(format!("{} has VMMs {pids:?}", clone.id).into()) };
-            parse(&std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?)
-        });
-        let memory: Result<Vec<Memory>, Failure> = looks.collect();
-        for clone in &clones {
-            self.api.terminate(&clone.id).await?;
-        }
-        memory
+    /// Suspends a MicroVM; how long that takes.
+    pub(crate) async fn suspend(&self, microvm: &Serving) -> Result<Duration, Failure> {
+        self.api.suspend(&microvm.launched.id).await
+    }
+
+    /// Terminates a MicroVM; how long that takes.
+    pub(crate) async fn terminate(&self, microvm: &Serving) -> Result<Duration, Failure> {
+        self.api.terminate(&microvm.launched.id).await
+    }
+
+    /// The VMMs of all MicroVMs, without those of spare clones.
+    pub(crate) fn vmms(&self) -> Vec<i32> {
+        census::vmms_of(&self.server.data_dir().join("microvms"))
+    }
+
+    /// What each VMM of a MicroVM costs.
+    pub(crate) fn memory(&self) -> Result<Vec<Memory>, Failure> {
+        let rollups = self.vmms().into_iter().map(|pid| format!("/proc/{pid}/smaps_rollup"));
+        rollups.map(|path| parse(&std::fs::read_to_string(path)?)).collect()
     }
 }
 
@@ -157,12 +170,8 @@ pub(crate) async fn rest() {
 }
 
 fn parse(rollup: &str) -> Result<Memory, Failure> {
-    let field = |name: &str| {
-        let value = rollup.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
-        let kib: u64 = value.ok_or_else(|| format!("no {name} in smaps_rollup"))?.trim().parse()?;
-        Ok::<_, Failure>(kib * 1024)
-    };
-    Ok(Memory { proportional: field("Pss:")?, private_dirty: field("Private_Dirty:")? })
+    let field = |name: &str| kibibytes(rollup, name).ok_or(format!("no {name} in smaps_rollup"));
+    Ok(Memory { proportional: field("Pss")?, private_dirty: field("Private_Dirty")? })
 }
 
 #[cfg(test)]

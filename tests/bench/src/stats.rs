@@ -2,21 +2,33 @@
 
 use std::time::Duration;
 
-/// Durations measured for one figure.
+/// What was measured for one figure, in ascending order.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Samples(Vec<Duration>);
+pub(crate) struct Samples<T = Duration>(Vec<T>);
 
-impl Samples {
-    pub(crate) fn push(&mut self, sample: Duration) {
+impl<T: Ord + Copy> Samples<T> {
+    pub(crate) fn push(&mut self, sample: T) {
         let at = self.0.partition_point(|earlier| *earlier <= sample);
         self.0.insert(at, sample);
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     #[cfg(test)]
-    pub(crate) fn min(&self) -> Option<Duration> {
+    pub(crate) fn min(&self) -> Option<T> {
         self.0.first().copied()
     }
 
+    /// The smallest sample that so many hundredths of them do not exceed.
+    pub(crate) fn percentile(&self, percent: usize) -> Option<T> {
+        let rank = (self.0.len() * percent).div_ceil(100);
+        rank.checked_sub(1).map(|at| self.0[at])
+    }
+}
+
+impl Samples<Duration> {
     /// The mean of the middle two where their number is even.
     pub(crate) fn median(&self) -> Option<Duration> {
         let middle = self.0.len() / 2;
@@ -27,25 +39,10 @@ impl Samples {
             Some(self.0[middle])
         }
     }
-
-    /// The smallest sample that nine tenths of them do not exceed.
-    pub(crate) fn p90(&self) -> Option<Duration> {
-        self.percentile(90)
-    }
-
-    /// The same of ninety-nine hundredths.
-    pub(crate) fn p99(&self) -> Option<Duration> {
-        self.percentile(99)
-    }
-
-    fn percentile(&self, percent: usize) -> Option<Duration> {
-        let rank = (self.0.len() * percent).div_ceil(100);
-        rank.checked_sub(1).map(|at| self.0[at])
-    }
 }
 
-impl FromIterator<Duration> for Samples {
-    fn from_iter<T: IntoIterator<Item = Duration>>(samples: T) -> Self {
+impl<T: Ord> FromIterator<T> for Samples<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(samples: I) -> Self {
         let mut all = Self(samples.into_iter().collect());
         all.0.sort_unstable();
         all
@@ -69,11 +66,11 @@ mod tests {
 
     #[test]
     fn nine_tenths_do_not_exceed_p90() {
-        assert_eq!(millis(1..=10).p90(), Some(Duration::from_millis(9)));
-        assert_eq!(millis(1..=20).p90(), Some(Duration::from_millis(18)));
-        assert_eq!(millis(1..=200).p99(), Some(Duration::from_millis(198)));
-        assert_eq!(millis([7]).p90(), Some(Duration::from_millis(7)));
-        assert_eq!(millis([]).p90(), None);
+        assert_eq!(millis(1..=10).percentile(90), Some(Duration::from_millis(9)));
+        assert_eq!(millis(1..=20).percentile(90), Some(Duration::from_millis(18)));
+        assert_eq!(millis(1..=200).percentile(99), Some(Duration::from_millis(198)));
+        assert_eq!(millis([7]).percentile(90), Some(Duration::from_millis(7)));
+        assert_eq!(millis([]).percentile(90), None);
     }
 
     #[test]
@@ -83,8 +80,8 @@ mod tests {
             samples.push(Duration::from_millis(value));
         }
         assert_eq!(
-            (samples.min(), samples.median()),
-            (Some(Duration::from_millis(1)), Some(Duration::from_millis(3)))
+            (samples.min(), samples.median(), samples.len()),
+            (Some(Duration::from_millis(1)), Some(Duration::from_millis(3)), 3)
         );
     }
 }

@@ -6,19 +6,21 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use e2e::{Artifact, ImageRequest, Server};
+use e2e::Server;
 
 use crate::Failure;
 use crate::api::{Api, Launched};
 use crate::client::{Connection, Trust};
 use crate::microvms::rest;
 use crate::stats::Samples;
-use crate::table::{Row, Table, mebibytes};
+use crate::table::{Row, Table};
 
 /// What the guest has written since its last life began.
 const DIRTY_MIB: u64 = 100;
 /// The most that the median may be until that is durable.
 const LIMIT: Duration = Duration::from_millis(300);
+/// The most bytes that a suspension may write of a guest that only woke.
+const IDLE_LIMIT: u64 = 8 << 20;
 
 /// What was measured of the same MicroVM, life after life.
 #[derive(Debug, Default)]
@@ -28,31 +30,22 @@ struct Figures {
     /// Writing the same bytes to one file, and making that durable.
     raw: Samples,
     idle: Samples,
-    dirty_bytes: Vec<u64>,
-    idle_bytes: Vec<u64>,
+    dirty_bytes: Samples<u64>,
+    idle_bytes: Samples<u64>,
 }
 
-/// The table of `samples` suspensions of each kind.
-pub(crate) async fn measure(server: &Server, samples: usize) -> Result<Table, Failure> {
-    let image = ImageRequest::of(server, "probe", &Artifact::probe()).create(server).built(server);
-    let figures = figures(server, &image.arn, samples).await?;
-    image.delete(server);
-    let Figures { dirty, raw, idle, mut dirty_bytes, mut idle_bytes } = figures;
+/// The table of `samples` suspensions of each kind, of an image of the tests' own application.
+pub(crate) async fn measure(server: &Server, image: &str, samples: usize) -> Result<Table, Failure> {
+    let Figures { dirty, raw, idle, dirty_bytes, idle_bytes } = figures(server, image, samples).await?;
     let dirty_name = format!("SuspendMicrovm call → SUSPENDED, {DIRTY_MIB} MiB dirty");
-    Ok(Table(vec![
-        Row::of(&dirty_name, &dirty).limit(LIMIT).against(&dirty, &raw),
-        bytes_row("  bytes written", &mut dirty_bytes),
+    let rows = vec![
+        Row::of(&dirty_name, &dirty).limit(LIMIT),
+        Row::of("  the same bytes, written to one file and synced", &raw),
+        Row::bytes("  bytes written of those", &dirty_bytes),
         Row::of("SuspendMicrovm call → SUSPENDED, idle since its resume", &idle),
-        bytes_row("  bytes written", &mut idle_bytes),
-    ]))
-}
-
-fn bytes_row(name: &str, bytes: &mut [u64]) -> Row {
-    bytes.sort_unstable();
-    let at = |percent: usize| bytes.get((bytes.len() * percent).div_ceil(100).saturating_sub(1));
-    let [median, p90, p99] =
-        [50, 90, 99].map(|percent| at(percent).copied().map(mebibytes).unwrap_or_default());
-    Row::in_words(name, median, p90, p99)
+        Row::bytes("  bytes written of an idle one", &idle_bytes).limit(IDLE_LIMIT),
+    ];
+    Ok(Table { name: "suspensions".into(), rows })
 }
 
 async fn figures(server: &Server, image: &str, samples: usize) -> Result<Figures, Failure> {

@@ -116,7 +116,7 @@ fn end(life: &mut Microvm) {
 }
 
 /// A MicroVM that has run and ended, so that nothing has to own it.
-fn ended(image: ImageArn) -> MicrovmRecord {
+pub(crate) fn ended(image: ImageArn) -> MicrovmRecord {
     let mut life = Microvm::new(Policy { maximum_duration_seconds: 28_800, idle: None }, now_ms());
     end(&mut life);
     let connector =

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::Request;
 use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -31,25 +32,39 @@ impl Load {
         self.latencies.extend(other.latencies);
     }
 
-    /// Calls per second.
+    /// The sum of it.
     #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
-    pub(crate) fn rate(&self) -> f64 {
-        self.calls as f64 / self.elapsed.as_secs_f64()
-    }
-
-    fn p99(&self) -> Duration {
-        let samples: Samples = self.latencies.iter().copied().collect();
-        samples.p99().unwrap_or_default()
-    }
-
-    fn cpu_of_a_call(&self) -> Duration {
-        self.cpu / u32::try_from(self.calls).unwrap_or(u32::MAX).max(1)
+    pub(crate) fn answered(self) -> Answered {
+        let calls = u32::try_from(self.calls).unwrap_or(u32::MAX).max(1);
+        let latencies: Samples = self.latencies.into_iter().collect();
+        Answered {
+            calls_per_second: self.calls as f64 / self.elapsed.as_secs_f64(),
+            cpu_us: (self.cpu / calls).as_secs_f64() * 1e6,
+            p99_ms: latencies.percentile(99).unwrap_or_default().as_secs_f64() * 1e3,
+        }
     }
 }
 
-impl fmt::Display for Load {
+/// What a load came to.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Answered {
+    calls_per_second: f64,
+    /// Of the server, for each call.
+    cpu_us: f64,
+    p99_ms: f64,
+}
+
+impl Answered {
+    pub(crate) fn rate(&self) -> f64 {
+        self.calls_per_second
+    }
+}
+
+impl fmt::Display for Answered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:>10.0}{:>10.1?}{:>10.1?}", self.rate(), self.cpu_of_a_call(), self.p99())
+        let duration = Duration::from_secs_f64;
+        let (cpu, p99) = (duration(self.cpu_us / 1e6), duration(self.p99_ms / 1e3));
+        write!(f, "{:>10.0}{cpu:>10.1?}{p99:>10.1?}", self.calls_per_second)
     }
 }
 
