@@ -6,6 +6,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -214,10 +215,8 @@ impl Host {
         let image = layer.dir().to_string_lossy().into_owned();
         let want = Want { guest: name.clone(), kind: Kind::Spare, image, at_least: 0 };
         let place = self.capacity.reserve(want)?;
-        let slot = self.pool.acquire().await?;
         let overlay = self.dirs.spare(&name);
-        layer.make_overlay(&overlay)?;
-        match self.clone_in(slot, &name, layer.clone_with(overlay.clone())?, layer.restore()).await {
+        match self.clone_ahead(&name, layer, &overlay).await {
             Ok(guest) => {
                 rehearse(&guest).await;
                 Ok(Spare { layer: layer.dir().to_owned(), guest, overlay, _place: place })
@@ -227,6 +226,19 @@ impl Host {
                 Err(error)
             }
         }
+    }
+
+    async fn clone_ahead(
+        self: &Arc<Self>,
+        name: &str,
+        layer: &ImageLayer,
+        overlay: &Path,
+    ) -> Result<Guest, GuestError> {
+        layer.make_overlay(overlay)?;
+        let shape = layer.clone_with(overlay.to_owned())?;
+        // Last: from here on nothing fails that does not give it back.
+        let slot = self.pool.acquire().await?;
+        self.clone_in(slot, name, shape, layer.restore()).await
     }
 
     /// Gives a spare its MicroVM's names, and what it may reach.
@@ -266,7 +278,10 @@ async fn rehearse(guest: &Guest) {
 }
 
 fn remove(overlay: &Path) {
-    if let Err(error) = fs::remove_file(overlay) {
-        tracing::warn!(%error, "cannot remove a spare's disk; the next start does");
+    match fs::remove_file(overlay) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "cannot remove a spare's disk; the next start does");
+        }
+        _ => {}
     }
 }
