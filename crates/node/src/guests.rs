@@ -321,7 +321,7 @@ fn machine_id(id: MicrovmId) -> String {
 /// Removes a MicroVM's directory.
 pub(crate) async fn remove(dir: PathBuf) {
     let path = dir.clone();
-    match spawn_blocking(move || fs::remove_dir_all(path)).await {
+    match spawn_blocking(move || remove_all(&path)).await {
         Ok(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(dir = %dir.display(), %error, "cannot remove a MicroVM's directory");
         }
@@ -329,7 +329,45 @@ pub(crate) async fn remove(dir: PathBuf) {
     }
 }
 
+/// Where its time went may be noted in it meanwhile, a file between the last one's removal and the directory's own.
+fn remove_all(dir: &Path) -> io::Result<()> {
+    /// Beyond the notes that can be under way.
+    const RETRIES: u32 = 20;
+    for _ in 0..RETRIES {
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            removed => return removed,
+        }
+    }
+    fs::remove_dir_all(dir)
+}
+
 fn file_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InstanceError {
     let path = path.to_owned();
     move |source| InstanceError::File { doing, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_directory_goes_whatever_is_noted_in_it_meanwhile() {
+        let data = tempfile::tempdir().unwrap();
+        for round in 0..200 {
+            let dir = data.path().join(round.to_string());
+            fs::create_dir(&dir).unwrap();
+            let noting = std::thread::spawn({
+                let dir = dir.clone();
+                move || while timeline::file::keep(&dir, record()).is_ok() && dir.exists() {}
+            });
+            remove(dir.clone()).await;
+            noting.join().unwrap();
+            assert!(!dir.exists(), "round {round}");
+        }
+    }
+
+    fn record() -> timeline::Record {
+        timeline::Timeline::begin().record(timeline::Kind::Wake, None)
+    }
 }
