@@ -4,7 +4,7 @@
 AGENT_TARGET := x86_64-unknown-linux-gnu
 AGENT_FLAGS := -C target-feature=+crt-static
 
-.PHONY: help setup build serve demo bench faults fuzz lint soak test wire-types
+.PHONY: help setup build serve demo bench faults faults-build fuzz lint soak test wire-types
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,10 +31,12 @@ bench: setup build ## measure what users wait for, into target/bench/figures.jso
 # How many runs, and what they are drawn by.
 RUNS ?= 1000
 SEED ?= 1
-faults: setup build ## kill the server, fail its writes, cut its power at every step: RUNS of SEED
+faults: setup build faults-build ## kill the server, fail its writes, cut its power at every step: RUNS of SEED
 	scripts/clients >/dev/null
-	cargo build --release -p rekindle-faults-preload
-	cargo run --release -p rekindle-faults -- --runs $(RUNS) --seed $(SEED)
+	target/release/rekindle-faults --runs $(RUNS) --seed $(SEED)
+
+faults-build:
+	cargo build --release -p rekindle-faults -p rekindle-faults-preload
 
 # The parser to fuzz, or all of them, and how long each.
 TARGET ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))

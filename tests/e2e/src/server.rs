@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -31,8 +32,6 @@ const BUCKET: &str = "artifacts";
 pub struct Server {
     dir: TempDir,
     data_dir: PathBuf,
-    /// Whether the data directory is a disk of its own.
-    mounted: bool,
     ports: [u16; 2],
     arguments: Vec<String>,
     variables: Environment,
@@ -57,7 +56,7 @@ impl Server {
     }
 
     /// The same, in an environment with the variables that `prepare` makes of the data directory's path. It may fill that
-    /// directory too, with what a server left.
+    /// directory too, with what a server left, and make it a disk of its own, which is unmounted at the end.
     #[must_use]
     pub fn start_under(arguments: &[&str], prepare: impl FnOnce(&Path) -> Environment) -> Self {
         let dir = tempfile::Builder::new().prefix("rekindle-e2e-").tempdir().unwrap();
@@ -65,11 +64,10 @@ impl Server {
         let data_dir = dir.path().canonicalize().unwrap().join("data");
         let arguments = arguments.iter().map(|text| (*text).to_owned()).collect();
         let variables = prepare(&data_dir);
-        let is_new = !data_dir.exists();
+        let is_new = !data_dir.join("db").exists();
         let environment = Environment::new();
         let ports = free_ports();
-        let mut server =
-            Self { dir, data_dir, mounted: false, ports, arguments, variables, child: None, environment };
+        let mut server = Self { dir, data_dir, ports, arguments, variables, child: None, environment };
         server.launch();
         if is_new {
             server.aws_text(&["s3", "mb", &format!("s3://{BUCKET}")]);
@@ -96,8 +94,7 @@ impl Server {
         let arguments = arguments.iter().map(|text| (*text).to_owned()).collect();
         let (variables, environment) = (Environment::new(), killed.environment.clone());
         let ports = free_ports();
-        let mut server =
-            Self { dir, data_dir, mounted: true, ports, arguments, variables, child: None, environment };
+        let mut server = Self { dir, data_dir, ports, arguments, variables, child: None, environment };
         server.launch();
         server
     }
@@ -171,8 +168,9 @@ impl Server {
         std::fs::remove_dir_all(self.dir.path()).unwrap();
     }
 
-    fn unmount(&mut self) {
-        if std::mem::take(&mut self.mounted) {
+    fn unmount(&self) {
+        let device = |path: &Path| path.metadata().map(|about| about.dev()).ok();
+        if device(&self.data_dir) != device(self.dir.path()) {
             command::must(Command::new("umount").arg(&self.data_dir));
         }
     }
@@ -199,8 +197,8 @@ impl Server {
         self.child = Some(serve.spawn().unwrap());
         let deadline = Instant::now() + START;
         let mut environment = Command::new(command::rekindle());
-        environment.arg("env").arg("--data-dir").arg(&self.data_dir).arg("--wait");
-        // `--wait` may be early: the first server writes what it prints, a restarted one finds it written.
+        environment.arg("env").arg("--data-dir").arg(&self.data_dir);
+        // It may be early: the first server writes what it prints, a restarted one finds it written.
         loop {
             let output = command::run(&mut environment);
             if output.status.success() {
@@ -212,7 +210,7 @@ impl Server {
             if self.has_ended() || Instant::now() >= deadline {
                 return Err(self.log());
             }
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -310,6 +308,17 @@ impl Server {
             return Json::Null;
         }
         serde_json::from_str(&output).unwrap_or_else(|error| panic!("aws {arguments:?}: {error}: {output}"))
+    }
+
+    /// The same where the command may fail: with what it complains of.
+    pub fn try_aws(&self, arguments: &[&str]) -> Result<Json, String> {
+        let output = command::run(&mut self.aws_command(arguments));
+        let [answer, complaint] = [&output.stdout, &output.stderr].map(|bytes| command::text(bytes));
+        if output.status.success() {
+            serde_json::from_str(&answer).map_err(|error| error.to_string())
+        } else {
+            Err(complaint)
+        }
     }
 
     /// What the AWS CLI prints.

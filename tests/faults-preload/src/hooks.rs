@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use libc::{iovec, mode_t, off_t, size_t, ssize_t};
 
 use crate::journal::{Journal, Name};
-use crate::layer::{Kind, Layer, Verdict, outside};
+use crate::layer::{Layer, Verdict, outside};
 use crate::paths;
 
 /// How much of a call is made.
@@ -21,14 +21,14 @@ enum Extent {
 /// Makes a call as the layer decides. `before` notes what it is about to change; `after` that it was made.
 fn step<N>(
     layer: &Layer,
-    (call, path, kind): (&str, &Path, Kind),
+    (call, path): (&str, &Path),
     before: impl FnOnce(&mut Journal) -> N,
     act: impl Fn(Extent) -> c_long,
     after: impl FnOnce(&mut Journal, N),
 ) -> c_long {
     // Held over the call, so that the journal's order is the disk's.
     let mut journal = layer.journal();
-    let verdict = layer.judge(call, path, kind);
+    let verdict = layer.judge(call, path);
     match verdict {
         Verdict::Fail(errno) => {
             // SAFETY: the address of this thread's own errno.
@@ -62,7 +62,7 @@ fn write_to(
     let made = outside(|layer| {
         let path = paths::of_fd(fd).filter(|path| layer.watches(path))?;
         let before = |journal: &mut Journal| journal.changes(&path, offset_of(fd, offset), count as u64);
-        Some(step(layer, (call, &path, Kind::Data), before, &act, |_, ()| ()))
+        Some(step(layer, (call, &path), before, &act, |_, ()| ()))
     });
     made.unwrap_or_else(|| act(Extent::Whole)) as ssize_t
 }
@@ -191,7 +191,7 @@ fn change_length(call: &str, fd: c_int, length: off_t, act: impl Fn() -> c_long)
         let path = paths::of_fd(fd).filter(|path| layer.watches(path))?;
         let from = u64::try_from(length).unwrap_or_default();
         let before = |journal: &mut Journal| journal.changes(&path, from, u64::MAX);
-        Some(step(layer, (call, &path, Kind::Grow), before, |_| act(), |_, ()| ()))
+        Some(step(layer, (call, &path), before, |_| act(), |_, ()| ()))
     });
     made.unwrap_or_else(act) as c_int
 }
@@ -233,7 +233,7 @@ fn sync(call: &str, fd: c_int, act: impl Fn() -> c_long) -> c_int {
     let made = outside(|layer| {
         let path = paths::of_fd(fd).filter(|path| layer.watches(path))?;
         let after = |journal: &mut Journal, ()| journal.synced(&path);
-        Some(step(layer, (call, &path, Kind::Sync), |_| (), |_| act(), after))
+        Some(step(layer, (call, &path), |_| (), |_| act(), after))
     });
     made.unwrap_or_else(act) as c_int
 }
@@ -256,7 +256,7 @@ pub unsafe extern "C" fn fdatasync(fd: c_int) -> c_int {
 
 /// A change of names. `before` notes what it is about to change, and gives the note to be kept once it is made.
 fn change_name(
-    (call, path, kind): (&str, Option<PathBuf>, Kind),
+    (call, path): (&str, Option<PathBuf>),
     before: impl FnOnce(&mut Journal, PathBuf) -> Option<Name>,
     act: impl Fn() -> c_long,
 ) -> c_int {
@@ -268,7 +268,7 @@ fn change_name(
             }
         };
         let before = |journal: &mut Journal| before(journal, path.clone());
-        Some(step(layer, (call, &path, kind), before, |_| act(), after))
+        Some(step(layer, (call, &path), before, |_| act(), after))
     });
     made.unwrap_or_else(act) as c_int
 }
@@ -296,7 +296,7 @@ unsafe fn open_as(call: &str, directory: c_int, path: *const c_char, flags: c_in
         };
         let after =
             |journal: &mut Journal, name: Option<Name>| name.into_iter().for_each(|name| journal.named(name));
-        Some(step(layer, (call, &file, Kind::Grow), before, |_| act(), after))
+        Some(step(layer, (call, &file), before, |_| act(), after))
     });
     made.unwrap_or_else(act) as c_int
 }
@@ -346,7 +346,7 @@ pub unsafe extern "C" fn mkdirat(directory: c_int, path: *const c_char, mode: mo
     let made = unsafe { paths::at(directory, path) };
     // SAFETY: the caller's own arguments.
     let act = || unsafe { libc::syscall(libc::SYS_mkdirat, directory, path, mode) };
-    change_name(("mkdir", made, Kind::Grow), |_, path| Some(Name::MadeDirectory(path)), act)
+    change_name(("mkdir", made), |_, path| Some(Name::MadeDirectory(path)), act)
 }
 
 /// # Safety
@@ -373,7 +373,7 @@ pub unsafe extern "C" fn unlinkat(directory: c_int, path: *const c_char, flags: 
             journal.keep(&path).map(|stash| Name::Removed { path, stash })
         }
     };
-    change_name((if is_directory { "rmdir" } else { "unlink" }, gone, Kind::Remove), before, act)
+    change_name((if is_directory { "rmdir" } else { "unlink" }, gone), before, act)
 }
 
 /// # Safety
@@ -410,7 +410,7 @@ pub unsafe extern "C" fn renameat2(
         let replaced = if to.is_file() { journal.keep(&to) } else { None };
         old.map(|from| Name::Renamed { from, to, replaced })
     };
-    change_name(("rename", new, Kind::Grow), before, act)
+    change_name(("rename", new), before, act)
 }
 
 /// # Safety
@@ -448,7 +448,7 @@ pub unsafe extern "C" fn linkat(
     let made = unsafe { paths::at(to_directory, to) };
     // SAFETY: the caller's own arguments.
     let act = || unsafe { libc::syscall(libc::SYS_linkat, from_directory, from, to_directory, to, flags) };
-    change_name(("link", made, Kind::Grow), |_, path| Some(Name::Made(path)), act)
+    change_name(("link", made), |_, path| Some(Name::Made(path)), act)
 }
 
 /// # Safety

@@ -10,20 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::journal::Journal;
-use crate::plan::{self, Fault, Word};
-
-/// Which faults can befall a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// It writes data, and may write less than it was asked to.
-    Data,
-    /// It makes something, and needs room for it.
-    Grow,
-    /// It makes what was written before durable.
-    Sync,
-    /// It takes something away.
-    Remove,
-}
+use crate::plan::{self, Fault, Kind, Word};
 
 /// What is done with a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,13 +91,13 @@ impl Layer {
     }
 
     /// What becomes of this step. Called by one thread at a time.
-    pub(crate) fn judge(&self, call: &str, path: &Path, kind: Kind) -> Verdict {
+    pub(crate) fn judge(&self, call: &str, path: &Path) -> Verdict {
         let number = self.word(Word::Seen).fetch_add(1, Ordering::SeqCst);
         let Some(fault) = Fault::of(self.get(Word::Fault)) else { return Verdict::Pass };
         let line = format!("{number} {call} {}\n", path.display());
         let _ = self.steps.write_all_at(line.as_bytes(), 0);
         let fails = matches!(fault, Fault::NoSpace | Fault::InputOutput);
-        if !befalls(fault, kind) {
+        if !fault.befalls(Kind::of(call)) {
             return Verdict::Pass;
         }
         if self.get(Word::After) > 0 {
@@ -133,7 +120,7 @@ impl Layer {
             Fault::KillAfter | Fault::PowerCut | Fault::PowerCutTorn | Fault::PowerCutNames => {
                 Verdict::DieAfter(fault)
             }
-            Fault::Hold => {
+            Fault::Hold | Fault::Full => {
                 while self.get(Word::Released) == 0 {
                     std::thread::sleep(std::time::Duration::from_millis(1));
                 }
@@ -170,14 +157,5 @@ impl Layer {
         let _ = File::create(self.directory.join(plan::UNDONE));
         // SAFETY: nothing of this process is of use any more.
         unsafe { libc::_exit(0) }
-    }
-}
-
-fn befalls(fault: Fault, kind: Kind) -> bool {
-    match fault {
-        Fault::KillWithin | Fault::Short => kind == Kind::Data,
-        Fault::NoSpace => kind != Kind::Remove,
-        Fault::Record => false,
-        _ => true,
     }
 }

@@ -10,12 +10,15 @@ use e2e::census::{self, Census};
 use e2e::command::{self, Environment, workspace};
 use e2e::{Artifact, Image, ImageRequest, Server, until};
 
+use crate::disk;
 use rekindle_faults::plan::{self, Fault, Word};
 
+/// The name of the image that MicroVMs are launched from.
+const PROBE: &str = "probe";
+/// Network slots that a server keeps ready: the default of its settings.
+const READY_SLOTS: usize = 4;
 /// For a server whose end has come to be gone.
 const DEATH: Duration = Duration::from_secs(30);
-/// For files and processes of what has ended to be gone.
-const GONE: Duration = Duration::from_secs(20);
 
 /// What is watched of a data directory, besides the directory below `/run`: all but logs, which every look of the driver
 /// adds to, and what only the first start writes.
@@ -74,6 +77,7 @@ impl Bed {
     pub(crate) fn start(kept: Option<&Path>) -> Self {
         let filled = kept.filter(|kept| kept.exists());
         let server = Server::start_under(&[], |data_dir| {
+            disk::mount(data_dir);
             if let Some(kept) = filled {
                 copy(kept, data_dir);
             }
@@ -82,8 +86,8 @@ impl Bed {
         let directory = directory(server.data_dir());
         let words = Words::open(&directory);
         let image = match filled {
-            Some(_) => Image { arn: only_image(&server) },
-            None => ImageRequest::of(&server, "probe", &Artifact::probe()).create(&server).built(&server),
+            Some(_) => probe(&server),
+            None => ImageRequest::of(&server, PROBE, &Artifact::probe()).create(&server).built(&server),
         };
         if let Some(kept) = kept.filter(|kept| !kept.exists()) {
             copy(server.data_dir(), kept);
@@ -161,17 +165,29 @@ impl Bed {
         }
         self.restart();
         self.server.end_microvms();
+        for image in images(&self.server).into_iter().filter(|image| image.arn != self.image.arn) {
+            let _ = image.settled(&self.server);
+            image.delete(&self.server);
+        }
+    }
+
+    /// Ends the server, of which nothing may be left on the host.
+    pub(crate) fn stop(self) {
+        let Self { mut server, words, .. } = self;
+        // It is on the disk that goes with the server.
+        drop(words);
+        server.stop();
     }
 
     /// What there is of MicroVMs other than `living`, and of builds; spare clones may come and go.
-    pub(crate) fn leftovers(&self, living: &[&str]) -> Result<(), String> {
+    pub(crate) fn leftovers(&self, living: &[&str], limit: Duration) -> Result<(), String> {
         let began = Instant::now();
         loop {
             let left = self.look(living);
             if left.is_empty() {
                 return Ok(());
             }
-            if began.elapsed() > GONE {
+            if began.elapsed() > limit {
                 return Err(format!("left behind: {left:?}"));
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -190,22 +206,42 @@ impl Bed {
         let mut owned: Vec<i32> = living.iter().flat_map(|id| known(&format!("microvms/{id}"))).collect();
         owned.extend(known("spares"));
         left.extend(census.vmms.iter().filter(|pid| !owned.contains(pid)).map(|pid| format!("VMM {pid}")));
+        let slots = slots(&census::run_dir(self.server.data_dir()));
+        let unheld = census.namespaces.iter().filter(|name| !slots.contains(*name));
+        // As many are kept ready.
+        left.extend(unheld.skip(READY_SLOTS).cloned());
+        let unused =
+            |group: &PathBuf| !group.file_name().is_some_and(|name| slots.contains(&*name.to_string_lossy()));
+        let groups = census.cgroups.iter().flat_map(|group| directories(group)).filter(unused);
+        left.extend(groups.map(|group| group.display().to_string()));
         left.extend(staging(&self.server.data_dir().join("images")));
         left
     }
 }
 
-fn only_image(server: &Server) -> String {
+fn images(server: &Server) -> Vec<Image> {
     let images = server.aws(&["lambda-microvms", "list-microvm-images"]);
-    images["items"][0]["imageArn"].as_str().unwrap_or_else(|| panic!("no image is kept: {images}")).to_owned()
+    let items = images["items"].as_array().map_or(&[][..], Vec::as_slice);
+    let arns = items.iter().filter_map(|image| image["imageArn"].as_str());
+    arns.map(|arn| Image { arn: arn.to_owned() }).collect()
+}
+
+/// The image of the probe, among those of a data directory that was kept.
+fn probe(server: &Server) -> Image {
+    let name = format!(":{PROBE}");
+    images(server)
+        .into_iter()
+        .find(|image| image.arn.ends_with(&name))
+        .expect("the probe's image is not kept")
 }
 
 fn copy(from: &Path, to: &Path) {
-    command::must(Command::new("cp").args(["-a", "--sparse=always"]).arg(from).arg(to));
+    command::must(Command::new("cp").args(["-aT", "--sparse=always"]).arg(from).arg(to));
 }
 
 fn directory(data_dir: &Path) -> PathBuf {
-    data_dir.with_file_name("faults")
+    // Hard links keep what is removed, so it is on the same disk.
+    data_dir.join("faults")
 }
 
 fn prepare(data_dir: &Path) -> Environment {
@@ -232,13 +268,22 @@ fn library() -> PathBuf {
     workspace().join("target/release/librekindle_faults_preload.so")
 }
 
+/// The slots of the guests that have a directory below `/run`.
+fn slots(run: &Path) -> String {
+    let records = directories(run).into_iter().map(|guest| guest.join("guest.json"));
+    records.filter_map(|record| fs::read_to_string(record).ok()).collect()
+}
+
+fn directories(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(|path| path.is_dir()).collect()
+}
+
 /// Directories that only a build has which is under way.
 fn staging(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    let directories: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
     let of = |path: &PathBuf| {
         let unfinished = path.extension().is_some_and(|ending| ending == "staging");
         if unfinished { vec![path.display().to_string()] } else { staging(path) }
     };
-    directories.iter().flat_map(of).collect()
+    directories(dir).iter().flat_map(of).collect()
 }

@@ -9,8 +9,10 @@ use crate::bed::Bed;
 use rekindle_faults::plan::Fault;
 
 const MICROVMS: &str = "/2025-09-09/microvms";
+/// How long a client watches what it asked for: a resume that failed leaves no trace that it could see.
+const WATCH: Duration = Duration::from_secs(10);
 /// Between two looks at a state.
-const PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const PAUSE: Duration = Duration::from_millis(10);
 
 /// What the client was told last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub(crate) struct Known {
     count: u64,
     /// One more was sent.
     unsure: bool,
+    /// How often it was resumed.
+    pub(crate) wakes: u32,
 }
 
 /// What a fault may do to a MicroVM.
@@ -60,7 +64,7 @@ impl Harm {
         match fault {
             Fault::KillBefore | Fault::KillAfter | Fault::KillWithin => Self::Killed,
             Fault::PowerCut | Fault::PowerCutTorn | Fault::PowerCutNames => Self::PowerCut,
-            Fault::NoSpace | Fault::InputOutput | Fault::Short | Fault::Record => Self::Failed,
+            Fault::NoSpace | Fault::InputOutput | Fault::Short | Fault::Full | Fault::Record => Self::Failed,
             Fault::Hold => Self::VmmKilled,
         }
     }
@@ -72,7 +76,9 @@ pub(crate) fn allowed(told: Told, harm: Harm) -> &'static [&'static str] {
         (Told::Terminating, _) => &["TERMINATED"],
         (Told::Suspended, _) => &["SUSPENDED"],
         (Told::Running, Harm::Killed | Harm::Failed) => &["RUNNING"],
-        (Told::Running, _) => &["TERMINATED"],
+        // It may have been told of after the kill; that it runs it has to prove.
+        (Told::Running, Harm::VmmKilled) => &["RUNNING", "TERMINATED"],
+        (Told::Running, Harm::PowerCut) => &["TERMINATED"],
         (Told::Launching | Told::Resuming, Harm::Killed) => &["RUNNING"],
         // It never ran, so nothing of it can be lost: it is launched again, or ends with the reason.
         (Told::Launching, _) => &["RUNNING", "TERMINATED"],
@@ -87,8 +93,13 @@ pub(crate) fn allowed(told: Told, harm: Harm) -> &'static [&'static str] {
 impl Known {
     /// Asks for one. `None` where the call was not acknowledged.
     pub(crate) fn ask(bed: &Bed, client_token: &str) -> Option<Self> {
-        let body = json!({"imageIdentifier": bed.image.arn, "clientToken": client_token}).to_string();
-        let answer = call(&bed.server, "POST", MICROVMS, &body).ok()?;
+        Self::ask_of(&bed.server, &bed.image.arn, client_token)
+    }
+
+    /// The same, of another image.
+    pub(crate) fn ask_of(server: &Server, image: &str, client_token: &str) -> Option<Self> {
+        let body = json!({"imageIdentifier": image, "clientToken": client_token}).to_string();
+        let answer = call(server, "POST", MICROVMS, &body).ok()?;
         if answer.status >= 300 {
             return None;
         }
@@ -102,6 +113,7 @@ impl Known {
             perhaps: None,
             count: 0,
             unsure: false,
+            wakes: 0,
         })
     }
 
@@ -116,11 +128,15 @@ impl Known {
 
     /// One that sleeps.
     pub(crate) fn suspended(bed: &Bed, client_token: &str) -> Result<Self, String> {
-        let mut known = Self::run(bed, client_token)?;
-        known.suspend(&bed.server);
-        known.settle(&bed.server, &["SUSPENDED"])?;
-        known.told = Told::Suspended;
-        Ok(known)
+        Self::run(bed, client_token)?.asleep(bed)
+    }
+
+    /// The same one, asleep.
+    pub(crate) fn asleep(mut self, bed: &Bed) -> Result<Self, String> {
+        self.suspend(&bed.server);
+        self.settle(&bed.server, &["SUSPENDED"])?;
+        self.told = Told::Suspended;
+        Ok(self)
     }
 
     pub(crate) fn suspend(&mut self, server: &Server) {
@@ -128,6 +144,7 @@ impl Known {
     }
 
     pub(crate) fn resume(&mut self, server: &Server) {
+        self.wakes += 1;
         self.tell(server, "resume", Told::Resuming);
     }
 
@@ -172,10 +189,11 @@ impl Known {
         }
     }
 
-    /// Waits, as a client does in the middle of a fault, until it is settled or the server is gone.
+    /// Waits, as a client does in the middle of a fault, until it is settled or the server is gone; not for what was not
+    /// acknowledged.
     pub(crate) fn watch(&mut self, server: &Server, state: &str, told: Told) {
         let began = Instant::now();
-        while began.elapsed() < SETTLE {
+        while self.perhaps.is_none() && began.elapsed() < WATCH {
             let Ok(record) = self.record(server) else { return };
             let seen = record["state"].as_str().unwrap_or_default();
             if seen == state {
@@ -216,15 +234,24 @@ impl Known {
     }
 
     fn post(&mut self, server: &Server) -> Result<Json, String> {
+        Ok(self.request(server, "/counter", &["--request", "POST", "--data", ""])?.json())
+    }
+
+    /// Its application answers.
+    pub(crate) fn greets(&mut self, server: &Server) -> Result<(), String> {
+        self.request(server, "/", &[]).map(drop)
+    }
+
+    fn request(&mut self, server: &Server, path: &str, options: &[&str]) -> Result<Answer, String> {
         if self.token.is_none() {
             let body = json!({"expirationInMinutes": 60, "allowedPorts": [{"allPorts": {}}]}).to_string();
             let answer = call(server, "POST", &format!("{MICROVMS}/{}/auth-token", self.id), &body)?;
             self.token = answer.json()["authToken"]["X-aws-proxy-auth"].as_str().map(str::to_owned);
         }
         let auth = format!("X-aws-proxy-auth: {}", self.token.as_deref().unwrap_or_default());
-        let url = format!("https://{}/counter", self.endpoint);
-        let answer = server.try_curl(&url, &["--header", &auth, "--request", "POST", "--data", ""])?;
-        if answer.status == 200 { Ok(answer.json()) } else { Err(format!("{}: {answer:?}", self.id)) }
+        let url = format!("https://{}{path}", self.endpoint);
+        let answer = server.try_curl(&url, &[&["--header", &auth][..], options].concat())?;
+        if answer.status == 200 { Ok(answer) } else { Err(format!("{}: {answer:?}", self.id)) }
     }
 
     /// What must be true after the fault; whatever still lives answers with its memory.
@@ -233,27 +260,61 @@ impl Known {
         states.extend(self.perhaps.iter().flat_map(|told| allowed(*told, harm)));
         let state = self.settle(server, &states)?;
         self.perhaps = None;
-        match state.as_str() {
-            "TERMINATED" => self.told = Told::Terminating,
-            "RUNNING" => {
-                self.told = Told::Running;
-                self.count(server)?;
+        if state == "TERMINATED" {
+            self.told = Told::Terminating;
+        } else if let Err(error) = self.prove(server, &state) {
+            // A record may speak of what the start has not found to be lost yet, where it may be lost.
+            let ended = states.contains(&"TERMINATED") && self.settle(server, &["TERMINATED"]).is_ok();
+            if !ended {
+                return Err(error);
             }
-            _ => {
-                self.resume(server);
-                self.settle(server, &["RUNNING"])?;
-                self.told = Told::Running;
-                self.count(server)?;
-            }
+            self.told = Told::Terminating;
         }
         let vmms = server.vmms(&self.id).len();
         let expected = usize::from(self.told == Told::Running);
         if vmms == expected { Ok(()) } else { Err(format!("{} has {vmms} VMMs, not {expected}", self.id)) }
     }
 
+    /// Where it runs: what it saves next, over what the fault left, is its memory too.
+    pub(crate) fn sleep_and_wake(&mut self, server: &Server) -> Result<(), String> {
+        if self.told != Told::Running {
+            return Ok(());
+        }
+        self.suspend(server);
+        self.settle(server, &["SUSPENDED"])?;
+        self.prove(server, "SUSPENDED")
+    }
+
+    /// Whatever state it is in, it answers with its memory.
+    fn prove(&mut self, server: &Server, state: &str) -> Result<(), String> {
+        if state != "RUNNING" {
+            self.told = Told::Suspended;
+            // A disk that was full is seen to have room again with the server's next look at it.
+            patiently(|| {
+                self.resume(server);
+                (self.told == Told::Resuming).then_some(())
+            });
+            self.settle(server, &["RUNNING"])?;
+        }
+        self.told = Told::Running;
+        self.count(server)
+    }
+
     pub(crate) fn end(&mut self, server: &Server) -> Result<(), String> {
         self.terminate(server);
         self.settle(server, &["TERMINATED"]).map(drop)
+    }
+}
+
+/// Tries until there is something, but not for long.
+pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    let began = Instant::now();
+    loop {
+        let made = attempt();
+        if made.is_some() || began.elapsed() > WATCH {
+            return made;
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -265,6 +326,6 @@ fn reasoned(state: &str, record: &Json) -> Result<String, String> {
     Ok(state.to_owned())
 }
 
-fn call(server: &Server, method: &str, path: &str, body: &str) -> Result<Answer, String> {
+pub(crate) fn call(server: &Server, method: &str, path: &str, body: &str) -> Result<Answer, String> {
     server.api(path, &["--request", method, "--data-binary", body])
 }

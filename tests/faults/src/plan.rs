@@ -24,13 +24,15 @@ pub enum Fault {
     PowerCutNames = 9,
     /// The step waits until [`Word::Released`], for something else to be done meanwhile.
     Hold = 10,
+    /// The step waits likewise while the disk is filled up: for the server and, unlike with the others, for the VMMs.
+    Full = 11,
     /// Nothing: the steps are noted.
-    Record = 11,
+    Record = 12,
 }
 
 impl Fault {
     /// All that do something.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::KillBefore,
         Self::KillAfter,
         Self::KillWithin,
@@ -41,6 +43,7 @@ impl Fault {
         Self::PowerCutTorn,
         Self::PowerCutNames,
         Self::Hold,
+        Self::Full,
     ];
 
     /// The one of this number.
@@ -49,10 +52,53 @@ impl Fault {
         Self::ALL.into_iter().chain([Self::Record]).find(|fault| *fault as u64 == number)
     }
 
+    /// Whether it can befall a step of this kind.
+    #[must_use]
+    pub fn befalls(self, kind: Kind) -> bool {
+        match self {
+            Self::KillWithin | Self::Short => kind == Kind::Data,
+            Self::NoSpace => kind != Kind::Remove,
+            Self::Record => false,
+            _ => true,
+        }
+    }
+
+    /// Whether the server is gone afterwards.
+    #[must_use]
+    pub fn ends_the_server(self) -> bool {
+        self.cuts_power() || matches!(self, Self::KillBefore | Self::KillAfter | Self::KillWithin)
+    }
+
     /// Whether the machine loses its power.
     #[must_use]
     pub fn cuts_power(self) -> bool {
         matches!(self, Self::PowerCut | Self::PowerCutTorn | Self::PowerCutNames)
+    }
+}
+
+/// What a call does to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It writes data, and may write less than it was asked to.
+    Data,
+    /// It makes something, and needs room for it.
+    Grow,
+    /// It makes what was written before durable.
+    Sync,
+    /// It takes something away.
+    Remove,
+}
+
+impl Kind {
+    /// Of the calls that are watched, by libc's names.
+    #[must_use]
+    pub fn of(call: &str) -> Self {
+        match call {
+            "write" | "pwrite" | "writev" | "pwritev" | "copy_file_range" | "sendfile" => Self::Data,
+            "fsync" | "fdatasync" => Self::Sync,
+            "unlink" | "rmdir" => Self::Remove,
+            _ => Self::Grow,
+        }
     }
 }
 

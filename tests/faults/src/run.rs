@@ -1,17 +1,29 @@
 //! One run: a scenario, a fault, a step; and what must be true afterwards.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use e2e::census;
 
 use crate::bed::{Bed, Planned};
-use crate::guests::{Harm, Known, Told};
-use crate::scenario::Scenario;
+use crate::disk;
+use crate::guests::{Harm, Known, Told, patiently};
+use crate::scenario::{Scenario, Subjects};
 use rekindle_faults::plan::Fault;
 
 /// For a fault that is still to come once the client has done its part: what the server does on its own.
 const LATE: Duration = Duration::from_secs(2);
+/// How long a disk is full, times [`Planned::length`].
+const FULL: Duration = Duration::from_millis(150);
+/// For files and processes of what has ended to be gone.
+const GONE: Duration = Duration::from_secs(20);
+
+/// MicroVMs that live beside what is attacked.
+const MOST_AWAKE: usize = 3;
+/// How often one is woken before another takes its place: with more layers of memory they would be merged, at a time of
+/// the server's choice.
+const MOST_WAKES: u32 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Case {
@@ -26,78 +38,134 @@ pub(crate) struct Report {
     /// Number, call and path of the step that had the fault; none where the scenario was over before.
     pub(crate) hit: Option<String>,
     pub(crate) steps: Vec<String>,
+    /// Where its time went.
+    pub(crate) laps: Laps,
     pub(crate) result: Result<(), String>,
 }
 
-pub(crate) fn run(bed: &mut Bed, standing: &mut Standing, case: Case) -> Report {
-    let mut hit = None;
-    let mut steps = Vec::new();
-    let result = attempt(bed, standing, case, &mut |bed| (steps, hit) = bed.steps());
-    Report { hit, steps, result }
+/// Where time goes, by what it goes to.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Laps(pub(crate) Vec<(&'static str, Duration)>);
+
+impl Default for Report {
+    fn default() -> Self {
+        Self { hit: None, steps: Vec::new(), laps: Laps::default(), result: Ok(()) }
+    }
 }
 
-fn attempt(
-    bed: &mut Bed,
-    standing: &mut Standing,
-    case: Case,
-    look: &mut dyn FnMut(&Bed),
-) -> Result<(), String> {
+impl Laps {
+    pub(crate) fn total(&self) -> Duration {
+        self.0.iter().map(|(_, took)| *took).sum()
+    }
+
+    fn time<T>(&mut self, what: &'static str, act: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let done = act();
+        self.0.push((what, began.elapsed()));
+        done
+    }
+}
+
+pub(crate) fn run(bed: &mut Bed, standing: &mut Standing, case: Case) -> Report {
+    let mut report = Report::default();
+    report.result = attempt(bed, standing, case, &mut report);
+    report
+}
+
+fn attempt(bed: &mut Bed, standing: &mut Standing, case: Case, report: &mut Report) -> Result<(), String> {
     let token = format!("run-{}-{}", case.number, nonce());
+    let Report { hit, steps, laps, .. } = report;
     standing.ensure(bed)?;
-    let mut guests = case.scenario.prepare(bed, &token)?;
+    let mut subjects = laps.time("prepare", || case.scenario.prepare(bed, standing, &token))?;
     let fault = case.planned.fault;
-    attack(bed, case, &mut guests, &token)?;
+    laps.time("attack", || attack(bed, case, &mut subjects, &token))?;
+    laps.time("late", || wait_for(bed, fault));
+    let fired = bed.fired();
+    (*steps, *hit) = bed.steps();
+    laps.time("recover", || recover(bed, fault, fired));
+    let harm = if fired { Harm::of(fault) } else { Harm::Failed };
+    laps.time("check", || check(bed, case, &mut subjects, harm, &token))?;
+    laps.time("beside", || standing.check(bed, harm))?;
+    laps.time("end", || end(bed, standing, subjects))?;
+    laps.time("leftovers", || leftovers(bed, standing, harm))
+}
+
+/// What was attacked is as it was acknowledged, and what is done with it next succeeds.
+fn check(bed: &Bed, case: Case, subjects: &mut Subjects, harm: Harm, token: &str) -> Result<(), String> {
+    let Subjects { guests, image } = subjects;
+    if guests.is_empty() && case.scenario == Scenario::Run {
+        // It was refused, or not answered: asked for again, it is there once.
+        let known = patiently(|| Known::ask(bed, token)).ok_or("RunMicrovm is refused after the fault")?;
+        guests.push(known);
+    }
+    for guest in guests {
+        guest.check(&bed.server, harm)?;
+        if case.scenario == Scenario::Merge {
+            guest.sleep_and_wake(&bed.server)?;
+        }
+    }
+    image.as_mut().map_or(Ok(()), |image| image.check(bed, harm))
+}
+
+fn end(bed: &Bed, standing: &mut Standing, subjects: Subjects) -> Result<(), String> {
+    let Subjects { guests, image } = subjects;
+    guests.into_iter().try_for_each(|guest| standing.keep_or_end(bed, guest))?;
+    image.map_or(Ok(()), |image| image.end(&bed.server))
+}
+
+/// What a disk refused to remove is removed by the next start.
+fn leftovers(bed: &mut Bed, standing: &Standing, harm: Harm) -> Result<(), String> {
+    if harm == Harm::Failed && bed.leftovers(&standing.living(), Duration::ZERO).is_err() {
+        bed.restart();
+    }
+    bed.leftovers(&standing.living(), GONE)
+}
+
+/// For what the server does on its own, once the client has done its part.
+fn wait_for(bed: &Bed, fault: Fault) {
     let began = Instant::now();
     while !bed.fired() && fault != Fault::Record && began.elapsed() < LATE {
         thread::sleep(Duration::from_millis(20));
     }
-    let fired = bed.fired();
-    look(bed);
-    let kills =
-        !matches!(fault, Fault::NoSpace | Fault::InputOutput | Fault::Short | Fault::Hold | Fault::Record);
+}
+
+fn recover(bed: &mut Bed, fault: Fault, fired: bool) {
     bed.disarm();
-    if fired && kills {
+    if fired && fault.ends_the_server() {
         bed.recover(fault);
     } else if bed.server.has_ended() {
         bed.restart();
     }
-    let harm = if fired { Harm::of(fault) } else { Harm::Failed };
-    if guests.is_empty() && case.scenario == Scenario::Run {
-        // It was refused, or not answered: asked for again, it is there once.
-        let known = Known::ask(bed, &token).ok_or("RunMicrovm is refused after the fault")?;
-        guests.push(known);
-    }
-    for guest in &mut guests {
-        guest.check(&bed.server, harm)?;
-    }
-    standing.check(bed, harm)?;
-    for guest in &mut guests {
-        guest.end(&bed.server)?;
-    }
-    bed.leftovers(&standing.living())
 }
 
-/// Performs the scenario; beside it, where a step is held, something kills VMMs.
-fn attack(bed: &mut Bed, case: Case, guests: &mut Vec<Known>, token: &str) -> Result<(), String> {
-    if case.planned.fault != Fault::Hold {
-        return case.scenario.perform(bed, case.planned, guests, token);
+/// Performs the scenario; beside it, where a step is held, what it is held for.
+fn attack(bed: &mut Bed, case: Case, subjects: &mut Subjects, token: &str) -> Result<(), String> {
+    let Planned { fault, length, .. } = case.planned;
+    if !matches!(fault, Fault::Hold | Fault::Full) {
+        return case.scenario.perform(bed, case.planned, subjects, token);
     }
     let data = bed.server.data_dir().to_owned();
     let words = bed.watcher();
-    let over = std::sync::atomic::AtomicBool::new(false);
+    let over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            while !over.load(std::sync::atomic::Ordering::SeqCst) {
-                if words.fired() {
-                    census::vmms_of(&data).into_iter().for_each(kill);
-                    words.release();
-                    return;
-                }
+            while !words.fired() && !over.load(Ordering::SeqCst) {
                 thread::sleep(Duration::from_millis(1));
             }
+            match fault {
+                _ if !words.fired() => {}
+                Fault::Hold => census::vmms_of(&data).into_iter().for_each(kill),
+                _ => {
+                    disk::fill(&data);
+                    words.release();
+                    thread::sleep(FULL * u32::try_from(length).unwrap_or(1));
+                    disk::make_room(&data);
+                }
+            }
+            words.release();
         });
-        let done = case.scenario.perform(bed, case.planned, guests, token);
-        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        let done = case.scenario.perform(bed, case.planned, subjects, token);
+        over.store(true, Ordering::SeqCst);
         done
     })
 }
@@ -111,17 +179,17 @@ fn nonce() -> u128 {
     since.map_or(0, |since| since.as_micros())
 }
 
-/// MicroVMs that live beside what is attacked, from run to run: one is awake, one asleep.
+/// MicroVMs that live beside what is attacked, from run to run: some are awake, one is asleep.
 #[derive(Debug, Default)]
 pub(crate) struct Standing {
-    awake: Option<Known>,
+    awake: Vec<Known>,
     asleep: Option<Known>,
 }
 
 impl Standing {
     fn ensure(&mut self, bed: &Bed) -> Result<(), String> {
-        if self.awake.is_none() {
-            self.awake = Some(Known::run(bed, &format!("awake-{}", nonce()))?);
+        if self.awake.is_empty() {
+            self.awake.push(Known::run(bed, &format!("awake-{}", nonce()))?);
         }
         if self.asleep.is_none() {
             self.asleep = Some(Known::suspended(bed, &format!("asleep-{}", nonce()))?);
@@ -129,11 +197,28 @@ impl Standing {
         Ok(())
     }
 
+    /// One that runs, to be attacked: one of those that lived beside, where others remain.
+    pub(crate) fn take(&mut self, bed: &Bed, token: &str) -> Result<Known, String> {
+        if self.awake.len() > 1 { Ok(self.awake.remove(0)) } else { Known::run(bed, token) }
+    }
+
+    /// What came through goes on beside, but for so many and so long.
+    fn keep_or_end(&mut self, bed: &Bed, mut guest: Known) -> Result<(), String> {
+        let keeps = guest.told == Told::Running && guest.wakes < MOST_WAKES && self.awake.len() < MOST_AWAKE;
+        if keeps {
+            self.awake.push(guest);
+            return Ok(());
+        }
+        guest.end(&bed.server)
+    }
+
     fn check(&mut self, bed: &Bed, harm: Harm) -> Result<(), String> {
         let beside = |error| format!("a MicroVM beside: {error}");
-        if let Some(mut awake) = self.awake.take() {
+        for mut awake in std::mem::take(&mut self.awake) {
             awake.check(&bed.server, harm).map_err(beside)?;
-            self.awake = Some(awake).filter(|awake| awake.told == Told::Running);
+            if awake.told == Told::Running {
+                self.awake.push(awake);
+            }
         }
         if let Some(asleep) = &self.asleep {
             asleep.settle(&bed.server, &["SUSPENDED"]).map_err(beside)?;
@@ -151,10 +236,7 @@ impl Standing {
             asleep.check(&bed.server, Harm::Failed)?;
             asleep.end(&bed.server)?;
         }
-        match self.awake.take() {
-            Some(mut awake) => awake.end(&bed.server),
-            None => Ok(()),
-        }
+        std::mem::take(&mut self.awake).iter_mut().try_for_each(|awake| awake.end(&bed.server))
     }
 
     /// After a failure: others are made.

@@ -1,14 +1,21 @@
 //! What the server is at when a fault befalls it.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
-use e2e::{Artifact, ImageRequest};
+use serde::{Deserialize, Serialize};
+
+use snapshot::chain::MERGE_LAYERS;
 
 use crate::bed::{Bed, Planned};
 use crate::chance::Chance;
-use crate::guests::{Known, Told};
+use crate::guests::{Known, PAUSE, Told};
+use crate::images::Built;
+use crate::run::Standing;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize,
+)]
 pub(crate) enum Scenario {
     /// A MicroVM is launched.
     Run,
@@ -24,6 +31,8 @@ pub(crate) enum Scenario {
     Start,
     /// Several MicroVMs, all at once.
     Load,
+    /// The layers of one that was woken often are merged.
+    Merge,
     /// An image is built.
     Build,
 }
@@ -31,28 +40,48 @@ pub(crate) enum Scenario {
 /// How many MicroVMs live under load, and how much each is asked.
 const LOAD: usize = 3;
 const LOAD_STEPS: usize = 6;
+/// For the server to merge layers, once it is quiet.
+const MERGE: Duration = Duration::from_secs(10);
+
+/// What is attacked.
+#[derive(Debug)]
+pub(crate) struct Subjects {
+    pub(crate) guests: Vec<Known>,
+    pub(crate) image: Option<Built>,
+}
 
 impl Scenario {
     /// Those whose every step is attacked. A build takes too long for that.
-    pub(crate) const STEPPED: [Self; 6] =
-        [Self::Run, Self::Suspend, Self::Resume, Self::Terminate, Self::TerminateAsleep, Self::Start];
+    pub(crate) const STEPPED: [Self; 7] = [
+        Self::Run,
+        Self::Suspend,
+        Self::Resume,
+        Self::Terminate,
+        Self::TerminateAsleep,
+        Self::Start,
+        Self::Merge,
+    ];
 
-    /// The MicroVMs that it needs; nothing fails meanwhile.
-    pub(crate) fn prepare(self, bed: &Bed, token: &str) -> Result<Vec<Known>, String> {
-        let name = |part: &str| format!("{token}-{part}");
+    /// What it needs; nothing fails meanwhile.
+    pub(crate) fn prepare(self, bed: &Bed, standing: &mut Standing, token: &str) -> Result<Subjects, String> {
+        let image = (self == Self::Build).then(|| Built::planned(bed, token));
+        Ok(Subjects { guests: self.guests(bed, standing, token)?, image })
+    }
+
+    fn guests(self, bed: &Bed, standing: &mut Standing, token: &str) -> Result<Vec<Known>, String> {
+        let mut take = |part: usize| standing.take(bed, &format!("{token}-{part}"));
         Ok(match self {
             Self::Run | Self::Build => Vec::new(),
-            Self::Suspend | Self::Terminate => vec![Known::run(bed, &name("a"))?],
-            Self::Resume | Self::TerminateAsleep => vec![Known::suspended(bed, &name("a"))?],
+            Self::Merge => vec![layered(bed, take(0)?)?],
+            Self::Suspend | Self::Terminate => vec![take(0)?],
+            Self::Resume | Self::TerminateAsleep => vec![take(0)?.asleep(bed)?],
             Self::Start => {
-                let asleep = Known::suspended(bed, &name("a"))?;
-                let mut falling = Known::run(bed, &name("b"))?;
+                let asleep = take(0)?.asleep(bed)?;
+                let mut falling = take(1)?;
                 falling.suspend(&bed.server);
                 vec![asleep, falling]
             }
-            Self::Load => {
-                (0..LOAD).map(|at| Known::run(bed, &name(&at.to_string()))).collect::<Result<_, _>>()?
-            }
+            Self::Load => (0..LOAD).map(take).collect::<Result<_, _>>()?,
         })
     }
 
@@ -61,9 +90,14 @@ impl Scenario {
         self,
         bed: &mut Bed,
         planned: Planned,
-        guests: &mut Vec<Known>,
+        Subjects { guests, image }: &mut Subjects,
         token: &str,
     ) -> Result<(), String> {
+        if let (Self::Merge, Some(guest)) = (self, guests.first_mut()) {
+            guest.resume(&bed.server);
+            guest.settle(&bed.server, &["RUNNING"])?;
+            guest.told = Told::Running;
+        }
         if self == Self::Start {
             bed.server.kill();
             bed.arm(planned);
@@ -72,6 +106,10 @@ impl Scenario {
             return Ok(());
         }
         bed.arm(planned);
+        if let Some(image) = image {
+            image.ask(&bed.server);
+            image.watch(&bed.server);
+        }
         match (self, guests.first_mut()) {
             (Self::Run, _) => guests.extend(launch(bed, token)?),
             (Self::Suspend, Some(guest)) => {
@@ -87,7 +125,7 @@ impl Scenario {
                 guest.watch(&bed.server, "TERMINATED", Told::Terminating);
             }
             (Self::Load, _) => load(bed, guests, planned.seed),
-            (Self::Build, _) => build(bed, token),
+            (Self::Merge, Some(guest)) => merge(bed, guest),
             _ => {}
         }
         Ok(())
@@ -140,11 +178,28 @@ fn act(bed: &Bed, guest: &mut Known, chance: &mut Chance) {
     }
 }
 
-fn build(bed: &Bed, token: &str) {
-    let request = std::panic::AssertUnwindSafe(|| {
-        let image = ImageRequest::of(&bed.server, token, &Artifact::of("examples/hello")).create(&bed.server);
-        drop(image.settled(&bed.server));
-    });
-    // The helpers panic where the server dies, which it is to.
-    let _ = std::panic::catch_unwind(request);
+/// Has it sleep until it has so many layers of memory that they are merged once it is awake.
+fn layered(bed: &Bed, mut guest: Known) -> Result<Known, String> {
+    let youngest = bed.server.microvm_dir(&guest.id).join(format!("suspended/memory.{}", MERGE_LAYERS - 1));
+    loop {
+        guest = guest.asleep(bed)?;
+        if youngest.exists() {
+            return Ok(guest);
+        }
+        guest.resume(&bed.server);
+        guest.settle(&bed.server, &["RUNNING"])?;
+        guest.told = Told::Running;
+    }
+}
+
+/// Waits for the layers to be merged, which the server does on its own, or for the fault to come in between.
+fn merge(bed: &mut Bed, guest: &Known) {
+    let merged = |bed: &Bed| {
+        let dir = bed.server.microvm_dir(&guest.id);
+        dir.join("merged").exists() && !dir.join("resumed/memory.0").exists()
+    };
+    let began = Instant::now();
+    while began.elapsed() < MERGE && !bed.fired() && !merged(bed) {
+        thread::sleep(PAUSE);
+    }
 }
