@@ -14,8 +14,8 @@ setup: ## prepare this machine: host packages, guest kernel, build tools, base i
 
 build: ## build the server and the guest agent, optimised
 	cargo build --release -p rekindle
-	RUSTFLAGS="$(AGENT_FLAGS)" cargo build --release -p rekindle-agent --target $(AGENT_TARGET)
-	install target/$(AGENT_TARGET)/release/rekindle-agent target/release/rekindle-agent
+	RUSTFLAGS="$(AGENT_FLAGS)" cargo build --profile agent -p rekindle-agent --target $(AGENT_TARGET)
+	install target/$(AGENT_TARGET)/agent/rekindle-agent target/release/rekindle-agent
 
 serve: setup build ## run the server in the foreground, on the default data directory
 	target/release/rekindle serve

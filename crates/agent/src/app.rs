@@ -1,37 +1,35 @@
-//! The application: its disks, its cgroup, its helper process and its output.
+//! The application: its disks, its helper process and its output.
 
 use std::fs;
-use std::io::{self, Seek};
-use std::path::Path;
+use std::io;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use agent_proto::{AppSpec, Event, LogSource, MAX_LOG_CHUNK};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountFlags, mount};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::Sender;
 
-use crate::disks::mount_disk;
+use crate::disks::{mount_image, mount_scratch};
 use crate::error::{Error, trying};
-use crate::machine_id;
+use crate::freezer::Freezer;
+use crate::machine_id::MachineId;
 
 /// The application's file system.
 pub(crate) const ROOT: &str = "/app";
-/// The application's cgroup.
-pub(crate) const CGROUP: &str = "/sys/fs/cgroup/app";
 /// Whether who has no privileges may get them all in a user namespace of his own.
 const USER_NAMESPACES: &str = "/proc/sys/kernel/unprivileged_userns_clone";
-/// How long every process of the application may take to stop.
-const FREEZE_WITHIN: Duration = Duration::from_secs(5);
 /// How long output may wait for more of it.
 const GATHER_FOR: Duration = Duration::from_millis(50);
 /// Program of the agent, whatever became of the initramfs.
 const SELF: &str = "/proc/self/exe";
 
 /// A started application.
-pub(crate) struct App(());
+pub(crate) struct App {
+    freezer: Freezer,
+    machine_id: MachineId,
+}
 
 impl App {
     /// Mounts its disks and starts its first process; output and exit are told as events.
@@ -40,8 +38,8 @@ impl App {
         if !spec.all_capabilities {
             fs::write(USER_NAMESPACES, "0").map_err(trying("keeping user namespaces to the privileged"))?;
         }
-        machine_id::prepare()?;
-        fs::create_dir_all(CGROUP).map_err(trying("making the application's cgroup"))?;
+        let machine_id = MachineId::draw()?;
+        let freezer = Freezer::make()?;
         let attempt = "starting the container's helper";
         let spec = postcard::to_allocvec(spec).map_err(trying(attempt))?;
         let child = Command::new(SELF)
@@ -53,26 +51,26 @@ impl App {
             .spawn()
             .map_err(trying(attempt))?;
         tokio::spawn(watch(child, spec, events.clone()));
-        Ok(Self(()))
+        Ok(Self { freezer, machine_id })
     }
 
     /// Returns once no process of the application runs any more.
     pub(crate) async fn freeze(&self) -> Result<(), Error> {
-        let attempt = "freezing the application";
-        tokio::task::spawn_blocking(freeze).await.map_err(trying(attempt))?.map_err(trying(attempt))
+        self.freezer.freeze().await
     }
 
-    /// Lets the application run again.
-    pub(crate) fn thaw(&self) -> Result<(), Error> {
-        fs::write(Path::new(CGROUP).join("cgroup.freeze"), "0").map_err(trying("thawing the application"))
+    /// Lets the application run again: as another machine, where `machine_id` names it.
+    pub(crate) fn thaw(&self, machine_id: Option<&str>) -> Result<(), Error> {
+        machine_id.map_or(Ok(()), |id| self.machine_id.set(id))?;
+        self.freezer.thaw()
     }
 }
 
 /// Device nodes on them mean nothing where the container is confined: it may make nodes, the kernel opens none.
 fn mount_root(all_capabilities: bool) -> Result<(), Error> {
     let nodes = if all_capabilities { MountFlags::empty() } else { MountFlags::NODEV };
-    mount_disk("code", "erofs", MountFlags::RDONLY, "/code")?;
-    mount_disk("scratch", "ext4", MountFlags::NOATIME, "/scratch")?;
+    mount_image("code", "/code")?;
+    mount_scratch("/scratch")?;
     for directory in ["/scratch/upper", "/scratch/work", ROOT] {
         fs::create_dir_all(directory).map_err(trying(format!("making {directory}")))?;
     }
@@ -127,36 +125,4 @@ async fn gather<R: AsyncRead + Unpin>(output: &mut R, buffer: &mut [u8]) -> io::
         }
     }
     Ok(count)
-}
-
-/// Freezes, or within [`FREEZE_WITHIN`] gives up and leaves the application running.
-fn freeze() -> io::Result<()> {
-    let file = Path::new(CGROUP).join("cgroup.freeze");
-    fs::write(&file, "1")?;
-    wait_frozen().inspect_err(|_| {
-        // Where even this fails, the first failure says more.
-        let _ = fs::write(&file, "0");
-    })
-}
-
-/// Waits for the kernel's word that no process runs.
-fn wait_frozen() -> io::Result<()> {
-    let deadline = Instant::now() + FREEZE_WITHIN;
-    let mut events = fs::File::open(Path::new(CGROUP).join("cgroup.events"))?;
-    loop {
-        // Read through the watched file, so that a change after this read wakes the poll.
-        if io::read_to_string(&events)?.lines().any(|line| line == "frozen 1") {
-            return Ok(());
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("a process did not stop within {} s", FREEZE_WITHIN.as_secs()),
-            ));
-        }
-        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&left))?;
-        events.rewind()?;
-    }
 }

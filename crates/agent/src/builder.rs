@@ -14,7 +14,7 @@ use tokio::sync::mpsc::Sender;
 
 use crate::app::forward;
 use crate::artifact;
-use crate::disks::{find, mount_disk};
+use crate::disks::{find, mount_image, mount_scratch};
 use crate::error::{Error, trying};
 
 /// The tools' root. It is read-only: writes go to the scratch disk and to memory, where its folders lead.
@@ -59,9 +59,9 @@ impl From<Error> for Failure {
 }
 
 fn prepare_root() -> Result<(), Error> {
-    mount_disk("tools", "erofs", MountFlags::RDONLY, ROOT)?;
-    mount_disk("bases", "erofs", MountFlags::RDONLY, &format!("{ROOT}/bases"))?;
-    mount_disk("scratch", "ext4", MountFlags::NOATIME, &format!("{ROOT}/scratch"))?;
+    mount_image("tools", ROOT)?;
+    mount_image("bases", &format!("{ROOT}/bases"))?;
+    mount_scratch(&format!("{ROOT}/scratch"))?;
     for memory in ["run", "tmp"] {
         let at = format!("{ROOT}/{memory}");
         mount("tmpfs", &at, "tmpfs", MountFlags::empty(), c"mode=1777")

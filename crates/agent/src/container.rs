@@ -19,8 +19,9 @@ use rustix::mount::{
     mount_change, mount_remount, move_mount, open_tree, unmount,
 };
 
-use crate::app::{CGROUP, ROOT};
+use crate::app::ROOT;
 use crate::error::{Error, trying};
+use crate::freezer::CGROUP;
 use crate::machine_id;
 use crate::user::{self, Identity};
 

@@ -1,6 +1,6 @@
 //! From one life of a snapshot to the next.
 
-use std::fs;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -8,7 +8,7 @@ use agent_proto::{ENTROPY_BYTES, NewLife};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
 use crate::error::{Error, trying};
-use crate::{machine_id, sockets};
+use crate::sockets;
 
 const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
 const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
@@ -31,10 +31,9 @@ pub(crate) fn quiesce() -> Result<(), Error> {
 }
 
 /// Gives a restored guest its own clock and randomness.
-pub(crate) fn begin(new: &NewLife) -> Result<(), Error> {
+pub(crate) fn begin(new: &NewLife, random: &Random) -> Result<(), Error> {
     set_clock(new.wall_clock)?;
-    reseed(&new.entropy)?;
-    new.machine_id.as_deref().map_or(Ok(()), machine_id::set)
+    random.reseed(&new.entropy)
 }
 
 fn set_clock(nanoseconds: u64) -> Result<(), Error> {
@@ -45,22 +44,30 @@ fn set_clock(nanoseconds: u64) -> Result<(), Error> {
     clock_settime(ClockId::Realtime, time).map_err(trying("setting the clock"))
 }
 
-fn reseed(entropy: &[u8]) -> Result<(), Error> {
-    let bytes = entropy.try_into().map_err(|_| {
-        Error::new("reseeding", format!("expected {ENTROPY_BYTES} bytes, not {}", entropy.len()))
-    })?;
-    let pool = RandPoolInfo {
-        entropy_bits: ENTROPY_BYTES as libc::c_int * 8,
-        size: ENTROPY_BYTES as libc::c_int,
-        bytes,
-    };
-    let device =
-        fs::OpenOptions::new().write(true).open("/dev/urandom").map_err(trying("opening /dev/urandom"))?;
-    // SAFETY: the device is open and `pool` is the structure that this request reads.
-    check(unsafe { libc::ioctl(device.as_raw_fd(), RNDADDENTROPY as _, &raw const pool) })
-        .map_err(trying("adding entropy"))?;
-    // SAFETY: the device is open and this request takes no argument.
-    check(unsafe { libc::ioctl(device.as_raw_fd(), RNDRESEEDCRNG as _) }).map_err(trying("reseeding"))
+/// The kernel's source of random bytes, kept open like everything that a new life begins with.
+pub(crate) struct Random(File);
+
+impl Random {
+    pub(crate) fn open() -> Result<Self, Error> {
+        let device = File::options().write(true).open("/dev/urandom");
+        device.map(Self).map_err(trying("opening /dev/urandom"))
+    }
+
+    fn reseed(&self, entropy: &[u8]) -> Result<(), Error> {
+        let bytes = entropy.try_into().map_err(|_| {
+            Error::new("reseeding", format!("expected {ENTROPY_BYTES} bytes, not {}", entropy.len()))
+        })?;
+        let pool = RandPoolInfo {
+            entropy_bits: ENTROPY_BYTES as libc::c_int * 8,
+            size: ENTROPY_BYTES as libc::c_int,
+            bytes,
+        };
+        // SAFETY: the device is open and `pool` is the structure that this request reads.
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), RNDADDENTROPY as _, &raw const pool) })
+            .map_err(trying("adding entropy"))?;
+        // SAFETY: the device is open and this request takes no argument.
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), RNDRESEEDCRNG as _) }).map_err(trying("reseeding"))
+    }
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

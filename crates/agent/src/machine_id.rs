@@ -1,9 +1,9 @@
 //! The container's `/etc/machine-id`: a file of the agent's own that is mounted there, so that a new life's is written
 //! without a look at the container's files.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
@@ -15,16 +15,25 @@ const SOURCE: &str = "/machine-id";
 const PLACE: &str = "/etc/machine-id";
 const KERNEL_UUID: &str = "/proc/sys/kernel/random/uuid";
 
-/// Makes the file, with an id drawn at random.
-pub(crate) fn prepare() -> Result<(), Error> {
-    let uuid = fs::read_to_string(KERNEL_UUID).map_err(trying("drawing a machine id"))?;
-    set(uuid.trim().replace('-', "").as_str())?;
-    fs::set_permissions(SOURCE, Permissions::from_mode(0o444)).map_err(trying("opening up the machine id"))
-}
+/// The file, kept open: finding it is nothing that a clone should have to do for the first time.
+pub(crate) struct MachineId(File);
 
-/// Gives the container another one.
-pub(crate) fn set(id: &str) -> Result<(), Error> {
-    fs::write(SOURCE, format!("{id}\n")).map_err(trying("writing the machine id"))
+impl MachineId {
+    /// Makes the file, with an id drawn at random.
+    pub(crate) fn draw() -> Result<Self, Error> {
+        let uuid = fs::read_to_string(KERNEL_UUID).map_err(trying("drawing a machine id"))?;
+        let file = File::create(SOURCE).map_err(trying("making the machine id"))?;
+        fs::set_permissions(SOURCE, Permissions::from_mode(0o444))
+            .map_err(trying("opening up the machine id"))?;
+        let made = Self(file);
+        made.set(uuid.trim().replace('-', "").as_str())?;
+        Ok(made)
+    }
+
+    /// Gives the container another one: 32 hexadecimal digits, as every id has.
+    pub(crate) fn set(&self, id: &str) -> Result<(), Error> {
+        self.0.write_all_at(format!("{id}\n").as_bytes(), 0).map_err(trying("writing the machine id"))
+    }
 }
 
 /// A mount of the file, to be taken before the root is changed.

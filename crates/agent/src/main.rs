@@ -12,6 +12,7 @@ mod container;
 mod disks;
 mod dns;
 mod error;
+mod freezer;
 mod hook;
 mod life;
 mod machine_id;

@@ -9,14 +9,16 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::app::App;
 use crate::error::{Error, trying};
+use crate::life::{self, Random};
 use crate::port::Port;
-use crate::{builder, dns, hook, life};
+use crate::{builder, dns, hook};
 
 /// Events kept while no host listens; more hold their writers back.
 const EVENT_BACKLOG: usize = 64;
 
 /// What outlives a session.
 struct Guest {
+    random: Random,
     app: Mutex<Option<App>>,
     events: mpsc::Sender<Event>,
 }
@@ -34,7 +36,7 @@ pub(crate) async fn serve() -> Result<(), Error> {
     let port = Port::open()?;
     let (events, receiver) = mpsc::channel(EVENT_BACKLOG);
     let mut untold = Untold { receiver, next: None, exit: None };
-    let guest = Arc::new(Guest { app: Mutex::new(None), events });
+    let guest = Arc::new(Guest { random: Random::open()?, app: Mutex::new(None), events });
     let (sessions, current) = watch::channel(None);
     dns::serve(&current).await?;
     loop {
@@ -158,9 +160,9 @@ async fn carry_out(request: &Request, guest: &Guest) -> Result<Response, Error> 
             life::quiesce()?;
         }
         Request::Live(new) => {
-            life::begin(new)?;
+            life::begin(new, &guest.random)?;
             if let Some(app) = guest.app.lock().await.as_ref() {
-                app.thaw()?;
+                app.thaw(new.machine_id.as_deref())?;
             }
             if let Some(call) = &new.hook {
                 return Ok(Response::Hook(hook::call(call).await));

@@ -29,7 +29,7 @@ pub fn rekindle() -> PathBuf {
 /// The guest agent: `REKINDLE_AGENT`, or what `make build` made.
 #[must_use]
 pub fn agent() -> PathBuf {
-    let built = || workspace().join("target/x86_64-unknown-linux-gnu/release/rekindle-agent");
+    let built = || workspace().join("target/x86_64-unknown-linux-gnu/agent/rekindle-agent");
     std::env::var_os("REKINDLE_AGENT").map_or_else(built, PathBuf::from)
 }
 

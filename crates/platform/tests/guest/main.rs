@@ -25,7 +25,7 @@ use rekindle_platform::{Assets, Platform};
 use machines::Bench;
 
 const AGENT: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/x86_64-unknown-linux-gnu/release/rekindle-agent");
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/x86_64-unknown-linux-gnu/agent/rekindle-agent");
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 
 fn main() -> ExitCode {

@@ -1,0 +1,85 @@
+//! The application's cgroup, and stopping everything in it.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::error::{Error, trying};
+
+/// The application's cgroup.
+pub(crate) const CGROUP: &str = "/sys/fs/cgroup/app";
+/// How long every process of the application may take to stop.
+const FREEZE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Stops the application, and lets it run again. Its files are kept open, and no other thread is asked to wait: what a
+/// clone need not do before its application runs, it has not to run for the first time.
+pub(crate) struct Freezer {
+    switch: File,
+    events: AsyncFd<File>,
+}
+
+impl Freezer {
+    /// Makes the cgroup.
+    pub(crate) fn make() -> Result<Self, Error> {
+        let attempt = "making the application's cgroup";
+        fs::create_dir_all(CGROUP).map_err(trying(attempt))?;
+        let file = |name| Path::new(CGROUP).join(name);
+        let switch = File::options().write(true).open(file("cgroup.freeze")).map_err(trying(attempt))?;
+        let events = File::open(file("cgroup.events")).map_err(trying(attempt))?;
+        // SAFETY: the file is open, and `AsyncFd` owns it from here on; nothing else closes it.
+        let events = unsafe { AsyncFd::register_with_interest(events, Interest::PRIORITY) };
+        let events = events.map_err(trying(attempt))?;
+        Ok(Self { switch, events })
+    }
+
+    /// Returns once no process of the application runs any more; or gives up and leaves it running.
+    pub(crate) async fn freeze(&self) -> Result<(), Error> {
+        let attempt = "freezing the application";
+        self.turn("1").map_err(trying(attempt))?;
+        let frozen = tokio::time::timeout(FREEZE_WITHIN, self.frozen()).await.unwrap_or_else(|_| {
+            let why = format!("a process did not stop within {} s", FREEZE_WITHIN.as_secs());
+            Err(io::Error::new(io::ErrorKind::TimedOut, why))
+        });
+        frozen.map_err(|error| {
+            // Where even this fails, the first failure says more.
+            let _ = self.turn("0");
+            Error::new(attempt, error)
+        })
+    }
+
+    /// Lets the application run again.
+    pub(crate) fn thaw(&self) -> Result<(), Error> {
+        self.turn("0").map_err(trying("thawing the application"))
+    }
+
+    fn turn(&self, to: &str) -> io::Result<()> {
+        (&self.switch).write_all(to.as_bytes())
+    }
+
+    /// Waits for the kernel's word that no process runs.
+    async fn frozen(&self) -> io::Result<()> {
+        loop {
+            if self.says_frozen()? {
+                return Ok(());
+            }
+            let mut changed = self.events.ready(Interest::PRIORITY).await?;
+            changed.clear_ready();
+            // What changes from here on is told anew.
+            if self.says_frozen()? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn says_frozen(&self) -> io::Result<bool> {
+        let mut events = self.events.get_ref();
+        events.rewind()?;
+        let mut text = String::new();
+        events.read_to_string(&mut text)?;
+        Ok(text.lines().any(|line| line == "frozen 1"))
+    }
+}
