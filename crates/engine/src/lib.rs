@@ -36,6 +36,10 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     /// Starts a machine from a snapshot; its vCPUs run when this returns. Its memory is private.
     async fn restore(&self, spec: MachineSpec, from: Restore) -> Result<Box<dyn Machine>, StartError>;
 
+    /// Starts a VMM ahead for a suspended machine over `base_memory` that is like `spec`, but for the highest layers of
+    /// its disks, which are not looked at.
+    async fn park(&self, spec: MachineSpec, base_memory: &Path) -> Result<Box<dyn Parked>, StartError>;
+
     /// Takes charge again of the machine started in `run_dir`. `None` when it no longer runs.
     async fn adopt(&self, run_dir: &Path) -> Result<Option<Box<dyn Machine>>, StartError>;
 }
@@ -44,6 +48,24 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
 #[must_use]
 pub fn private_memory(run_dir: &Path) -> Option<u64> {
     memory::private_bytes(process::noted_pid(&run_dir.join(qemu::start::PID))?)
+}
+
+/// A VMM that waits for a suspended machine. Dropping this leaves it waiting.
+#[async_trait]
+pub trait Parked: Send + Sync + std::fmt::Debug {
+    /// Restores a machine in it, as [`Engine::restore`] does. The VMM's directory has `spec`'s name by now. It is gone
+    /// where this fails.
+    async fn restore(
+        self: Box<Self>,
+        spec: MachineSpec,
+        from: Restore,
+    ) -> Result<Box<dyn Machine>, StartError>;
+
+    /// As [`Machine::kill`].
+    fn kill(&self) -> std::io::Result<()>;
+
+    /// As [`Machine::wait_exit`].
+    async fn wait_exit(&self) -> std::io::Result<()>;
 }
 
 /// A machine that was started. Dropping this leaves it running.

@@ -19,4 +19,5 @@ pub use error::GuestError;
 pub use guest::Guest;
 pub use host::{Host, Shape};
 pub use layer::{CODE, ImageLayer, LayerError, Layout};
+pub use spares::Purpose;
 pub use suspension::{Saved, Suspension, SuspensionError};

@@ -1,35 +1,41 @@
-//! Clones started ahead: each waits for a MicroVM of one image version to be launched, with a slot and a private disk of
-//! its own, its agent greeted and its application as frozen as in the snapshot (invariant 5: its life begins when a
-//! MicroVM takes it). Restoring and greeting a guest takes as long as everything else that a launch needs of the host.
+//! What is started ahead, for the next MicroVM of an image version that is launched or woken: as much of it as any of them
+//! needs, with a slot of its own.
 //!
-//! A spare is a guest of its own name until then; its directory and its disk get their new names with it.
+//! For a launch that is a clone with a private disk, its agent greeted and its application as frozen as in the snapshot
+//! (invariant 5: its life begins when a MicroVM takes it). For a wake it is a VMM which holds nothing yet. A spare is a
+//! guest of its own name until then; its directory gets its new name with it.
+
+mod launch;
+mod wake;
 
 use std::collections::{HashSet, VecDeque};
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use agent_proto::HookCall;
 use capacity::{Kind, Reservation, Want};
-use network::Egress;
-use timeline::Step;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
-use crate::{Guest, GuestError, Host, ImageLayer};
+use crate::{GuestError, Host, ImageLayer};
+use launch::SpareClone;
+use wake::SpareVmm;
 
-/// Spares of all images together: each costs the memory of a clone that has done nothing yet.
+/// Spares of all images together: each costs the memory of a clone that has done nothing yet, or less.
 const MAX_SPARES: usize = 4;
-/// A port on which nothing listens.
-const NO_PORT: u16 = 1;
-/// For a rehearsal, which takes milliseconds.
-const REHEARSAL_MS: u64 = 1000;
 /// How long nothing must have been launched or woken before a spare is started: that needs the CPU itself.
 const QUIET: Duration = Duration::from_millis(500);
+
+/// What a spare is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// A clone, for a MicroVM to be launched.
+    Launch,
+    /// A VMM, for a MicroVM that sleeps.
+    Wake,
+}
 
 /// What is kept ready.
 #[derive(Debug, Default)]
@@ -41,22 +47,39 @@ pub(crate) struct Spares {
     count: AtomicU64,
 }
 
+/// Of which layer, and for what.
+type Use = (PathBuf, Purpose);
+
 #[derive(Debug, Default)]
 struct Shelf {
     /// The longest kept first.
     ready: VecDeque<Spare>,
-    /// Layers for which one is on its way.
-    coming: HashSet<PathBuf>,
+    /// Those that are on their way.
+    coming: HashSet<Use>,
     busy: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Spare {
-    layer: PathBuf,
-    guest: Guest,
-    overlay: PathBuf,
+    of: Use,
+    what: What,
     /// Until a MicroVM takes it, which has its own.
     _place: Reservation,
+}
+
+#[derive(Debug)]
+enum What {
+    Clone(SpareClone),
+    Vmm(SpareVmm),
+}
+
+impl Spare {
+    fn name(&self) -> &str {
+        match &self.what {
+            What::Clone(clone) => clone.guest.name(),
+            What::Vmm(vmm) => &vmm.name,
+        }
+    }
 }
 
 impl Spares {
@@ -70,32 +93,32 @@ impl Spares {
         self.shelf().busy = Some(Instant::now());
     }
 
-    fn take(&self, layer: &Path) -> Option<Spare> {
+    fn take(&self, layer: &Path, purpose: Purpose) -> Option<What> {
         self.touch();
         let mut shelf = self.shelf();
-        let at = shelf.ready.iter().position(|spare| spare.layer == layer)?;
-        shelf.ready.remove(at)
+        let at = shelf.ready.iter().position(|spare| spare.of.0 == layer && spare.of.1 == purpose)?;
+        shelf.ready.remove(at).map(|spare| spare.what)
     }
 
     /// Whether one is wanted that is neither there nor coming; then it is coming.
-    fn claim(&self, layer: &Path) -> bool {
+    fn claim(&self, of: &Use) -> bool {
         let mut shelf = self.shelf();
-        !shelf.ready.iter().any(|spare| spare.layer == layer) && shelf.coming.insert(layer.to_owned())
+        !shelf.ready.iter().any(|spare| spare.of == *of) && shelf.coming.insert(of.clone())
     }
 
     /// Puts one on the shelf; the one that has to go for it is returned, which is itself where it is not wanted any
     /// more.
     fn put(&self, spare: Spare) -> Option<Spare> {
         let mut shelf = self.shelf();
-        if !shelf.coming.remove(&spare.layer) {
+        if !shelf.coming.remove(&spare.of) {
             return Some(spare);
         }
         shelf.ready.push_back(spare);
         if shelf.ready.len() > MAX_SPARES { shelf.ready.pop_front() } else { None }
     }
 
-    fn give_up(&self, layer: &Path) {
-        self.shelf().coming.remove(layer);
+    fn give_up(&self, of: &Use) {
+        self.shelf().coming.remove(of);
         self.landed.notify_waiters();
     }
 
@@ -121,51 +144,21 @@ impl Spares {
 }
 
 impl Host {
-    /// Starts a clone of `layer` under `name`, with the new private disk `overlay`: from a spare, if there is one. It
-    /// runs when this returns, but the application in it is frozen. `egress` as with [`Host::boot`].
-    ///
-    /// # Errors
-    /// [`GuestError`]; nothing of the guest remains then but the disk.
-    pub async fn launch(
-        self: &Arc<Self>,
-        name: &str,
-        layer: &ImageLayer,
-        overlay: PathBuf,
-        egress: Option<Egress>,
-    ) -> Result<Guest, GuestError> {
-        if let Some(spare) = self.spares.take(layer.dir()) {
-            let old_name = spare.guest.name().to_owned();
-            match self.assign(spare, name, layer, &overlay, egress.clone()).await {
-                Ok(guest) if guest.is_well() => {
-                    timeline::reached(Step::Spare);
-                    return Ok(guest);
-                }
-                Ok(_) => tracing::warn!(name, "a spare clone had ended; starting another"),
-                Err(error) => tracing::warn!(name, %error, "a spare clone was of no use; starting another"),
-            }
-            self.discard(&old_name).await;
-            self.discard(name).await;
-            // It may or may not have been renamed already.
-            let _ = fs::remove_file(&overlay);
-        }
-        layer.make_overlay(&overlay)?;
-        self.restore(name, layer.clone_with(overlay)?, layer.restore(), egress).await
-    }
-
     /// Returns once nothing has been launched or woken for a moment: for what needs the CPU and is not urgent.
     pub async fn quiet(&self) {
         self.spares.quiet().await;
     }
 
-    /// Has a spare started for the next launch from `layer`, in the background and once it is quiet.
-    pub fn keep_spare(self: &Arc<Self>, layer: &ImageLayer) {
-        if !self.spares.claim(layer.dir()) {
+    /// Has a spare started for the next use of `layer`, in the background and once it is quiet.
+    pub fn keep_spare(self: &Arc<Self>, layer: &ImageLayer, purpose: Purpose) {
+        let of = (layer.dir().to_owned(), purpose);
+        if !self.spares.claim(&of) {
             return;
         }
         let (host, layer) = (Arc::clone(self), layer.clone());
         tokio::spawn(async move {
             host.spares.quiet().await;
-            match host.start_spare(&layer).await {
+            match host.start_spare(&layer, purpose).await {
                 Ok(spare) => {
                     if let Some(old) = host.spares.put(spare) {
                         host.drop_spare(old).await;
@@ -175,10 +168,10 @@ impl Host {
                     host.spares.landed.notify_waiters();
                 }
                 Err(error) => {
-                    host.spares.give_up(layer.dir());
+                    host.spares.give_up(&of);
                     match error {
-                        GuestError::Full(why) => tracing::debug!(%why, "no room for a spare clone"),
-                        error => tracing::warn!(%error, "cannot start a spare clone"),
+                        GuestError::Full(why) => tracing::debug!(%why, "no room for a spare"),
+                        error => tracing::warn!(%error, "cannot start a spare"),
                     }
                 }
             }
@@ -190,9 +183,9 @@ impl Host {
     pub async fn drop_spares(&self, dir: &Path) {
         let dropped: VecDeque<Spare> = {
             let mut shelf = self.spares.shelf();
-            shelf.coming.retain(|layer| !layer.starts_with(dir));
+            shelf.coming.retain(|(layer, _)| !layer.starts_with(dir));
             let (dropped, kept) =
-                std::mem::take(&mut shelf.ready).into_iter().partition(|spare| spare.layer.starts_with(dir));
+                std::mem::take(&mut shelf.ready).into_iter().partition(|spare| spare.of.0.starts_with(dir));
             shelf.ready = kept;
             dropped
         };
@@ -205,83 +198,31 @@ impl Host {
     pub async fn make_way(&self) {
         while self.capacity.is_crowded() {
             let Some(oldest) = self.spares.shelf().ready.pop_front() else { return };
-            tracing::info!(spare = oldest.guest.name(), "discarding a spare clone: its place is needed");
+            tracing::info!(spare = oldest.name(), "discarding a spare: its place is needed");
             self.drop_spare(oldest).await;
         }
     }
 
-    async fn start_spare(self: &Arc<Self>, layer: &ImageLayer) -> Result<Spare, GuestError> {
+    async fn start_spare(
+        self: &Arc<Self>,
+        layer: &ImageLayer,
+        purpose: Purpose,
+    ) -> Result<Spare, GuestError> {
         let name = format!("spare-{}", self.spares.count.fetch_add(1, Ordering::Relaxed));
         let image = layer.dir().to_string_lossy().into_owned();
         let want = Want { guest: name.clone(), kind: Kind::Spare, image, at_least: 0 };
         let place = self.capacity.reserve(want)?;
-        let overlay = self.dirs.spare(&name);
-        match self.clone_ahead(&name, layer, &overlay).await {
-            Ok(guest) => {
-                rehearse(&guest).await;
-                Ok(Spare { layer: layer.dir().to_owned(), guest, overlay, _place: place })
-            }
-            Err(error) => {
-                remove(&overlay);
-                Err(error)
-            }
-        }
-    }
-
-    async fn clone_ahead(
-        self: &Arc<Self>,
-        name: &str,
-        layer: &ImageLayer,
-        overlay: &Path,
-    ) -> Result<Guest, GuestError> {
-        layer.make_overlay(overlay)?;
-        let shape = layer.clone_with(overlay.to_owned())?;
-        // Last: from here on nothing fails that does not give it back.
-        let slot = self.pool.acquire().await?;
-        self.clone_in(slot, name, shape, layer.restore()).await
-    }
-
-    /// Gives a spare its MicroVM's names, and what it may reach.
-    async fn assign(
-        &self,
-        spare: Spare,
-        name: &str,
-        layer: &ImageLayer,
-        overlay: &Path,
-        egress: Option<Egress>,
-    ) -> Result<Guest, GuestError> {
-        let mut guest = spare.guest;
-        if let Some(egress) = egress {
-            self.pool.bind(guest.slot(), egress).await?;
-        }
-        let (from, to) = (self.dir(guest.name()), self.dir(name));
-        fs::rename(&from, &to).map_err(GuestError::file("renaming", &from))?;
-        fs::rename(&spare.overlay, overlay).map_err(GuestError::file("renaming", &spare.overlay))?;
-        let spec = self.spec(name, layer.clone_with(overlay.to_owned())?, guest.slot())?;
-        guest.moved(name, spec)?;
-        Ok(guest)
+        let what = match purpose {
+            Purpose::Launch => What::Clone(self.start_clone(&name, layer).await?),
+            Purpose::Wake => What::Vmm(self.park(name, layer).await?),
+        };
+        Ok(Spare { of: (layer.dir().to_owned(), purpose), what, _place: place })
     }
 
     async fn drop_spare(&self, spare: Spare) {
-        spare.guest.end().await;
-        remove(&spare.overlay);
-    }
-}
-
-/// Has the agent call a hook that nobody answers. Under software emulation, code costs most the first time that it
-/// runs: so that is not when a client waits for it.
-async fn rehearse(guest: &Guest) {
-    let call = HookCall { hook: "ready".to_owned(), port: NO_PORT, timeout_ms: REHEARSAL_MS, body: None };
-    // Whatever comes of it: a spare that is of no use is found out when it is taken.
-    let _ = guest.hook(call).await;
-    let _ = guest.channel().relay(NO_PORT).await;
-}
-
-fn remove(overlay: &Path) {
-    match fs::remove_file(overlay) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(%error, "cannot remove a spare's disk; the next start does");
+        match spare.what {
+            What::Clone(clone) => self.end_clone(clone).await,
+            What::Vmm(vmm) => self.end_vmm(vmm).await,
         }
-        _ => {}
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use connectors::{ConnectorError, Connectors};
-use guest::{Dirs, GuestError, Host, ImageLayer, LayerError, Suspension, SuspensionError};
+use guest::{Dirs, GuestError, Host, ImageLayer, LayerError, Purpose, Suspension, SuspensionError};
 
 use ids::MicrovmId;
 use logs::Logs;
@@ -128,9 +128,9 @@ impl GuestMachines {
         fs::create_dir_all(&dir).map_err(file_error("creating", &dir))?;
         timeline::reached(Step::Layer);
         let guest = self.host.launch(&microvm.id.to_string(), &layer, overlay, egress).await?;
-        let running = self.running(microvm, guest, hooks);
+        let running = self.running(microvm, guest, hooks, Some(layer.clone()));
         running.live(Some(Hook::Run)).await?;
-        self.host.keep_spare(&layer);
+        self.host.keep_spare(&layer, Purpose::Launch);
         Ok(running)
     }
 
@@ -142,24 +142,24 @@ impl GuestMachines {
             // What runs of an earlier attempt has not come as far as to let the application run.
             self.host.discard(&name).await;
             let from = suspension.restore(&layer, self.host.compatibility())?;
-            let shape = layer.clone_with(dir.join(OVERLAY))?;
             timeline::reached(Step::Layer);
-            let guest = self.host.restore(&name, shape, from, self.egress_still(microvm)).await?;
+            let (overlay, egress) = (dir.join(OVERLAY), self.egress_still(microvm));
+            let guest = self.host.wake(&name, &layer, overlay, from, egress).await?;
             spawn_blocking(move || suspension.mark_used()).await??;
             timeline::reached(Step::Used);
             guest
         } else {
             self.adopted(microvm).await?
         };
-        let running = self.running(microvm, guest, hooks);
+        let running = self.running(microvm, guest, hooks, Some(layer));
         running.live(Some(Hook::Resume)).await?;
-        Ok(running.merging(Arc::clone(&self.host), layer))
+        Ok(running.merging())
     }
 
     async fn find(&self, microvm: &MicrovmRecord) -> Result<Running, InstanceError> {
         let hooks = self.hooks(microvm)?;
         let guest = self.adopted(microvm).await?;
-        Ok(self.running(microvm, guest, hooks))
+        Ok(self.running(microvm, guest, hooks, None))
     }
 
     async fn adopted(&self, microvm: &MicrovmRecord) -> Result<guest::Guest, InstanceError> {
@@ -188,7 +188,13 @@ impl GuestMachines {
         running.save(wanted).await
     }
 
-    fn running(&self, microvm: &MicrovmRecord, guest: guest::Guest, hooks: HookSettings) -> Running {
+    fn running(
+        &self,
+        microvm: &MicrovmRecord,
+        guest: guest::Guest,
+        hooks: HookSettings,
+        layer: Option<ImageLayer>,
+    ) -> Running {
         Running::new(Parts {
             guest,
             hooks,
@@ -199,6 +205,7 @@ impl GuestMachines {
             machine_id: machine_id(microvm.id),
             run_body: run_body(microvm),
             timelines: self.timelines(microvm),
+            origin: layer.map(|layer| (Arc::clone(&self.host), layer)),
         })
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use agent_proto::host::{CallError, Channel};
 use agent_proto::{HookCall, HookOutcome};
 use async_trait::async_trait;
-use guest::{Guest, Host, ImageLayer, Saved, Suspension, hooks};
+use guest::{Guest, Host, ImageLayer, Purpose, Saved, Suspension, hooks};
 use lifecycle::microvm::Event;
 use logs::LogFile;
 use proxy::{Activity, BoxedIo, Connector, FirstAnswer, Life};
@@ -78,18 +78,15 @@ pub(crate) struct Parts {
     pub(crate) machine_id: String,
     pub(crate) run_body: Vec<u8>,
     pub(crate) timelines: Timelines,
+    pub(crate) origin: Option<Origin>,
 }
+
+/// What it was cloned from, and where; not known of one that a restart found running.
+pub(crate) type Origin = (Arc<Host>, ImageLayer);
 
 /// A MicroVM that runs.
 pub(crate) struct Running {
-    guest: Guest,
-    hooks: HookSettings,
-    log: Arc<LogFile>,
-    dir: PathBuf,
-    layer: PathBuf,
-    machine_id: String,
-    run_body: Vec<u8>,
-    timelines: Timelines,
+    parts: Parts,
     life: Arc<Life>,
     /// The exit code of the application's first process, once it has ended.
     exited: watch::Receiver<Option<i32>>,
@@ -98,29 +95,31 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { mut guest, hooks, generation, log, dir, layer, machine_id, run_body, timelines } = parts;
-        let connector = Arc::new(ThroughAgent(guest.channel().clone()));
-        let life = Life::new(generation, connector, Arc::new(Activity::new()));
+    pub(crate) fn new(mut parts: Parts) -> Self {
+        let connector = Arc::new(ThroughAgent(parts.guest.channel().clone()));
+        let life = Life::new(parts.generation, connector, Arc::new(Activity::new()));
         let life = Arc::new(match Timeline::current() {
-            Some(timeline) => life.telling(note_first_answer(timeline, generation, timelines.clone())),
+            Some(timeline) => {
+                life.telling(note_first_answer(timeline, parts.generation, parts.timelines.clone()))
+            }
             None => life,
         });
-        let exited = guest.listen(Arc::clone(&log));
-        let housekeeping = Housekeeping::default();
-        Self { guest, hooks, log, dir, layer, machine_id, run_body, timelines, life, exited, housekeeping }
+        let exited = parts.guest.listen(Arc::clone(&parts.log));
+        Self { parts, life, exited, housekeeping: Housekeeping::default() }
     }
 
     /// The same, with the layers that earlier sleeps left being merged once there is time.
-    pub(crate) fn merging(mut self, host: Arc<Host>, layer: ImageLayer) -> Self {
-        self.housekeeping = Housekeeping::merge(host, layer, Suspension::of(&self.dir));
+    pub(crate) fn merging(mut self) -> Self {
+        if let Some((host, layer)) = self.parts.origin.clone() {
+            self.housekeeping = Housekeeping::merge(host, layer, Suspension::of(&self.parts.dir));
+        }
         self
     }
 
     /// Lets the application run, after a restore, and calls `hook` if the image has it.
     pub(crate) async fn live(&self, hook: Option<Hook>) -> Result<(), InstanceError> {
-        let machine_id = (hook == Some(Hook::Run)).then(|| self.machine_id.clone());
-        let outcome = self.guest.live(machine_id, hook.and_then(|hook| self.order(hook))).await?;
+        let machine_id = (hook == Some(Hook::Run)).then(|| self.parts.machine_id.clone());
+        let outcome = self.parts.guest.live(machine_id, hook.and_then(|hook| self.order(hook))).await?;
         timeline::reached(Step::Hook);
         self.check(hook, outcome.as_ref())
     }
@@ -128,23 +127,23 @@ impl Running {
     /// Calls a hook, if the image has it.
     async fn call(&self, hook: Hook) -> Result<(), InstanceError> {
         let Some(order) = self.order(hook) else { return Ok(()) };
-        let outcome = self.guest.hook(order).await?;
+        let outcome = self.parts.guest.hook(order).await?;
         self.check(Some(hook), Some(&outcome))
     }
 
     fn order(&self, hook: Hook) -> Option<HookCall> {
-        let seconds = hook.limit(&self.hooks)?;
+        let seconds = hook.limit(&self.parts.hooks)?;
         Some(HookCall {
             hook: hook.path().to_owned(),
-            port: self.hooks.port.unwrap_or(hooks::DEFAULT_PORT),
+            port: self.parts.hooks.port.unwrap_or(hooks::DEFAULT_PORT),
             timeout_ms: u64::from(seconds) * 1000,
-            body: (hook == Hook::Run).then(|| self.run_body.clone()),
+            body: (hook == Hook::Run).then(|| self.parts.run_body.clone()),
         })
     }
 
     fn check(&self, hook: Option<Hook>, outcome: Option<&HookOutcome>) -> Result<(), InstanceError> {
         let failed = hook.zip(outcome).and_then(|(hook, outcome)| {
-            hooks::failure(hook.title(), outcome, hook.limit(&self.hooks).unwrap_or_default())
+            hooks::failure(hook.title(), outcome, hook.limit(&self.parts.hooks).unwrap_or_default())
         });
         failed.map_or(Ok(()), |reason| Err(InstanceError::Hook(reason)))
     }
@@ -156,18 +155,21 @@ impl Running {
         self.life.activity.close();
         self.call(Hook::Suspend).await?;
         timeline::reached(Step::Hook);
-        self.guest.freeze().await?;
+        self.parts.guest.freeze().await?;
         timeline::reached(Step::Freeze);
         tokio::select! {
             biased;
             () = wanted.cancelled() => return Ok(Suspended::GivenUp(Box::new(self))),
             () = self.housekeeping.end() => {}
         }
-        match Suspension::of(&self.dir).save(&self.guest, &self.layer, wanted).await {
+        match Suspension::of(&self.parts.dir).save(&self.parts.guest, &self.parts.layer, wanted).await {
             Ok(Saved::Durable) => {
                 timeline::reached(Step::Save);
-                self.guest.end().await;
+                self.parts.guest.end().await;
                 timeline::reached(Step::End);
+                if let Some((host, layer)) = self.parts.origin {
+                    host.keep_spare(&layer, Purpose::Wake);
+                }
                 Ok(Suspended::Saved)
             }
             Ok(Saved::GivenUp(writing)) => {
@@ -175,7 +177,7 @@ impl Running {
                 Ok(Suspended::GivenUp(Box::new(self)))
             }
             Err(error) => {
-                tracing::error!(dir = %self.dir.display(), %error, "a MicroVM cannot be saved; it goes on");
+                tracing::error!(dir = %self.parts.dir.display(), %error, "a MicroVM cannot be saved; it goes on");
                 Ok(Suspended::Failed(Box::new(self)))
             }
         }
@@ -183,10 +185,9 @@ impl Running {
 
     /// After a saving that was given up or failed: a new life of the same guest.
     async fn go_on(self, generation: u64) -> Result<Self, InstanceError> {
-        let Self { guest, hooks, log, dir, layer, machine_id, run_body, timelines, housekeeping, .. } = self;
-        let guest = guest.go_on().await?;
-        let parts = Parts { guest, hooks, generation, log, dir, layer, machine_id, run_body, timelines };
-        let new = Self::new(parts);
+        let Self { parts, housekeeping, .. } = self;
+        let guest = parts.guest.go_on().await?;
+        let new = Self::new(Parts { guest, generation, ..parts });
         new.live(Some(Hook::Resume)).await?;
         Ok(Self { housekeeping, ..new })
     }
@@ -209,7 +210,7 @@ impl Instance for Running {
     }
 
     async fn ended(&mut self) -> Event {
-        let lost = self.guest.lost();
+        let lost = self.parts.guest.lost();
         tokio::select! {
             biased;
             Ok(code) = self.exited.wait_for(Option::is_some) => Event::ContainerExited(code.unwrap_or_default()),
@@ -237,9 +238,9 @@ impl Instance for Running {
             // Nothing depends on it any more (SPEC §4.1).
             tracing::debug!(microvm = %microvm.id, %error, "the terminate hook failed");
         }
-        self.guest.end().await;
+        self.parts.guest.end().await;
         self.housekeeping.end().await;
-        remove(self.dir).await;
+        remove(self.parts.dir).await;
     }
 }
 

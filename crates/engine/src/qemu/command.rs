@@ -1,11 +1,13 @@
 //! QEMU's command line. From a specification to arguments and the files to inherit.
 
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use super::cpu;
+use super::start::file_error;
 use crate::accelerator::Accelerator;
 use crate::error::StartError;
 use crate::jail::{FIRST_FD, JailFile};
@@ -47,6 +49,8 @@ pub(crate) enum Start<'a> {
         /// Whether it comes from a diff save.
         diff: bool,
     },
+    /// Not yet: its state, of a diff save, and its disks' highest layers come later (see `parked`).
+    Parked,
 }
 
 /// What to run.
@@ -90,18 +94,17 @@ pub(crate) fn build(
         args.extend(["-initrd".to_owned(), files.inherit(&spec.initramfs, false)]);
     }
     for disk in &spec.disks {
-        args.extend(disk_args(disk, &mut files));
+        args.extend(match start {
+            Start::Parked if !disk.read_only => stand_in_args(disk, &mut files)?,
+            _ => disk_args(disk, &mut files),
+        });
     }
     args.extend(device_args());
-    let mut state_in = None;
-    if let Start::Incoming { device_state, diff } = start {
-        state_in = Some(files.inherit(device_state, false));
-        args.extend(["-incoming", "defer"].map(String::from));
-        if diff {
-            // xen-save-devices-state does not write the configuration section that is otherwise demanded.
-            args.extend(["-global", "migration.send-configuration=off"].map(String::from));
-        }
-    }
+    let state_in = match start {
+        Start::Incoming { device_state, .. } => Some(files.inherit(device_state, false)),
+        Start::Boot | Start::Parked => None,
+    };
+    args.extend(incoming_args(start));
     if spec.tap.is_some() {
         args.extend(nic_args(FIRST_FD as usize + files.0.len()));
     }
@@ -182,7 +185,7 @@ fn memory_args(spec: &MachineSpec, memory: &Path, start: Start<'_>, files: &mut 
     let sharing = match start {
         Start::Boot => "share=on",
         // `rom=off`: the file is opened for reading only, the private mapping of it can be written.
-        Start::Incoming { .. } => "share=off,reserve=off,readonly=on,rom=off",
+        Start::Incoming { .. } | Start::Parked => "share=off,reserve=off,readonly=on,rom=off",
     };
     let backend = format!("memory-backend-file,id=mem,size={size},mem-path={path},{sharing}");
     ["-m".into(), size, "-object".into(), backend]
@@ -204,27 +207,80 @@ fn kernel_args(
     ["-kernel".into(), kernel, "-append".into(), line.trim_end().into()]
 }
 
-fn disk_args(disk: &Disk, files: &mut Files) -> [String; 4] {
+fn incoming_args(start: Start<'_>) -> Vec<String> {
+    let mut args = vec![];
+    if !matches!(start, Start::Boot) {
+        args.extend(["-incoming", "defer"]);
+    }
+    if matches!(start, Start::Parked | Start::Incoming { diff: true, .. }) {
+        // xen-save-devices-state does not write the configuration section that is otherwise demanded.
+        args.extend(["-global", "migration.send-configuration=off"]);
+    }
+    args.into_iter().map(String::from).collect()
+}
+
+fn disk_args(disk: &Disk, files: &mut Files) -> Vec<String> {
     let mut node = Value::Null;
     for (index, layer) in disk.layers.iter().enumerate() {
         let writable = !disk.read_only && index + 1 == disk.layers.len();
         let path = files.inherit(&layer.path, writable);
-        // Lower layers are immutable and shared by many machines: locks would only be in the way.
-        let locking = if writable { "auto" } else { "off" };
-        let file = json!({"driver": "file", "filename": path, "locking": locking, "read-only": !writable});
-        let below = std::mem::take(&mut node);
-        node = match layer.format {
-            LayerFormat::Raw => json!({"driver": "raw", "file": file, "read-only": !writable}),
-            LayerFormat::Qcow2 => {
-                json!({"driver": "qcow2", "file": file, "read-only": !writable, "backing": below})
-            }
-        };
-        node["discard"] = json!(if writable { "unmap" } else { "ignore" });
+        node = layer_node(layer.format, &path, writable, &node);
     }
-    let name = format!("disk-{}", disk.serial);
-    node["node-name"] = json!(name);
-    let device = format!("virtio-blk-device,drive={name},serial={}", disk.serial);
-    ["-blockdev".into(), node.to_string(), "-device".into(), device]
+    node["node-name"] = json!(node_name(disk));
+    vec!["-blockdev".into(), node.to_string(), "-device".into(), device(disk, &node_name(disk))]
+}
+
+/// The disk's lower layers, and in place of the disk one of its size that holds nothing.
+fn stand_in_args(disk: &Disk, files: &mut Files) -> Result<Vec<String>, StartError> {
+    let [lowest, .., _] = &disk.layers[..] else {
+        return Err(StartError::Spec(format!("disk '{}' has nothing below its private layer", disk.serial)));
+    };
+    let size = fs::metadata(&lowest.path).map_err(file_error("measuring", &lowest.path))?.len();
+    let mut below = Value::Null;
+    for layer in &disk.layers[..disk.layers.len() - 1] {
+        let path = files.inherit(&layer.path, false);
+        below = layer_node(layer.format, &path, false, &below);
+    }
+    below["node-name"] = json!(below_name(disk));
+    let stand_in = format!("stand-in-{}", disk.serial);
+    let empty = json!({"driver": "null-co", "size": size, "node-name": stand_in});
+    let nodes = ["-blockdev".into(), below.to_string(), "-blockdev".into(), empty.to_string()];
+    Ok([&nodes[..], &["-device".into(), device(disk, &stand_in)]].concat())
+}
+
+/// The disk itself over the lower layers that [`Start::Parked`] has opened; `path` is its highest layer.
+pub(crate) fn top_node(disk: &Disk, path: &str) -> Value {
+    let format = disk.layers.last().map_or(LayerFormat::Qcow2, |layer| layer.format);
+    let mut node = layer_node(format, path, true, &json!(below_name(disk)));
+    node["node-name"] = json!(node_name(disk));
+    node
+}
+
+fn layer_node(format: LayerFormat, path: &str, writable: bool, below: &Value) -> Value {
+    // Lower layers are immutable and shared by many machines: locks would only be in the way.
+    let locking = if writable { "auto" } else { "off" };
+    let file = json!({"driver": "file", "filename": path, "locking": locking, "read-only": !writable});
+    let mut node = match format {
+        LayerFormat::Raw => json!({"driver": "raw", "file": file, "read-only": !writable}),
+        LayerFormat::Qcow2 => {
+            json!({"driver": "qcow2", "file": file, "read-only": !writable, "backing": below})
+        }
+    };
+    node["discard"] = json!(if writable { "unmap" } else { "ignore" });
+    node
+}
+
+/// By which the VMM knows the disk.
+pub(crate) fn node_name(disk: &Disk) -> String {
+    format!("disk-{}", disk.serial)
+}
+
+fn below_name(disk: &Disk) -> String {
+    format!("below-{}", disk.serial)
+}
+
+fn device(disk: &Disk, drive: &str) -> String {
+    format!("virtio-blk-device,id={serial},drive={drive},serial={serial}", serial = disk.serial)
 }
 
 fn device_args() -> Vec<String> {

@@ -5,6 +5,7 @@ mod command;
 mod cpu;
 mod machine;
 pub mod overlay;
+mod parked;
 mod probe;
 mod qmp;
 pub(crate) mod start;
@@ -17,7 +18,7 @@ use async_trait::async_trait;
 use crate::Compatibility;
 use crate::error::StartError;
 use crate::spec::{MachineSpec, Restore};
-use crate::{Engine, Machine};
+use crate::{Engine, Machine, Parked};
 
 pub use probe::{ProbeError, probe};
 
@@ -44,6 +45,10 @@ impl Engine for Qemu {
 
     async fn restore(&self, spec: MachineSpec, from: Restore) -> Result<Box<dyn Machine>, StartError> {
         Ok(Box::new(start::restore(self, spec, from).await?))
+    }
+
+    async fn park(&self, spec: MachineSpec, base_memory: &Path) -> Result<Box<dyn Parked>, StartError> {
+        Ok(Box::new(parked::park(self, spec, base_memory).await?))
     }
 
     async fn adopt(&self, run_dir: &Path) -> Result<Option<Box<dyn Machine>>, StartError> {

@@ -1,13 +1,16 @@
 //! A thin client of QMP: one command at a time, events kept until asked for.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -105,7 +108,26 @@ impl Qmp {
 
     /// Runs a command.
     pub(crate) async fn execute(&self, command: &str, arguments: Value) -> Result<Value, CommandError> {
-        let exchange = async { self.connection.lock().await.exchange(command, arguments).await };
+        self.run(command, arguments, None).await
+    }
+
+    /// Runs a command that comes with a file.
+    pub(crate) async fn execute_with(
+        &self,
+        command: &str,
+        arguments: Value,
+        file: BorrowedFd<'_>,
+    ) -> Result<Value, CommandError> {
+        self.run(command, arguments, Some(file)).await
+    }
+
+    async fn run(
+        &self,
+        command: &str,
+        arguments: Value,
+        file: Option<BorrowedFd<'_>>,
+    ) -> Result<Value, CommandError> {
+        let exchange = async { self.connection.lock().await.exchange(command, arguments, file).await };
         timeout(ANSWER_TIME, exchange).await.map_err(|_| CommandError::Timeout(command.to_owned()))?
     }
 
@@ -132,7 +154,12 @@ impl Qmp {
 }
 
 impl Connection {
-    async fn exchange(&mut self, command: &str, arguments: Value) -> Result<Value, CommandError> {
+    async fn exchange(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        file: Option<BorrowedFd<'_>>,
+    ) -> Result<Value, CommandError> {
         if self.torn {
             return Err(CommandError::Protocol("an earlier command was cut short"));
         }
@@ -140,7 +167,11 @@ impl Connection {
         let id = self.last_id;
         let line = format!("{}\n", json!({"execute": command, "arguments": arguments, "id": id}));
         self.torn = true;
-        self.stream.write_all(line.as_bytes()).await?;
+        let sent = match file {
+            Some(file) => send_file(&self.stream, line.as_bytes(), file).await?,
+            None => 0,
+        };
+        self.stream.write_all(&line.as_bytes()[sent..]).await?;
         self.torn = false;
         loop {
             match self.message().await? {
@@ -180,6 +211,20 @@ impl Connection {
             }
         }
     }
+}
+
+/// Sends a file, with as many of the bytes as there is room for: how many.
+async fn send_file(stream: &UnixStream, bytes: &[u8], file: BorrowedFd<'_>) -> io::Result<usize> {
+    let send = || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let files = [file];
+        if !ancillary.push(SendAncillaryMessage::ScmRights(&files)) {
+            return Err(io::Error::other("there is no room for a descriptor"));
+        }
+        Ok(sendmsg(stream, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?)
+    };
+    stream.async_io(Interest::WRITABLE, send).await
 }
 
 #[cfg(test)]

@@ -48,7 +48,10 @@ pub(crate) struct Record {
     pub(crate) state_out: String,
 }
 
-fn file_error<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StartError + 'a {
+pub(crate) fn file_error<'a>(
+    doing: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> StartError + 'a {
     move |source| StartError::File { doing, path: path.to_owned(), source }
 }
 
@@ -83,7 +86,7 @@ pub(crate) async fn restore(
 
 /// The device state to load: where the machine's clocks are to go on, a copy in which they have. The time that loading
 /// takes is not in it: some milliseconds, by which the guest is late.
-fn moved_on(qemu: &Qemu, run_dir: &Path, from: &Restore) -> Result<PathBuf, StartError> {
+pub(crate) fn moved_on(qemu: &Qemu, run_dir: &Path, from: &Restore) -> Result<PathBuf, StartError> {
     let Some(stopped_at) = from.stopped_at.filter(|_| qemu.compatibility.accelerator == Accelerator::Tcg)
     else {
         return Ok(from.device_state.clone());
@@ -99,14 +102,14 @@ fn moved_on(qemu: &Qemu, run_dir: &Path, from: &Restore) -> Result<PathBuf, Star
     Ok(path)
 }
 
-fn open_chain(from: &Restore) -> Result<Option<Chain>, StartError> {
+pub(crate) fn open_chain(from: &Restore) -> Result<Option<Chain>, StartError> {
     if from.layers.is_empty() {
         return Ok(None);
     }
     Ok(Some(open_layers(&from.base_memory, &from.layers).map_err(MemoryError::from)?))
 }
 
-async fn load_layers(machine: &QemuMachine, layers: Chain) -> Result<(), StartError> {
+pub(crate) async fn load_layers(machine: &QemuMachine, layers: Chain) -> Result<(), StartError> {
     let (pid, base) = (machine.process.pid(), machine.record.memory.clone());
     let load = move || Mapping::find(pid, &base)?.load(&layers);
     let done = tokio::task::spawn_blocking(load)
@@ -116,14 +119,17 @@ async fn load_layers(machine: &QemuMachine, layers: Chain) -> Result<(), StartEr
 }
 
 /// A machine that was half restored must not stay.
-async fn kill_unless(machine: &QemuMachine, result: Result<(), StartError>) -> Result<(), StartError> {
+pub(crate) async fn kill_unless(
+    machine: &QemuMachine,
+    result: Result<(), StartError>,
+) -> Result<(), StartError> {
     if result.is_err() && machine.process.kill().is_ok() {
         let _ = machine.process.wait_exit().await;
     }
     result
 }
 
-async fn load_state(qmp: &Qmp, state: &str) -> Result<(), CommandError> {
+pub(crate) async fn load_state(qmp: &Qmp, state: &str) -> Result<(), CommandError> {
     set_capabilities(qmp).await?;
     qmp.execute("migrate-incoming", json!({"uri": format!("file:{state}")})).await?;
     migrated(qmp).await?;
@@ -157,7 +163,7 @@ pub(crate) async fn migrated(qmp: &Qmp) -> Result<(), CommandError> {
     Err(CommandError::Refused { command: "migrate".into(), reason })
 }
 
-async fn launch(
+pub(crate) async fn launch(
     qemu: &Qemu,
     spec: MachineSpec,
     memory: PathBuf,
@@ -240,7 +246,7 @@ fn listen(path: &Path) -> Result<Stdio, StartError> {
     Ok(OwnedFd::from(listener).into())
 }
 
-fn vmm_error(dir: &Path, source: CommandError) -> StartError {
+pub(crate) fn vmm_error(dir: &Path, source: CommandError) -> StartError {
     StartError::Vmm { source: Box::new(source), log: log_tail(&dir.join(LOG)).unwrap_or_default() }
 }
 

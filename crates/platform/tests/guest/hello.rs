@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use agent_proto::{HookOutcome, Response};
-use engine::{Engine, MachineSpec, Restore};
+use engine::{Engine, Machine, MachineSpec, Restore, StartError};
 
 use crate::artifact::zip_directory;
 use crate::machines::{Bench, end};
@@ -41,9 +41,19 @@ pub(crate) async fn lives(bench: &Bench) {
         ..snapshot.from.clone()
     };
     suspend(one, &suspended).await;
-    let mut one = launch(bench, one_spec, &suspended, Some("resume")).await;
-    let counts = one.get("/counter").await;
-    assert_eq!((&counts["memory"], &counts["file"]), (&4.into(), &4.into()));
+    let one = launch(bench, one_spec.clone(), &suspended, Some("resume")).await;
+    assert_counts(&one, 4).await;
+    assert_eq!(one.http("POST", "/counter").await["memory"], 5);
+
+    let again = Restore {
+        device_state: bench.path("again.device"),
+        layers: vec![bench.path("again.diff")],
+        ..snapshot.from.clone()
+    };
+    suspend(one, &again).await;
+    let mut one = resume_parked(bench, one_spec, &again).await;
+    assert_counts(&one, 5).await;
+    assert_eq!(one.http("POST", "/counter").await["file"], 6);
     assert_eq!(two.get("/counter").await["memory"], 1);
 
     assert_eq!(one.get("/exit?code=7").await["exiting"], 7);
@@ -56,11 +66,42 @@ pub(crate) async fn lives(bench: &Bench) {
 
 /// From a snapshot to the first answer, each step timed from the start.
 async fn launch(bench: &Bench, spec: MachineSpec, from: &Restore, hook: Option<&str>) -> Guest {
+    let name = spec.name.clone();
+    begin(&name, bench.qemu.restore(spec, from.clone()), hook).await
+}
+
+/// Resumes a machine in a VMM that was started before.
+async fn resume_parked(bench: &Bench, spec: MachineSpec, from: &Restore) -> Guest {
+    let waiting = MachineSpec { run_dir: bench.path("waiting"), ..spec.clone() };
+    let parked = bench.qemu.park(waiting.clone(), &from.base_memory).await.unwrap();
+    // Another's memory must not be loaded into it; it ends.
+    let other = Restore { base_memory: bench.path("other"), ..from.clone() };
+    let refused = parked.restore(waiting.clone(), other).await;
+    assert!(matches!(refused, Err(StartError::Spec(_))), "{refused:?}");
+    assert!(bench.qemu.adopt(&waiting.run_dir).await.unwrap().is_none());
+
+    let parked = bench.qemu.park(waiting.clone(), &from.base_memory).await.unwrap();
+    let spec = MachineSpec { run_dir: bench.path("taken"), ..spec };
+    std::fs::rename(&waiting.run_dir, &spec.run_dir).unwrap();
+    let name = spec.name.clone();
+    begin(&name, parked.restore(spec, from.clone()), Some("resume")).await
+}
+
+async fn assert_counts(guest: &Guest, count: u64) {
+    let counts = guest.get("/counter").await;
+    assert_eq!((&counts["memory"], &counts["file"]), (&count.into(), &count.into()));
+}
+
+async fn begin(
+    name: &str,
+    restored: impl Future<Output = Result<Box<dyn Machine>, StartError>>,
+    hook: Option<&str>,
+) -> Guest {
     let start = Instant::now();
     let mut steps = Vec::new();
     let mut step = |name: &str| steps.push(format!("{name} {:.1}", start.elapsed().as_secs_f64() * 1000.0));
-    let body = format!(r#"{{"microvmId":"microvm-{}","runHookPayload":"p"}}"#, spec.name);
-    let machine = bench.qemu.restore(spec, from.clone()).await.unwrap();
+    let body = format!(r#"{{"microvmId":"microvm-{name}","runHookPayload":"p"}}"#);
+    let machine = restored.await.unwrap();
     step("restored");
     let guest = Guest::meet(machine).await;
     step("handshake");

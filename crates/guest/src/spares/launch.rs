@@ -1,0 +1,133 @@
+//! Clones started ahead, and launches from them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use agent_proto::HookCall;
+use network::Egress;
+use timeline::Step;
+
+use super::{Purpose, What};
+use crate::{Guest, GuestError, Host, ImageLayer};
+
+/// A port on which nothing listens.
+const NO_PORT: u16 = 1;
+/// For a rehearsal, which takes milliseconds.
+const REHEARSAL_MS: u64 = 1000;
+
+/// A clone that waits for its MicroVM.
+#[derive(Debug)]
+pub(super) struct SpareClone {
+    pub(super) guest: Guest,
+    overlay: PathBuf,
+}
+
+impl Host {
+    /// Starts a clone of `layer` under `name`, with the new private disk `overlay`: from a spare, if there is one. It
+    /// runs when this returns, but the application in it is frozen. `egress` as with [`Host::boot`].
+    ///
+    /// # Errors
+    /// [`GuestError`]; nothing of the guest remains then but the disk.
+    pub async fn launch(
+        self: &Arc<Self>,
+        name: &str,
+        layer: &ImageLayer,
+        overlay: PathBuf,
+        egress: Option<Egress>,
+    ) -> Result<Guest, GuestError> {
+        if let Some(What::Clone(spare)) = self.spares.take(layer.dir(), Purpose::Launch) {
+            let old_name = spare.guest.name().to_owned();
+            match self.assign(spare, name, layer, &overlay, egress.clone()).await {
+                Ok(guest) if guest.is_well() => {
+                    timeline::reached(Step::Spare);
+                    return Ok(guest);
+                }
+                Ok(_) => tracing::warn!(name, "a spare clone had ended; starting another"),
+                Err(error) => tracing::warn!(name, %error, "a spare clone was of no use; starting another"),
+            }
+            self.discard(&old_name).await;
+            self.discard(name).await;
+            // It may or may not have been renamed already.
+            let _ = fs::remove_file(&overlay);
+        }
+        layer.make_overlay(&overlay)?;
+        self.restore(name, layer.clone_with(overlay)?, layer.restore(), egress).await
+    }
+
+    pub(super) async fn start_clone(
+        self: &Arc<Self>,
+        name: &str,
+        layer: &ImageLayer,
+    ) -> Result<SpareClone, GuestError> {
+        let overlay = self.dirs.spare(name);
+        match self.clone_ahead(name, layer, &overlay).await {
+            Ok(guest) => {
+                rehearse(&guest).await;
+                Ok(SpareClone { guest, overlay })
+            }
+            Err(error) => {
+                remove(&overlay);
+                Err(error)
+            }
+        }
+    }
+
+    async fn clone_ahead(
+        self: &Arc<Self>,
+        name: &str,
+        layer: &ImageLayer,
+        overlay: &Path,
+    ) -> Result<Guest, GuestError> {
+        layer.make_overlay(overlay)?;
+        let shape = layer.clone_with(overlay.to_owned())?;
+        // Last: from here on nothing fails that does not give it back.
+        let slot = self.pool.acquire().await?;
+        self.clone_in(slot, name, shape, layer.restore()).await
+    }
+
+    /// Gives a spare its MicroVM's names, and what it may reach.
+    async fn assign(
+        &self,
+        spare: SpareClone,
+        name: &str,
+        layer: &ImageLayer,
+        overlay: &Path,
+        egress: Option<Egress>,
+    ) -> Result<Guest, GuestError> {
+        let mut guest = spare.guest;
+        if let Some(egress) = egress {
+            self.pool.bind(guest.slot(), egress).await?;
+        }
+        let (from, to) = (self.dir(guest.name()), self.dir(name));
+        fs::rename(&from, &to).map_err(GuestError::file("renaming", &from))?;
+        fs::rename(&spare.overlay, overlay).map_err(GuestError::file("renaming", &spare.overlay))?;
+        let spec = self.spec(name, layer.clone_with(overlay.to_owned())?, guest.slot())?;
+        guest.moved(name, spec)?;
+        Ok(guest)
+    }
+
+    pub(super) async fn end_clone(&self, spare: SpareClone) {
+        spare.guest.end().await;
+        remove(&spare.overlay);
+    }
+}
+
+/// Has the agent call a hook that nobody answers. Under software emulation, code costs most the first time that it
+/// runs: so that is not when a client waits for it.
+async fn rehearse(guest: &Guest) {
+    let call = HookCall { hook: "ready".to_owned(), port: NO_PORT, timeout_ms: REHEARSAL_MS, body: None };
+    // Whatever comes of it: a spare that is of no use is found out when it is taken.
+    let _ = guest.hook(call).await;
+    let _ = guest.channel().relay(NO_PORT).await;
+}
+
+fn remove(overlay: &Path) {
+    match fs::remove_file(overlay) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "cannot remove a spare's disk; the next start does");
+        }
+        _ => {}
+    }
+}
