@@ -155,7 +155,11 @@ impl Running {
         self.life.activity.close();
         self.call(Hook::Suspend).await?;
         timeline::reached(Step::Hook);
-        self.parts.guest.freeze().await?;
+        if let Err(error) = self.parts.guest.freeze().await {
+            // Such as a disk of the host's that takes too long to write what the guest has not written yet.
+            tracing::error!(dir = %self.parts.dir.display(), %error, "a MicroVM cannot be frozen; it goes on");
+            return Ok(Suspended::Failed(Box::new(self)));
+        }
         timeline::reached(Step::Freeze);
         tokio::select! {
             biased;
