@@ -66,12 +66,8 @@ impl Freezer {
             if self.says_frozen()? {
                 return Ok(());
             }
-            let mut changed = self.events.ready(Interest::PRIORITY).await?;
-            changed.clear_ready();
-            // What changes from here on is told anew.
-            if self.says_frozen()? {
-                return Ok(());
-            }
+            // Cleared before the next look: what changes after that is told anew.
+            self.events.ready(Interest::PRIORITY).await?.clear_ready();
         }
     }
 

@@ -11,16 +11,14 @@ use super::start::file_error;
 use crate::accelerator::Accelerator;
 use crate::error::StartError;
 use crate::jail::{FIRST_FD, JailFile};
-use crate::spec::{Disk, LayerFormat, MachineSpec};
+use crate::spec::{Disk, Layer, LayerFormat, MachineSpec};
 use crate::{Compatibility, tsc};
 
 /// The machine type and its options. It has no versions: QEMU's own stands for them (see [`crate::Compatibility`]).
 pub(crate) const MACHINE: &str = "microvm,acpi=on,rtc=on";
-/// A clone has a link of its own to its host, which need not be told of a move; a guest that tells it all the same does so
-/// before its agent listens.
-const NIC: &str = "virtio-net-device,netdev=nic,guest_announce=off";
-/// What snapshots say of the machine: its type, and the options of devices that a saved state is bound to.
-pub(crate) const MACHINE_AND_DEVICES: &str = "microvm,acpi=on,rtc=on; virtio-net guest_announce=off";
+/// Of the NIC. A clone has a link of its own to its host, which need not be told of a move; a guest that tells it all the
+/// same does so before its agent listens.
+const NIC_OPTIONS: &str = "guest_announce=off";
 /// Most disks of a machine: microvm has 24 virtio-mmio slots, of which NIC and channel take two.
 const MAX_DISKS: usize = 16;
 /// virtio's limit.
@@ -36,6 +34,11 @@ const KERNEL_COMMAND_LINE: &str = "console=ttyS0 reboot=t panic=-1 quiet edd=off
 /// need not be translated, by which a clone's first answer comes sooner.
 const EMULATED_COMMAND_LINE: &str =
     "mitigations=off init_on_alloc=0 hardened_usercopy=off randomize_kstack_offset=off psi=0";
+
+/// What snapshots say of the machine: its type, and the options of devices that a saved state is bound to.
+pub(crate) fn machine_and_devices() -> String {
+    format!("{MACHINE}; virtio-net {NIC_OPTIONS}")
+}
 
 /// How the machine comes by its state.
 #[derive(Debug, Clone, Copy)]
@@ -220,27 +223,19 @@ fn incoming_args(start: Start<'_>) -> Vec<String> {
 }
 
 fn disk_args(disk: &Disk, files: &mut Files) -> Vec<String> {
-    let mut node = Value::Null;
-    for (index, layer) in disk.layers.iter().enumerate() {
-        let writable = !disk.read_only && index + 1 == disk.layers.len();
-        let path = files.inherit(&layer.path, writable);
-        node = layer_node(layer.format, &path, writable, &node);
-    }
+    let mut node = layers_node(&disk.layers, !disk.read_only, files);
     node["node-name"] = json!(node_name(disk));
     vec!["-blockdev".into(), node.to_string(), "-device".into(), device(disk, &node_name(disk))]
 }
 
 /// The disk's lower layers, and in place of the disk one of its size that holds nothing.
 fn stand_in_args(disk: &Disk, files: &mut Files) -> Result<Vec<String>, StartError> {
-    let [lowest, .., _] = &disk.layers[..] else {
+    let Some((lowest, lower)) = disk.layers.split_last().and_then(|(_, lower)| Some((lower.first()?, lower)))
+    else {
         return Err(StartError::Spec(format!("disk '{}' has nothing below its private layer", disk.serial)));
     };
     let size = fs::metadata(&lowest.path).map_err(file_error("measuring", &lowest.path))?.len();
-    let mut below = Value::Null;
-    for layer in &disk.layers[..disk.layers.len() - 1] {
-        let path = files.inherit(&layer.path, false);
-        below = layer_node(layer.format, &path, false, &below);
-    }
+    let mut below = layers_node(lower, false, files);
     below["node-name"] = json!(below_name(disk));
     let stand_in = format!("stand-in-{}", disk.serial);
     let empty = json!({"driver": "null-co", "size": size, "node-name": stand_in});
@@ -254,6 +249,15 @@ pub(crate) fn top_node(disk: &Disk, path: &str) -> Value {
     let mut node = layer_node(format, path, true, &json!(below_name(disk)));
     node["node-name"] = json!(node_name(disk));
     node
+}
+
+/// Each layer over the one below it; `writable`: whether the highest is.
+fn layers_node(layers: &[Layer], writable: bool, files: &mut Files) -> Value {
+    (1..).zip(layers).fold(Value::Null, |below, (count, layer)| {
+        let writable = writable && count == layers.len();
+        let path = files.inherit(&layer.path, writable);
+        layer_node(layer.format, &path, writable, &below)
+    })
 }
 
 fn layer_node(format: LayerFormat, path: &str, writable: bool, below: &Value) -> Value {
@@ -308,7 +312,8 @@ fn device_args() -> Vec<String> {
 /// The tap comes as an open descriptor, behind those of the files.
 fn nic_args(descriptor: usize) -> [String; 4] {
     let tap = format!("tap,id=nic,fd={descriptor},vhost=off");
-    ["-netdev".into(), tap, "-device".into(), NIC.into()]
+    let device = format!("virtio-net-device,netdev=nic,{NIC_OPTIONS}");
+    ["-netdev".into(), tap, "-device".into(), device]
 }
 
 /// Files that the machine itself writes to, and that must be durable before it counts as saved.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::command::{MACHINE, MACHINE_AND_DEVICES};
+use super::command::{MACHINE, machine_and_devices};
 use super::cpu;
 use crate::accelerator::{Accelerator, choose, has_virtualization, vendor};
 use crate::{Compatibility, Cpu, EngineVersion};
@@ -58,7 +58,7 @@ pub async fn probe(program: &Path) -> Result<Compatibility, ProbeError> {
     let cpu = cpu::cpu(accelerator, vendor);
     let version = version(program, accelerator, &cpu).await?;
     let engine = EngineVersion { name: NAME.to_owned(), version };
-    Ok(Compatibility { engine, machine: MACHINE_AND_DEVICES.to_owned(), accelerator, cpu })
+    Ok(Compatibility { engine, machine: machine_and_devices(), accelerator, cpu })
 }
 
 /// Whether a machine starts with KVM and this processor.
