@@ -39,17 +39,17 @@ macro_rules! text_serde {
 }
 
 macro_rules! uuid_id {
-    ($(#[$doc:meta])* $name:ident, $prefix:literal, $expected:literal) => {
+    ($(#[$doc:meta])* $name:ident, $new:ident, $prefix:literal, $expected:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(Uuid);
 
         impl $name {
-            /// A new random identifier.
+            /// A new identifier, which nothing has had before.
             #[must_use]
             pub fn random() -> Self {
-                Self(Uuid::new_v4())
+                Self(Uuid::$new())
             }
         }
         impl fmt::Display for $name {
@@ -72,14 +72,14 @@ macro_rules! uuid_id {
     };
 }
 
-uuid_id!(/// `microvm-<uuid>`.
-    MicrovmId, "microvm-", "a MicroVM id (microvm-<uuid>)");
+uuid_id!(/// `microvm-<uuid>`; later ones sort after earlier ones, so that a new record is added at the end of its indices.
+    MicrovmId, now_v7, "microvm-", "a MicroVM id (microvm-<uuid>)");
 uuid_id!(/// The first label of a MicroVM's endpoint host name; not the uuid of its id.
-    EndpointId, "", "an endpoint id (a uuid)");
+    EndpointId, new_v4, "", "an endpoint id (a uuid)");
 uuid_id!(/// One build of one image version.
-    BuildId, "", "a build id (a uuid)");
+    BuildId, new_v4, "", "a build id (a uuid)");
 uuid_id!(/// `nc-<uuid>`.
-    ConnectorId, "nc-", "a network connector id (nc-<uuid>)");
+    ConnectorId, new_v4, "nc-", "a network connector id (nc-<uuid>)");
 
 /// A 12-digit account number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

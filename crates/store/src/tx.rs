@@ -353,15 +353,18 @@ impl<'a> Tx<'a> {
         self.many("MicroVM", SQL, [])
     }
 
-    /// Writes a MicroVM.
+    /// Writes a MicroVM. What it is, such as its endpoint and image, stays as it was first written; only its life
+    /// goes on, so that a change leaves the indices by the former alone.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn put_microvm(&self, microvm: &MicrovmRecord) -> Result<()> {
         self.run(
-            "INSERT OR REPLACE INTO microvms \
+            "INSERT INTO microvms \
              (id, endpoint, account, image, version, terminated_at, memory_mib, state, started_at, doc) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
+             ON CONFLICT (id) DO UPDATE SET terminated_at = excluded.terminated_at, state = excluded.state, \
+             started_at = excluded.started_at, doc = excluded.doc",
             params![
                 microvm.id.to_string(),
                 microvm.endpoint.to_string(),
