@@ -52,7 +52,7 @@ pub struct Settings {
     /// Where the endpoints listen; shown as `:port` where it is not 443.
     pub endpoint_port: u16,
     /// Seals endpoint tokens.
-    pub tokens: auth::token::TokenKey,
+    pub tokens: auth::keyring::TokenKeyring,
     /// Signs the tokens of listings' pages.
     pub page_secret: [u8; 32],
     /// When this installation's managed base image was made, in milliseconds since the epoch.

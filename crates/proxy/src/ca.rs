@@ -21,7 +21,8 @@ use time::{Duration, OffsetDateTime};
 use crate::EndpointHosts;
 
 const KEY_FILE: &str = "ca.key";
-const CERTIFICATE_FILE: &str = "ca.pem";
+/// The authority's certificate, in the directory given to [`LocalCa::open`].
+pub const CERTIFICATE_FILE: &str = "ca.pem";
 const CA_DAYS: i64 = 3650;
 /// Some clients refuse certificates that are valid for longer than 825 days.
 const ENDPOINT_DAYS: i64 = 820;

@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use auth::token::TokenKey;
+use auth::keyring::TokenKeyring;
 use http::header::{CONTENT_TYPE, HOST};
 use http::request::Parts;
 use http::uri::Authority;
@@ -30,7 +30,7 @@ pub(crate) struct Route {
 pub(crate) struct Router<'a> {
     pub(crate) backend: &'a dyn Backend,
     pub(crate) hosts: &'a EndpointHosts,
-    pub(crate) tokens: &'a TokenKey,
+    pub(crate) tokens: &'a TokenKeyring,
     /// The endpoint that the TLS connection was opened for, if it named one.
     pub(crate) tls_endpoint: Option<EndpointId>,
 }

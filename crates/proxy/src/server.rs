@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
-use auth::token::TokenKey;
+use auth::keyring::TokenKeyring;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -28,7 +28,7 @@ const HTTP1: &[u8] = b"http/1.1";
 pub struct Proxy {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) hosts: EndpointHosts,
-    pub(crate) tokens: TokenKey,
+    pub(crate) tokens: TokenKeyring,
 }
 
 impl fmt::Debug for Proxy {
@@ -40,8 +40,12 @@ impl fmt::Debug for Proxy {
 impl Proxy {
     /// A proxy for the endpoints of `hosts`, for bearers of tokens under `tokens`.
     #[must_use]
-    pub fn new(backend: Arc<dyn Backend>, hosts: EndpointHosts, tokens: TokenKey) -> Arc<Self> {
-        Arc::new(Self { backend, hosts, tokens })
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        hosts: EndpointHosts,
+        tokens: impl Into<TokenKeyring>,
+    ) -> Arc<Self> {
+        Arc::new(Self { backend, hosts, tokens: tokens.into() })
     }
 
     /// Serves clients of `listener` until `stop`, then lets requests in flight finish for a while.

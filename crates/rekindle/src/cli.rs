@@ -26,6 +26,10 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Print `export NAME=value` lines that point the AWS CLI, SDKs and curl at a server
     Env(Env),
+    /// Print, or have this machine trust, the authority that signs the endpoints' certificate
+    Ca(Ca),
+    /// Replace the key of the MicroVMs' endpoint tokens, while the server runs
+    Tokens(Tokens),
     /// Make further accounts on a server, and list them
     Account(Account),
     /// Say what this machine has, what is missing, and how to mend it
@@ -77,6 +81,36 @@ pub(crate) struct Env {
     /// Use the root key of this account [default: the one of the first start]
     #[arg(long, value_name = "ID|NAME")]
     pub(crate) account: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ca {
+    #[command(subcommand)]
+    pub(crate) command: CaCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CaCommand {
+    /// Print its certificate in PEM
+    Print(DataDir),
+    /// Add it to the certificates that this machine trusts; needs root
+    Install(DataDir),
+    /// Take it out of them again
+    Uninstall(DataDir),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tokens {
+    #[command(subcommand)]
+    pub(crate) command: TokensCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokensCommand {
+    /// Seal new tokens under a new key, as happens once a day; tokens given out are good until they expire
+    Rotate(DataDir),
+    /// The same, and end all tokens given out
+    Revoke(DataDir),
 }
 
 #[derive(Debug, Args)]

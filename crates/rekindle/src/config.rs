@@ -13,6 +13,7 @@ use ids::AccountId;
 use network::Cidr;
 use serde::{Deserialize, Deserializer};
 
+use crate::certificates::CertificateFiles;
 use crate::networks;
 
 /// vCPUs that a VM can have.
@@ -43,6 +44,7 @@ pub(crate) enum ConfigError {
 pub(crate) struct Config {
     pub(crate) region: String,
     pub(crate) domain: String,
+    pub(crate) endpoint_certificate: Option<CertificateFiles>,
     pub(crate) account: Option<AccountId>,
     #[serde(deserialize_with = "cidr")]
     pub(crate) slot_cidr: Option<Cidr>,
@@ -77,6 +79,7 @@ impl Default for Config {
         Self {
             region: "us-east-1".into(),
             domain: "localhost".into(),
+            endpoint_certificate: None,
             account: None,
             slot_cidr: None,
             max_slots: 1024,
@@ -217,6 +220,7 @@ mod tests {
         assert!(config.account.is_some() && config.slot_cidr.is_some() && config.first_uid.is_some());
         assert_eq!((config.subnets.len(), config.security_groups.len()), (1, 1));
         assert_eq!((config.aliases.len(), config.rates.len()), (1, 1));
+        assert!(config.endpoint_certificate.is_some());
         assert!(config.traces.endpoint.is_some() && config.traces.service_name.is_some());
     }
 
@@ -245,6 +249,7 @@ mod tests {
             ("build_vcpus = 17", "build_vcpus"),
             ("build_memory_mib = 100", "build_memory_mib"),
             ("[quotas]\nimage = 1", "image"),
+            ("endpoint_certificate = { chain = \"x\" }", "key"),
             ("[traces]\nendpoints = \"x\"", "endpoints"),
             ("[rates]\nRun = { per_second = 1, burst = 1 }", "rates"),
             ("[rates]\nRunMicrovm = { per_second = 0, burst = 1 }", "rates"),

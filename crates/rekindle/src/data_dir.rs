@@ -6,7 +6,6 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use auth::keys::{AccessKey, GenerateError, account_id};
-use auth::token::TokenKey;
 use ids::AccountId;
 use network::InstanceTag;
 use rustix::fs::{FlockOperation, flock};
@@ -17,7 +16,6 @@ use crate::files::{self, FileError, SECRET};
 /// For its owner alone: it holds keys, and tenants' memory.
 const DIR_MODE: u32 = 0o700;
 const SECRET_BYTES: usize = 32;
-const TOKEN_SECRET: &str = "token.key";
 const PAGE_SECRET: &str = "pages.key";
 const SESSION_SECRET: &str = "sessions.key";
 
@@ -163,6 +161,11 @@ impl DataDir {
         self.path.join("network.json")
     }
 
+    /// The secrets of the endpoint tokens' keys.
+    pub(crate) fn token_key(&self) -> PathBuf {
+        self.path.join("token.key")
+    }
+
     fn account_file(&self) -> PathBuf {
         self.path.join("account.json")
     }
@@ -197,11 +200,6 @@ impl DataDir {
         };
         files::write_json(&self.account_file(), &file, SECRET)?;
         Ok(account)
-    }
-
-    /// The key of the endpoint tokens, which a first start makes.
-    pub(crate) fn open_token_key(&self) -> Result<TokenKey, DataDirError> {
-        self.open_secret(TOKEN_SECRET, "clients then need new endpoint tokens").map(TokenKey::from_secret)
     }
 
     /// The secret that signs the tokens of listings' pages, which a first start makes.
@@ -242,15 +240,15 @@ mod tests {
         let path = root.path().join("a/data");
         let (dir, lock) = DataDir::claim(&path).unwrap();
         let account = dir.open_account().unwrap();
-        dir.open_token_key().unwrap();
-        let token = fs::read(dir.path().join(TOKEN_SECRET)).unwrap();
+        dir.open_page_secret().unwrap();
+        let secret = fs::read(dir.path().join(PAGE_SECRET)).unwrap();
         drop(lock);
 
         let (again, _lock) = DataDir::claim(&path).unwrap();
         assert_eq!(again.open_account().unwrap(), account);
-        again.open_token_key().unwrap();
-        assert_eq!(fs::read(dir.path().join(TOKEN_SECRET)).unwrap(), token);
-        assert_eq!(token.len(), SECRET_BYTES);
+        again.open_page_secret().unwrap();
+        assert_eq!(fs::read(dir.path().join(PAGE_SECRET)).unwrap(), secret);
+        assert_eq!(secret.len(), SECRET_BYTES);
         assert_eq!(DataDir::find(&path).unwrap().account().unwrap(), account);
     }
 
@@ -260,10 +258,10 @@ mod tests {
         fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
         let (dir, _lock) = DataDir::claim(root.path()).unwrap();
         dir.open_account().unwrap();
-        dir.open_token_key().unwrap();
+        dir.open_page_secret().unwrap();
         assert_eq!(mode(dir.path()), 0o700);
         assert_eq!(
-            [dir.account_file(), dir.path().join(TOKEN_SECRET)].map(|path| mode(&path)),
+            [dir.account_file(), dir.path().join(PAGE_SECRET)].map(|path| mode(&path)),
             [0o600, 0o600]
         );
     }
@@ -273,10 +271,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (dir, _lock) = DataDir::claim(root.path()).unwrap();
         let account = dir.open_account().unwrap();
-        fs::write(root.path().join("token.key.new"), "ha").unwrap();
-        dir.open_token_key().unwrap();
+        fs::write(root.path().join("pages.key.new"), "ha").unwrap();
+        dir.open_page_secret().unwrap();
         assert_eq!(dir.open_account().unwrap(), account);
-        assert_eq!(fs::read(dir.path().join(TOKEN_SECRET)).unwrap().len(), SECRET_BYTES);
+        assert_eq!(fs::read(dir.path().join(PAGE_SECRET)).unwrap().len(), SECRET_BYTES);
     }
 
     #[test]
@@ -294,12 +292,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (dir, _lock) = DataDir::claim(root.path()).unwrap();
         fs::write(dir.account_file(), "{").unwrap();
-        fs::write(dir.path().join(TOKEN_SECRET), "short").unwrap();
+        fs::write(dir.path().join(PAGE_SECRET), "short").unwrap();
         let error = dir.open_account().unwrap_err().to_string();
         assert!(error.contains("account.json is damaged"), "{error}");
-        let error = dir.open_token_key().unwrap_err().to_string();
+        let error = dir.open_page_secret().unwrap_err().to_string();
         assert!(error.contains("5 bytes, not 32"), "{error}");
-        assert_eq!(fs::read(dir.path().join(TOKEN_SECRET)).unwrap(), b"short");
+        assert_eq!(fs::read(dir.path().join(PAGE_SECRET)).unwrap(), b"short");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 mod account;
 mod agent;
+mod authority;
 mod capacity;
+mod certificates;
 mod cli;
 mod config;
 mod data_dir;
@@ -20,6 +22,7 @@ mod serve;
 mod server_file;
 mod services;
 mod terminal;
+mod token_keys;
 mod trace;
 mod trust;
 
@@ -57,6 +60,8 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
             runtime()?.block_on(serve::run(&args))?;
         }
         Command::Env(args) => env::run(&args)?,
+        Command::Ca(args) => authority::run(&args.command)?,
+        Command::Tokens(args) => token_keys::run(&args.command)?,
         Command::Account(args) => runtime()?.block_on(account::run(&args))?,
         Command::Logs(args) => logs::run(&args)?,
         Command::Trace(args) => trace::run(&args)?,

@@ -7,11 +7,10 @@ use control::{Audit, Control, Front, Throttle};
 use proxy::ca::{CaError, LocalCa};
 use proxy::{EndpointHosts, Proxy, tls_config};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates::{CertificateError, Certificates, Source};
 use crate::cli;
 use crate::config::{Config, ConfigError};
 use crate::data_dir::{Account, DataDir, DataDirError};
@@ -19,7 +18,8 @@ use crate::files::FileError;
 use crate::listen::{ListenError, Listeners};
 use crate::s3_access::S3Access;
 use crate::server_file::ServerFile;
-use crate::services::{Services, ServicesError};
+use crate::services::{Endpoints, Services, ServicesError};
+use crate::token_keys::TokenKeys;
 use crate::trust;
 
 /// Why there is no server.
@@ -34,6 +34,8 @@ pub(crate) enum ServeError {
     #[error(transparent)]
     Ca(#[from] CaError),
     #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
     Services(#[from] ServicesError),
@@ -45,9 +47,10 @@ pub(crate) enum ServeError {
     Signals(io::Error),
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT; SIGHUP has the endpoints' certificate read again.
 pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
     let mut stop = Stop::listen().map_err(ServeError::Signals)?;
+    let hang_up = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
     let config = Config::load(args.config.as_deref(), &args.aliases)?;
     // Held to the end: dropping it lets another server in.
     let (data, _lock) = DataDir::claim(&args.data.data_dir)?;
@@ -65,8 +68,13 @@ pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
         account_id: account.id.clone(),
     };
     let hosts = EndpointHosts::new(&config.region, &config.domain);
-    let tls = tls_config(Arc::new(Certificate(ca.endpoint_certificate(&hosts)?)))?;
-    let services = Services::start(&config, &data, &account, &hosts, server.endpoint_listen.port()).await?;
+    let source = config.endpoint_certificate.clone().map_or(Source::Authority(ca), Source::Files);
+    let certificates = Arc::new(Certificates::open(source, hosts.clone())?);
+    let tls = tls_config(certificates.clone())?;
+    let token_keys = TokenKeys::open(&data)?;
+    let tokens = token_keys.keyring();
+    let reached = Endpoints { hosts, port: server.endpoint_listen.port(), tokens };
+    let services = Services::start(&config, &data, &account, &reached).await?;
     let s3_access = Arc::new(S3Access(services.identity.clone()));
     let s3 = services.objects.service(&config.region, s3_access);
     let audit = Audit::to_dir(&data.audit(), &config.region).map_err(ServeError::Audit)?;
@@ -74,7 +82,7 @@ pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
     let identity = services.identity.clone();
     let front = Front { region: config.region.clone(), identity, throttle, audit };
     let control = Control::new(services.api.clone(), front).with_fallback(s3);
-    let proxy = Proxy::new(services.endpoints.clone(), hosts, data.open_token_key()?);
+    let proxy = Proxy::new(services.endpoints.clone(), reached.hosts, reached.tokens);
 
     server.write(&data)?;
     let (api, endpoints) = (server.listen, server.endpoint_listen);
@@ -87,6 +95,8 @@ pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
             stopping.cancelled()
         ),
         proxy.serve(listeners.endpoints.listener, tls, stopping.clone()),
+        token_keys.keep(stopping.clone()),
+        certificates.keep(hang_up, stopping.clone()),
         async {
             tracing::info!(
                 signal = stop.next().await,
@@ -106,16 +116,6 @@ fn account(data: &DataDir, config: &Config) -> Result<Account, DataDirError> {
     let made = data.open_account()?;
     let id = config.account.clone().unwrap_or(made.id);
     Ok(Account { id, key: made.key })
-}
-
-/// The one certificate, whichever endpoint is asked for.
-#[derive(Debug)]
-struct Certificate(Arc<CertifiedKey>);
-
-impl ResolvesServerCert for Certificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0))
-    }
 }
 
 /// What tells the server to stop. Listened for from the beginning, so that a stop while starting is not lost.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use ::capacity::Capacity;
+use auth::keyring::TokenKeyring;
 use build::{Builder, Workshop};
 use connectors::{Connectors, Networks};
 use control::{Builds, Operations, Service};
@@ -92,6 +93,17 @@ pub(crate) struct Services {
     exporter: Option<Exporter>,
 }
 
+/// How MicroVMs are reached.
+#[derive(Debug)]
+pub(crate) struct Endpoints {
+    /// Their names.
+    pub(crate) hosts: EndpointHosts,
+    /// Where the server listens for them.
+    pub(crate) port: u16,
+    /// What opens them.
+    pub(crate) tokens: TokenKeyring,
+}
+
 impl Services {
     /// Starts them, and takes up what an earlier server left: MicroVMs go on, builds begin anew. `first` is the
     /// account of the first start.
@@ -99,8 +111,7 @@ impl Services {
         config: &Config,
         data: &DataDir,
         first: &Account,
-        hosts: &EndpointHosts,
-        endpoint_port: u16,
+        endpoints: &Endpoints,
     ) -> Result<Self, ServicesError> {
         let store = Store::open(&data.database())?;
         identity::accounts::ensure(&store, &first.id, &first.key).await?;
@@ -151,9 +162,9 @@ impl Services {
         builder.recover()?;
         let settings = control::Settings {
             region: config.region.clone(),
-            hosts: hosts.clone(),
-            endpoint_port,
-            tokens: data.open_token_key()?,
+            hosts: endpoints.hosts.clone(),
+            endpoint_port: endpoints.port,
+            tokens: endpoints.tokens.clone(),
             page_secret: data.open_page_secret()?,
             base_image_created_at,
             quotas: config.quotas,

@@ -115,7 +115,7 @@ async fn serve(dir: &Path, manners: Manners) -> Value {
         region: REGION.into(),
         hosts: EndpointHosts::new(REGION, "localhost"),
         endpoint_port: 443,
-        tokens: auth::token::TokenKey::from_secret([3; 32]),
+        tokens: auth::token::TokenKey::from_secret([3; 32]).into(),
         page_secret: [5; 32],
         base_image_created_at: 1_700_000_000_000,
         quotas: manners.quotas,

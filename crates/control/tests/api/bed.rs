@@ -138,8 +138,8 @@ pub(crate) async fn identity(store: &Store) -> Identity {
     Identity::open(store.clone(), [9; 32]).unwrap()
 }
 
-pub(crate) fn tokens() -> auth::token::TokenKey {
-    auth::token::TokenKey::from_secret(TOKEN_SECRET)
+pub(crate) fn tokens() -> auth::keyring::TokenKeyring {
+    auth::token::TokenKey::from_secret(TOKEN_SECRET).into()
 }
 
 pub(crate) fn arn(name: &str) -> String {

@@ -70,7 +70,7 @@ pub(crate) async fn control(store: &Store, audit: &Path) -> Result<Control, Fail
         region: REGION.into(),
         hosts: EndpointHosts::new(REGION, "localhost"),
         endpoint_port: 443,
-        tokens: TokenKey::from_secret(SECRET),
+        tokens: TokenKey::from_secret(SECRET).into(),
         page_secret: SECRET,
         base_image_created_at: 1,
         quotas: Quotas { memory_mib: usize::MAX, ..Quotas::default() },
