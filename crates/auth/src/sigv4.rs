@@ -1,7 +1,9 @@
-//! AWS Signature Version 4: verification of signed headers and of presigned queries.
+//! AWS Signature Version 4: verification of signed headers and of presigned queries, and signing.
 //!
 //! [`parse`] says who claims to have signed a request; the caller looks up the secret; [`verify`] checks the
-//! claim. Both are pure, take bytes from anyone and never panic.
+//! claim. Both are pure, take bytes from anyone and never panic. [`sign`] is what a client does.
+
+mod sign;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -12,6 +14,8 @@ use sha2::{Digest, Sha256};
 use time::PrimitiveDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
+
+pub use sign::{SignError, sign};
 
 /// The only algorithm.
 pub const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -231,13 +235,18 @@ pub fn verify(
     secret: &str,
     now_unix: u64,
 ) -> Result<(), SigV4Error> {
-    let canonical = canonical_request(request, claim, payload);
-    let hashed = hex(&Sha256::digest(canonical));
-    let to_sign = format!("{ALGORITHM}\n{}\n{}\n{hashed}", claim.timestamp, claim.scope());
-    let mac = signing_key(secret, claim).chain_update(to_sign);
+    let mac = mac(request, claim, payload, secret);
     // The MAC's own comparison takes the same time whatever differs.
     mac.verify_slice(&claim.signature).map_err(|_| SigV4Error::Mismatch)?;
     in_time(claim, now_unix)
+}
+
+/// Over what is signed, ready to be compared or written down.
+fn mac(request: &Request<'_>, claim: &Claim, payload: Payload, secret: &str) -> Hmac<Sha256> {
+    let canonical = canonical_request(request, claim, payload);
+    let hashed = hex(&Sha256::digest(canonical));
+    let to_sign = format!("{ALGORITHM}\n{}\n{}\n{hashed}", claim.timestamp, claim.scope());
+    signing_key(secret, claim).chain_update(to_sign)
 }
 
 fn in_time(claim: &Claim, now: u64) -> Result<(), SigV4Error> {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::port_forward::Forward;
+
 /// Where a server keeps its data when nothing else is said.
 pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/rekindle/data";
 /// Where the control API listens when nothing else is said.
@@ -38,6 +40,11 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Print where the time of a MicroVM's launch, and of its last wakes and suspensions, went
     Trace(Trace),
+    /// Forward local TCP ports to ports of a MicroVM, until interrupted
+    ///
+    /// Prints a line for each forward when it is ready. A connection wakes the MicroVM; one that is open when it is
+    /// suspended is reset.
+    PortForward(PortForward),
 }
 
 #[derive(Debug, Args)]
@@ -161,6 +168,20 @@ pub(crate) struct Trace {
     pub(crate) id: ids::MicrovmId,
     #[command(flatten)]
     pub(crate) data: DataDir,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PortForward {
+    /// Id of a MicroVM
+    pub(crate) id: ids::MicrovmId,
+    /// PORT of the MicroVM, and where to listen for it: on LOCAL (0 takes a free port) of ADDR, by default on the same port of 127.0.0.1
+    #[arg(required = true, value_name = "[[ADDR:]LOCAL:]PORT")]
+    pub(crate) forwards: Vec<Forward>,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// The account that the MicroVM belongs to [default: the one of the first start]
+    #[arg(long, value_name = "ID|NAME")]
+    pub(crate) account: Option<String>,
 }
 
 fn alias(text: &str) -> Result<(String, String), String> {

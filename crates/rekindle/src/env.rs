@@ -6,11 +6,9 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::account::{self, AccountsError};
 use crate::cli;
-use crate::data_dir::{DataDir, DataDirError};
 use crate::quote::quote;
-use crate::server_file::ServerFile;
+use crate::running::{Running, RunningError};
 
 /// How long `--wait` waits.
 const WAIT: Duration = Duration::from_secs(60);
@@ -32,17 +30,9 @@ const DIRECT: &str = "127.0.0.1,localhost,.localhost";
 /// Why there is nothing to print.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EnvError {
-    /// The data directory is not one.
-    #[error(transparent)]
-    Data(#[from] DataDirError),
-    /// The account that was asked for cannot be had.
-    #[error(transparent)]
-    Account(#[from] AccountsError),
     /// Nobody to point at.
-    #[error(
-        "no server runs on the data directory {0}; start it with `rekindle serve --data-dir {0}`, or wait for it with --wait"
-    )]
-    NotRunning(std::path::PathBuf),
+    #[error(transparent)]
+    Running(#[from] RunningError),
     /// It does not answer.
     #[error(
         "the server at {address} does not answer ({source}); its output says why, and `rekindle doctor` what is missing"
@@ -79,8 +69,7 @@ fn wait(dir: &Path) -> Result<(), EnvError> {
 }
 
 fn answering(dir: &Path) -> Result<(), EnvError> {
-    let (_, server) = find(dir)?;
-    let address = server.control();
+    let address = Running::find(dir)?.server.control();
     greet(address).map_err(|source| EnvError::Silent { address, source })
 }
 
@@ -96,21 +85,10 @@ fn greet(address: SocketAddr) -> io::Result<()> {
     if head == HTTP { Ok(()) } else { Err(io::Error::other("what answers there is no server of ours")) }
 }
 
-fn find(dir: &Path) -> Result<(DataDir, ServerFile), EnvError> {
-    let data = DataDir::find(dir)?;
-    let server = ServerFile::read(&data)?.ok_or_else(|| EnvError::NotRunning(dir.to_owned()))?;
-    Ok((data, server))
-}
-
 fn exports(dir: &Path, account: Option<&str>) -> Result<String, EnvError> {
-    let (data, server) = find(dir)?;
-    let (id, key) = match account {
-        None => (server.account_id.clone(), data.account()?.key),
-        Some(account) => {
-            let found = account::find(dir, account)?;
-            (found.record.id, found.key)
-        }
-    };
+    let running = Running::find(dir)?;
+    let (id, key) = running.key(account)?;
+    let Running { data, server } = running;
     let trust = data.trust().to_string_lossy().into_owned();
     let mut variables = vec![
         ("AWS_ENDPOINT_URL", format!("http://{}", server.control())),
@@ -146,6 +124,8 @@ fn without_proxy(variable: impl Fn(&str) -> Option<String>) -> Vec<(&'static str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data_dir::DataDir;
+    use crate::server_file::ServerFile;
     use std::net::TcpListener;
 
     /// A data directory as a server leaves it that listens there.

@@ -6,6 +6,7 @@ mod authority;
 mod capacity;
 mod certificates;
 mod cli;
+mod client;
 mod config;
 mod data_dir;
 mod doctor;
@@ -14,17 +15,21 @@ mod files;
 mod listen;
 mod logs;
 mod networks;
+mod port_forward;
 mod quote;
 mod range;
 mod roles;
+mod running;
 mod s3_access;
 mod serve;
 mod server_file;
 mod services;
+mod stop;
 mod terminal;
 mod token_keys;
 mod trace;
 mod trust;
+mod tunnels;
 
 use std::error::Error;
 use std::io::{self, IsTerminal};
@@ -65,6 +70,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Account(args) => runtime()?.block_on(account::run(&args))?,
         Command::Logs(args) => logs::run(&args)?,
         Command::Trace(args) => trace::run(&args)?,
+        Command::PortForward(args) => runtime()?.block_on(port_forward::run(&args))?,
         Command::Doctor(args) => {
             if !runtime()?.block_on(doctor::run(&args)) {
                 return Ok(ExitCode::FAILURE);

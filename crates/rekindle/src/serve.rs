@@ -7,7 +7,7 @@ use control::{Audit, Control, Front, Throttle};
 use proxy::ca::{CaError, LocalCa};
 use proxy::{EndpointHosts, Proxy, tls_config};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::certificates::{CertificateError, Certificates, Source};
@@ -116,25 +116,6 @@ fn account(data: &DataDir, config: &Config) -> Result<Account, DataDirError> {
     let made = data.open_account()?;
     let id = config.account.clone().unwrap_or(made.id);
     Ok(Account { id, key: made.key })
-}
-
-/// What tells the server to stop. Listened for from the beginning, so that a stop while starting is not lost.
-struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Stop {
-    fn listen() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
 }
 
 /// Every connection is an open file, and shells allow few unless asked for more.

@@ -1,4 +1,4 @@
-//! What a running server tells of itself, to `rekindle env` and `rekindle doctor`: where it really listens, and as whom.
+//! What a running server tells of itself, to `rekindle doctor` and to commands that are its clients: where it really listens, and as whom.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -45,13 +45,23 @@ impl ServerFile {
 
     /// Where a client on this host reaches the control API.
     pub(crate) fn control(&self) -> SocketAddr {
-        let ip = match self.listen.ip() {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        SocketAddr::new(ip, self.listen.port())
+        reachable(self.listen)
     }
+
+    /// Where a client on this host reaches the endpoints.
+    pub(crate) fn endpoint(&self) -> SocketAddr {
+        reachable(self.endpoint_listen)
+    }
+}
+
+/// Where a listener of every address is reached.
+fn reachable(listener: SocketAddr) -> SocketAddr {
+    let ip = match listener.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listener.port())
 }
 
 #[cfg(test)]
@@ -72,6 +82,7 @@ mod tests {
         file.write(&data).unwrap();
         assert_eq!(ServerFile::read(&data).unwrap(), Some(file.clone()));
         assert_eq!(file.control(), "127.0.0.1:80".parse().unwrap());
+        assert_eq!(file.endpoint(), "[::1]:443".parse().unwrap());
         ServerFile::remove(&data).unwrap();
         assert_eq!(ServerFile::read(&data).unwrap(), None);
     }
