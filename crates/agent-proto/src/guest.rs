@@ -6,6 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use yamux::Mode;
 
+use crate::Relay;
 use crate::codec::{FrameError, read_frame, write_frame};
 use crate::handshake::{self, HandshakeError};
 use crate::messages::{DnsMessage, Event, GuestStream, Request, Response};
@@ -150,9 +151,9 @@ impl Call {
     ///
     /// # Errors
     /// Where the stream fails.
-    pub async fn into_relay(mut self) -> Result<Stream, FrameError> {
+    pub async fn into_relay(mut self) -> Result<Relay, FrameError> {
         write_frame(&mut self.stream, &Response::Done).await?;
-        Ok(self.stream)
+        Ok(Relay::over(self.stream))
     }
 }
 

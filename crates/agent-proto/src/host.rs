@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc};
 use yamux::Mode;
 
+use crate::Relay;
 use crate::codec::{FrameError, read_frame, write_frame};
 use crate::handshake::{self, HandshakeError};
 use crate::messages::{DnsMessage, Event, GuestStream, MAX_DNS_MESSAGE, Request, Response};
@@ -89,10 +90,10 @@ impl Channel {
     ///
     /// # Errors
     /// As [`call`](Self::call), and [`CallError::Refused`] where nothing listens there.
-    pub async fn relay(&self, port: u16) -> Result<Stream, CallError> {
+    pub async fn relay(&self, port: u16) -> Result<Relay, CallError> {
         let mut stream = self.session.open().await?;
         match exchange(&mut stream, &Request::Relay { port }).await? {
-            Response::Done => Ok(stream),
+            Response::Done => Ok(Relay::over(stream)),
             Response::Failed { message } => Err(CallError::Refused(message)),
             _ => Err(CallError::WrongAnswer),
         }

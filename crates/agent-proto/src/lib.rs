@@ -9,9 +9,11 @@ pub mod guest;
 mod handshake;
 pub mod host;
 mod messages;
+mod relay;
 mod session;
 
 pub use codec::{FrameError, MAX_FRAME, read_frame, write_frame};
 pub use handshake::{HandshakeError, RESEND_AFTER};
 pub use messages::*;
+pub use relay::Relay;
 pub use session::{SessionEnded, Stream};

@@ -18,8 +18,12 @@ pub(crate) enum Refusal {
     Misdirected,
     #[error("cannot route the request: X-aws-proxy-port must be one number from 1 to 65535")]
     BadPort,
-    #[error("cannot tunnel with CONNECT: send ordinary requests or a WebSocket handshake")]
-    Connect,
+    #[error("cannot tunnel: a CONNECT has no body")]
+    ConnectBody,
+    #[error("cannot tunnel: the only protocol of an extended CONNECT is websocket")]
+    Protocol,
+    #[error("cannot accept the WebSocket handshake: it lacks its key")]
+    Handshake,
     #[error("the request's token is missing, expired, or not for this endpoint")]
     Unauthorized,
     #[error("the token does not cover this port")]
@@ -42,7 +46,10 @@ impl Refusal {
         match self {
             Self::BadHost => (StatusCode::BAD_REQUEST, "Invalid Host header", None),
             Self::BadPort => (StatusCode::BAD_REQUEST, "Invalid port", None),
-            Self::Connect => (StatusCode::BAD_REQUEST, "CONNECT is not supported", None),
+            Self::ConnectBody => (StatusCode::BAD_REQUEST, "Invalid CONNECT", None),
+            Self::Handshake => (StatusCode::BAD_REQUEST, "Invalid WebSocket handshake", None),
+            // RFC 9220 §3.
+            Self::Protocol => (StatusCode::NOT_IMPLEMENTED, "", None),
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "", None),
             // One answer for missing and wrong tokens and for endpoints that do not exist, so that nobody
             // can learn which do.

@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
-use http::{Request, Response, StatusCode, Uri, Version};
+use http::uri::Authority;
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
@@ -21,11 +22,11 @@ use uuid::Uuid;
 
 use crate::activity::OpenRequest;
 use crate::error::Refusal;
-use crate::route::{Route, Router};
+use crate::route::{Kind, Route, Router};
 use crate::server::Proxy;
 use crate::upstream::{ConnectError, Protocol};
 use crate::websocket::Offer;
-use crate::{Life, WakeError, headers, limits};
+use crate::{Life, WakeError, headers, limits, tunnel};
 
 /// A response's body: the proxy's own or the application's.
 pub(crate) type ResponseBody = Either<Full<Bytes>, AppBody>;
@@ -58,58 +59,72 @@ async fn forward(
     let (mut head, body) = request.into_parts();
     let router =
         Router { backend: &*proxy.backend, hosts: &proxy.hosts, tokens: &proxy.tokens, tls_endpoint };
-    let route = router.route(&head)?;
+    let Route { microvm, port, authority, kind } = router.route(&head)?;
+    let client = head.extensions.remove::<OnUpgrade>();
+    let held = admit(proxy, microvm, headers::trace_parent(&head.headers)).await?;
+    let (protocol, websocket) = match kind {
+        Kind::Request(protocol) => (protocol, None),
+        Kind::WebSocket(offer) => (Protocol::Http1, Some(offer)),
+        Kind::Tunnel(carrier) => {
+            let client = client.ok_or(Refusal::Handshake)?;
+            return tunnel::open(carrier, client, port, held, came).await.map(|it| it.map(Either::Left));
+        }
+    };
     headers::strip_request(&mut head.headers);
-    if let Some(offer) = &route.websocket {
+    if let Some(offer) = &websocket {
+        head.method = Method::GET;
         offer.restore_request(&mut head.headers);
     }
     headers::join_cookies(&mut head.headers);
     head.headers.insert(headers::REQUEST_ID, id.clone());
-    let client_side = head.extensions.remove::<OnUpgrade>();
-    let (life, open) = admit(proxy, route.microvm, headers::trace_parent(&head.headers)).await?;
-    let request = Request::from_parts(readdress(head, &route)?, body);
-    let response = life.upstream.send(route.port, route.protocol, request).await.map_err(|e| refusal(&e))?;
-    life.answered(came);
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(finish(response, open, life).map(Either::Right));
-    }
-    match (route.websocket, client_side) {
-        (Some(offer), Some(client)) => Ok(tunnel(response, &offer, client, (open, life)).map(Either::Left)),
+    let request = Request::from_parts(readdress(head, authority, protocol)?, body);
+    let response = held.life.upstream.send(port, protocol, request).await.map_err(|e| refusal(&e))?;
+    held.life.answered(came);
+    answered(response, websocket.zip(client), held)
+}
+
+/// What the client gets of the application's answer.
+fn answered(
+    response: Response<Incoming>,
+    websocket: Option<(Offer, OnUpgrade)>,
+    held: Held,
+) -> Result<Response<ResponseBody>, Refusal> {
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    match websocket {
+        Some((offer, _)) if !offer.allows(&response) => Err(Refusal::App),
+        Some((offer, client)) if switches => Ok(join(response, &offer, client, held).map(Either::Left)),
         // The application switches protocols though nobody asked.
-        _ => Err(Refusal::App),
+        None if switches => Err(Refusal::App),
+        _ => Ok(finish(response, held).map(Either::Right)),
     }
 }
 
 /// Wakes the MicroVM and counts the request in.
-async fn admit(
-    proxy: &Proxy,
-    microvm: MicrovmId,
-    trace_parent: Option<&str>,
-) -> Result<(Arc<Life>, OpenRequest), Refusal> {
+async fn admit(proxy: &Proxy, microvm: MicrovmId, trace_parent: Option<&str>) -> Result<Held, Refusal> {
     for _ in 0..limits::WAKE_ATTEMPTS {
         let waking = tokio::time::timeout(limits::WAKE_DEADLINE, proxy.backend.wake(microvm, trace_parent));
         let life = waking.await.map_err(|_| Refusal::WakeTimeout)??;
         // Closed meanwhile: it is being suspended again, so it has to be woken again.
         if let Some(open) = life.activity.begin() {
-            return Ok((life, open));
+            return Ok(Held { life, _open: open });
         }
     }
     Err(WakeError::Failed.into())
 }
 
 /// The request's head as the application is to see it: the same authority, its own HTTP version.
-fn readdress(mut head: http::request::Parts, route: &Route) -> Result<http::request::Parts, Refusal> {
+fn readdress(
+    mut head: http::request::Parts,
+    authority: Authority,
+    protocol: Protocol,
+) -> Result<http::request::Parts, Refusal> {
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    head.uri = Uri::builder()
-        .scheme("http")
-        .authority(route.authority.clone())
-        .path_and_query(path)
-        .build()
-        .map_err(|_| Refusal::BadHost)?;
-    match route.protocol {
+    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::BadHost)?;
+    let uri = Uri::builder().scheme("http").authority(authority).path_and_query(path).build();
+    head.uri = uri.map_err(|_| Refusal::BadHost)?;
+    match protocol {
         Protocol::Http1 => {
             head.version = Version::HTTP_11;
-            let host = HeaderValue::from_str(route.authority.as_str()).map_err(|_| Refusal::BadHost)?;
             head.headers.insert(HOST, host);
         }
         Protocol::Http2 => {
@@ -120,35 +135,35 @@ fn readdress(mut head: http::request::Parts, route: &Route) -> Result<http::requ
     Ok(head)
 }
 
-fn finish(response: Response<Incoming>, open: OpenRequest, life: Arc<Life>) -> Response<AppBody> {
+fn finish(response: Response<Incoming>, held: Held) -> Response<AppBody> {
     let (mut head, body) = response.into_parts();
     headers::strip_hop_by_hop(&mut head.headers);
     // The application's version says nothing about this connection's.
     head.version = Version::HTTP_11;
-    Response::from_parts(head, AppBody { body, _open: open, _life: life })
+    Response::from_parts(head, AppBody { body, _held: held })
 }
 
 /// Joins the two sides of a WebSocket once the client has the answer to its handshake.
-fn tunnel(
+fn join(
     mut response: Response<Incoming>,
     offer: &Offer,
     client: OnUpgrade,
-    held: (OpenRequest, Arc<Life>),
+    held: Held,
 ) -> Response<Full<Bytes>> {
     let app = hyper::upgrade::on(&mut response);
     tokio::spawn(async move {
-        if let Err(error) = join(client, app).await {
+        if let Err(error) = carry(client, app).await {
             tracing::debug!("WebSocket ended: {error}");
         }
         drop(held);
     });
     let (mut head, _) = response.into_parts();
     headers::strip_hop_by_hop(&mut head.headers);
-    offer.restore_response(&mut head.headers);
+    offer.restore_response(&mut head);
     Response::from_parts(head, Full::default())
 }
 
-async fn join(client: OnUpgrade, app: OnUpgrade) -> io::Result<()> {
+async fn carry(client: OnUpgrade, app: OnUpgrade) -> io::Result<()> {
     let (client, app) = tokio::try_join!(client, app).map_err(io::Error::other)?;
     tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(app)).await?;
     Ok(())
@@ -157,8 +172,7 @@ async fn join(client: OnUpgrade, app: OnUpgrade) -> io::Result<()> {
 /// What a failure to speak to the application means to the client.
 fn refusal(error: &legacy::Error) -> Refusal {
     match connect_error(error) {
-        Some(ConnectError(io)) if io.kind() == io::ErrorKind::ConnectionRefused => Refusal::AppConnect,
-        Some(_) => Refusal::MicrovmConnect,
+        Some(error) => error.refusal(),
         // Connected, but not to something that speaks the protocol to the end.
         None => Refusal::App,
     }
@@ -181,11 +195,16 @@ fn request_id() -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-"))
 }
 
-/// The application's body. It keeps the request counted and its life's connections open.
+/// What a request that was let in holds until its end: it is counted, and its life's connections stay open.
+pub(crate) struct Held {
+    pub(crate) life: Arc<Life>,
+    _open: OpenRequest,
+}
+
+/// The application's body.
 pub(crate) struct AppBody {
     body: Incoming,
-    _open: OpenRequest,
-    _life: Arc<Life>,
+    _held: Held,
 }
 
 impl Body for AppBody {

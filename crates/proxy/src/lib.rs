@@ -13,6 +13,7 @@ mod host;
 pub mod limits;
 mod route;
 mod server;
+mod tunnel;
 mod upstream;
 mod websocket;
 

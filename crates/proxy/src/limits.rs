@@ -28,6 +28,12 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const RETRY_AFTER_SECONDS: u32 = 5;
 /// How often a request tries again when its MicroVM is suspended between waking and forwarding.
 pub const WAKE_ATTEMPTS: usize = 3;
+/// Bytes of one message of a WebSocket that carries a TCP connection.
+pub const MAX_TUNNEL_MESSAGE: usize = 1024 * 1024;
+/// Read of such a connection at a time.
+pub const TUNNEL_READ: usize = 16 * 1024;
+/// For a client to answer a WebSocket's close.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Kept-alive connections to an application that nothing uses are closed after this long.
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Idle kept-alive connections to one port of an application.

@@ -4,26 +4,39 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use auth::keyring::TokenKeyring;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, Method, Version};
 use ids::{EndpointId, MicrovmId};
 
 use crate::error::Refusal;
+use crate::tunnel::Carrier;
 use crate::upstream::Protocol;
 use crate::websocket::Offer;
-use crate::{Backend, EndpointHosts, headers};
+use crate::{Backend, EndpointHosts, headers, websocket};
+
+/// What the target of a CONNECT may be called, besides by the endpoint's name.
+const LOCAL_HOSTS: [&str; 2] = ["localhost", "127.0.0.1"];
 
 /// Where one request goes.
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) microvm: MicrovmId,
     pub(crate) port: u16,
-    pub(crate) protocol: Protocol,
     pub(crate) authority: Authority,
-    /// Present if the request is a WebSocket handshake.
-    pub(crate) websocket: Option<Offer>,
+    pub(crate) kind: Kind,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// The application answers it.
+    Request(Protocol),
+    /// A WebSocket handshake, which the application answers.
+    WebSocket(Offer),
+    /// The proxy answers it, with a TCP connection to the port.
+    Tunnel(Carrier),
 }
 
 /// Everything that routing looks at besides the request.
@@ -38,7 +51,7 @@ pub(crate) struct Router<'a> {
 impl Router<'_> {
     pub(crate) fn route(&self, head: &Parts) -> Result<Route, Refusal> {
         let authority = authority(head).ok_or(Refusal::BadHost)?;
-        let endpoint = self.hosts.endpoint(authority.as_str());
+        let endpoint = self.endpoint(head, &authority);
         // Browsers share one HTTP/2 connection between hosts of one certificate; 421 makes them open another.
         if self.tls_endpoint.is_some_and(|named| endpoint.is_some_and(|asked| asked != named)) {
             return Err(Refusal::Misdirected);
@@ -49,16 +62,18 @@ impl Router<'_> {
         if microvm != Some(scope.microvm) {
             return Err(Refusal::Unauthorized);
         }
-        if head.method == Method::CONNECT {
-            return Err(Refusal::Connect);
-        }
-        let port = port(&head.headers, websocket.as_ref()).ok_or(Refusal::BadPort)?;
+        let port = port(head, websocket.as_ref()).ok_or(Refusal::BadPort)?;
         if !scope.ports.allows(port) {
             return Err(Refusal::PortDenied);
         }
-        // The WebSocket handshake is HTTP/1.1 by nature.
-        let protocol = if websocket.is_some() { Protocol::Http1 } else { protocol(head) };
-        Ok(Route { microvm: scope.microvm, port, protocol, authority, websocket })
+        Ok(Route { microvm: scope.microvm, port, authority, kind: kind(head, websocket)? })
+    }
+
+    /// The endpoint that a request is for. To a client that connects through it, the MicroVM is the local host too.
+    fn endpoint(&self, head: &Parts, authority: &Authority) -> Option<EndpointId> {
+        let local =
+            is_connect(head) && LOCAL_HOSTS.iter().any(|host| authority.host().eq_ignore_ascii_case(host));
+        if local { self.tls_endpoint } else { self.hosts.endpoint(authority.as_str()) }
     }
 
     fn scope(&self, headers: &HeaderMap, offer: Option<&Offer>) -> Option<auth::token::Scope> {
@@ -71,12 +86,41 @@ impl Router<'_> {
     }
 }
 
-/// The host that the request is for: HTTP/2's `:authority`, or the one `Host`.
+/// Whether it is a CONNECT to a host and a port, and not one that opens a WebSocket.
+fn is_connect(head: &Parts) -> bool {
+    head.method == Method::CONNECT && head.extensions.get::<hyper::ext::Protocol>().is_none()
+}
+
+fn kind(head: &Parts, websocket: Option<Offer>) -> Result<Kind, Refusal> {
+    match websocket {
+        Some(offer) if offer.is_for_tcp() => {
+            let answer = offer.accept(websocket::TCP).ok_or(Refusal::Handshake)?;
+            Ok(Kind::Tunnel(Carrier::WebSocket(answer)))
+        }
+        Some(offer) => Ok(Kind::WebSocket(offer)),
+        None if is_connect(head) && has_body(head) => Err(Refusal::ConnectBody),
+        None if is_connect(head) => Ok(Kind::Tunnel(Carrier::Connect)),
+        None if head.method == Method::CONNECT => Err(Refusal::Protocol),
+        None => Ok(Kind::Request(protocol(head))),
+    }
+}
+
+/// A body before the tunnel is there could be taken for bytes in it.
+fn has_body(head: &Parts) -> bool {
+    let length = head.headers.get(CONTENT_LENGTH);
+    head.headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
+}
+
+/// The host that the request is for: HTTP/2's `:authority`, or the one `Host`; of a CONNECT its target, because some
+/// clients send the proxy's name as `Host`.
 fn authority(head: &Parts) -> Option<Authority> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
         return None;
+    }
+    if is_connect(head) {
+        return head.uri.authority().cloned();
     }
     let host = host.map(|value| Authority::try_from(value.as_bytes())).transpose().ok()?;
     match (head.uri.authority().cloned(), host) {
@@ -85,11 +129,17 @@ fn authority(head: &Parts) -> Option<Authority> {
     }
 }
 
-/// The header's port before the subprotocol's before the default.
-fn port(headers: &HeaderMap, offer: Option<&Offer>) -> Option<u16> {
+/// The header's port before the subprotocol's or that of a CONNECT's target before the default.
+fn port(head: &Parts, offer: Option<&Offer>) -> Option<u16> {
+    if head.headers.contains_key(headers::PROXY_PORT) {
+        return headers::port(&head.headers);
+    }
+    if is_connect(head) {
+        return headers::parse_port(head.uri.port()?.as_str().as_bytes());
+    }
     match offer.and_then(Offer::port) {
-        Some(port) if !headers.contains_key(headers::PROXY_PORT) => headers::parse_port(port.as_bytes()),
-        _ => headers::port(headers),
+        Some(port) => headers::parse_port(port.as_bytes()),
+        None => headers::port(&head.headers),
     }
 }
 

@@ -137,7 +137,9 @@ fn http_builder(h2: bool) -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(limits::MAX_STREAMS)
         .initial_stream_window_size(limits::STREAM_WINDOW)
         .initial_connection_window_size(limits::CONNECTION_WINDOW)
-        .keep_alive_interval(limits::PING_INTERVAL);
+        .keep_alive_interval(limits::PING_INTERVAL)
+        // WebSockets over HTTP/2.
+        .enable_connect_protocol();
     builder
 }
 

@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower_service::Service;
 
+use crate::error::Refusal;
 use crate::{Activity, BoxedIo, Connector, limits};
 
 /// What the application is spoken to with.
@@ -40,6 +41,11 @@ impl Upstream {
         Self { connector, activity, pools: Mutex::default() }
     }
 
+    /// A connection of its own to a port.
+    pub(crate) async fn connect(&self, port: u16) -> Result<Counted, ConnectError> {
+        self.connector(port).connect().await
+    }
+
     pub(crate) async fn send(
         &self,
         port: u16,
@@ -63,11 +69,12 @@ impl Upstream {
             .pool_max_idle_per_host(limits::POOL_MAX_IDLE)
             .http2_only(protocol == Protocol::Http2)
             .http2_adaptive_window(true)
-            .build(PortConnector {
-                connector: Arc::clone(&self.connector),
-                activity: Arc::clone(&self.activity),
-                port,
-            })
+            .build(self.connector(port))
+    }
+
+    fn connector(&self, port: u16) -> PortConnector {
+        let (connector, activity) = (Arc::clone(&self.connector), Arc::clone(&self.activity));
+        PortConnector { connector, activity, port }
     }
 }
 
@@ -76,12 +83,31 @@ impl Upstream {
 #[error("cannot connect into the guest: {0}")]
 pub(crate) struct ConnectError(pub(crate) io::Error);
 
+impl ConnectError {
+    /// What it means to the client.
+    pub(crate) fn refusal(&self) -> Refusal {
+        match self.0.kind() {
+            io::ErrorKind::ConnectionRefused => Refusal::AppConnect,
+            _ => Refusal::MicrovmConnect,
+        }
+    }
+}
+
 /// Connects to one port whatever the URI says.
 #[derive(Clone)]
 struct PortConnector {
     connector: Arc<dyn Connector>,
     activity: Arc<Activity>,
     port: u16,
+}
+
+impl PortConnector {
+    async fn connect(self) -> Result<Counted, ConnectError> {
+        let Self { connector, activity, port } = self;
+        let io = tokio::time::timeout(limits::CONNECT_TIMEOUT, connector.connect(port)).await;
+        let io = io.map_err(io::Error::from).flatten().map_err(ConnectError)?;
+        Ok(Counted { io, activity })
+    }
 }
 
 impl Service<Uri> for PortConnector {
@@ -94,17 +120,13 @@ impl Service<Uri> for PortConnector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let Self { connector, activity, port } = self.clone();
-        Box::pin(async move {
-            let io = tokio::time::timeout(limits::CONNECT_TIMEOUT, connector.connect(port)).await;
-            let io = io.map_err(io::Error::from).flatten().map_err(ConnectError)?;
-            Ok(TokioIo::new(Counted { io, activity }))
-        })
+        let connector = self.clone();
+        Box::pin(async move { connector.connect().await.map(TokioIo::new) })
     }
 }
 
 /// A connection whose bytes, both ways, count as activity.
-struct Counted {
+pub(crate) struct Counted {
     io: BoxedIo,
     activity: Arc<Activity>,
 }
