@@ -27,6 +27,7 @@ async fn serve(io: DuplexStream, host: tokio::sync::oneshot::Sender<Host>) {
             let Ok(Some(call)) = incoming.request().await else { return };
             match call.request {
                 Request::Relay { port: 80 } => echo(call).await,
+                Request::Relay { port: 82 } => drop(call.into_relay().await.unwrap()),
                 Request::Hook(_) => call.answer(&Response::Hook(HookOutcome::Status(200))).await.unwrap(),
                 _ => call.answer(&Response::Failed { message: "no".into() }).await.unwrap(),
             }
@@ -132,4 +133,19 @@ async fn a_closed_session_has_sent_its_last_answer() {
     let (channel, _events) = Channel::establish(ours, backwards()).await.unwrap();
     assert_eq!(channel.call(&Request::Freeze).await.unwrap(), Response::Done);
     channel.ended().await;
+}
+
+#[tokio::test]
+async fn a_relay_that_breaks_off_has_not_ended() {
+    let (channel, _events, _host) = pair().await;
+    let mut by_session = channel.relay(80).await.unwrap();
+    by_session.write_all(b"half").await.unwrap();
+    channel.close().await;
+    let error = by_session.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+
+    let (channel, _events, _host) = pair().await;
+    let mut by_reset = channel.relay(82).await.unwrap();
+    let error = by_reset.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }

@@ -19,6 +19,7 @@ use crate::listen::{ListenError, Listeners};
 use crate::s3_access::S3Access;
 use crate::server_file::ServerFile;
 use crate::services::{Endpoints, Services, ServicesError};
+use crate::stop::Stop;
 use crate::token_keys::TokenKeys;
 use crate::trust;
 

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use auth::token::{Ports, Scope, TokenKey};
 use bytes::Bytes;
-use http::{Request, Response, request};
+use http::header::SEC_WEBSOCKET_ACCEPT;
+use http::{Method, Request, Response, request};
 use http_body::Frame;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full};
@@ -28,10 +29,12 @@ use rekindle_proxy::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) type Body = BoxBody<Bytes, Infallible>;
@@ -49,24 +52,36 @@ pub(crate) enum App {
     Unreachable,
     /// Accepts and closes.
     HangsUp,
+    /// Speaks no HTTP: sends back what comes as it comes, and says so when it has ended.
+    Tcp,
 }
 
 struct AppConnector {
     app: App,
     connections: AtomicUsize,
+    port: AtomicU16,
     open: watch::Sender<usize>,
 }
 
 #[async_trait]
 impl Connector for AppConnector {
     async fn connect(&self, port: u16) -> io::Result<BoxedIo> {
-        assert_eq!(port, 8080);
+        self.port.store(port, Ordering::SeqCst);
         self.connections.fetch_add(1, Ordering::SeqCst);
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         match self.app {
             App::Refuses => return Err(io::ErrorKind::ConnectionRefused.into()),
             App::Unreachable => return Err(io::ErrorKind::NotConnected.into()),
             App::HangsUp => drop(theirs),
+            App::Tcp => {
+                let (mut read, mut write) = tokio::io::split(theirs);
+                tokio::spawn(async move {
+                    // A client that is gone is no failure of the application.
+                    let _ = tokio::io::copy(&mut read, &mut write).await;
+                    let _ = write.write_all(b"ended").await;
+                    let _ = write.shutdown().await;
+                });
+            }
             App::Echo | App::Mirror => {
                 let (app, open) = (self.app, self.open.clone());
                 open.send_modify(|count| *count += 1);
@@ -110,10 +125,12 @@ fn switch(mut request: Request<Incoming>) -> Response<BoxBody<Bytes, hyper::Erro
         tokio::io::copy(&mut read, &mut write).await.unwrap();
     });
     let seen = request.headers().get("sec-websocket-protocol").cloned();
+    let key = request.headers().get("sec-websocket-key").map(|key| derive_accept_key(key.as_bytes()));
     let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());
     *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
     response.headers_mut().insert("connection", "upgrade".parse().unwrap());
     response.headers_mut().insert("upgrade", "websocket".parse().unwrap());
+    response.headers_mut().extend(key.map(|key| (SEC_WEBSOCKET_ACCEPT, key.parse().unwrap())));
     response.headers_mut().extend(seen.map(|seen| (http::HeaderName::from_static("x-seen"), seen)));
     response
 }
@@ -172,8 +189,12 @@ impl World {
         let ca = LocalCa::open(dir.path()).unwrap();
         let hosts = EndpointHosts::new("us-east-1", "rekindle.test");
         let tokens = TokenKey::from_secret([7; 32]);
-        let connector =
-            Arc::new(AppConnector { app, connections: AtomicUsize::new(0), open: watch::Sender::new(0) });
+        let connector = Arc::new(AppConnector {
+            app,
+            connections: AtomicUsize::new(0),
+            port: AtomicU16::new(0),
+            open: watch::Sender::new(0),
+        });
         let backend = Arc::new(OneVm {
             endpoint: EndpointId::random(),
             microvm: MicrovmId::random(),
@@ -262,6 +283,11 @@ impl World {
         Arc::clone(&self.backend.life.lock().unwrap().activity)
     }
 
+    /// The port that the application was last reached on.
+    pub(crate) fn port(&self) -> u16 {
+        self.backend.connector.port.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn connections(&self) -> usize {
         self.backend.connector.connections.load(Ordering::SeqCst)
     }
@@ -310,10 +336,13 @@ impl Client {
         }
     }
 
+    /// The answer; over HTTP/1.1 the request is given its `Host`.
     pub(crate) async fn send(&mut self, mut request: Request<Body>) -> Response<Incoming> {
         match self {
             Self::Http1(client) => {
-                if let Some(host) = request.uri().authority().cloned() {
+                if request.method() != Method::CONNECT
+                    && let Some(host) = request.uri().authority().cloned()
+                {
                     let host = host.as_str().parse().unwrap();
                     request.headers_mut().insert("host", host);
                     let path = request.uri().path_and_query().unwrap().as_str().parse().unwrap();
