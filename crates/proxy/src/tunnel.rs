@@ -122,6 +122,10 @@ async fn exchange(socket: Socket, app: Counted) {
         },
     };
     tracing::debug!(?ended, ?last, "WebSocket tunnel ended");
+    if let Ok(mut socket) = to_client.reunite(from_client) {
+        // So that the client sees an end and no breaking off.
+        let _ = timeout(limits::CLOSE_TIMEOUT, socket.get_mut().shutdown()).await;
+    }
 }
 
 /// The client's bytes, up to its close.

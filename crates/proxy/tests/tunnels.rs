@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-// Shared with the other tests, which use more of it.
-#[allow(dead_code)]
 mod world;
 
 use futures::{SinkExt, StreamExt};
