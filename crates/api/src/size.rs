@@ -13,18 +13,10 @@ pub struct SizeClass {
     pub vcpus: u32,
     /// Size of the guest's writable disk.
     pub disk_bytes: u64,
-    /// What the endpoint carries, in each direction.
-    pub endpoint_bytes_per_second: u64,
 }
 
 const fn row(memory_mib: u32, vcpus: u32, disk_gib: u64) -> SizeClass {
-    SizeClass {
-        memory_mib,
-        peak_memory_mib: memory_mib * 4,
-        vcpus,
-        disk_bytes: disk_gib * GIB,
-        endpoint_bytes_per_second: vcpus as u64 * 1_000_000,
-    }
+    SizeClass { memory_mib, peak_memory_mib: memory_mib * 4, vcpus, disk_bytes: disk_gib * GIB }
 }
 
 /// What an image without `resources` gets.

@@ -13,6 +13,7 @@ use ids::MicrovmId;
 use logs::Logs;
 use network::Egress;
 use otlp::{Exporter, Subject};
+use proxy::Allowance;
 use store::{HookSettings, MicrovmRecord, Store, StoreError, VersionRecord};
 use timeline::Step;
 use tokio::task::spawn_blocking;
@@ -24,6 +25,8 @@ use crate::output;
 use crate::timelines::Timelines;
 
 /// A clone's private disk, in the MicroVM's directory.
+/// Baseline memory for which a MicroVM has a processor (SPEC §3).
+const MIB_PER_PROCESSOR: u32 = 512;
 const OVERLAY: &str = "scratch.qcow2";
 
 /// Why a MicroVM could not be launched, saved or woken.
@@ -94,6 +97,8 @@ pub struct GuestMachines {
     roles: Arc<dyn iam::ServiceRoles>,
     connectors: Connectors,
     exporter: Option<Exporter>,
+    /// For each processor of a MicroVM.
+    allowance: Allowance,
 }
 
 impl GuestMachines {
@@ -108,13 +113,19 @@ impl GuestMachines {
         roles: Arc<dyn iam::ServiceRoles>,
         connectors: Connectors,
     ) -> Self {
-        Self { host, store, dirs, logs, roles, connectors, exporter: None }
+        Self { host, store, dirs, logs, roles, connectors, exporter: None, allowance: Allowance::default() }
     }
 
     /// The same, with the timelines exported as traces too.
     #[must_use]
     pub fn exporting(self, exporter: Option<Exporter>) -> Self {
         Self { exporter, ..self }
+    }
+
+    /// The same, each MicroVM having no more of its endpoint than `allowance` for each of its processors.
+    #[must_use]
+    pub fn within(self, allowance: Allowance) -> Self {
+        Self { allowance, ..self }
     }
 
     async fn start(&self, microvm: &MicrovmRecord) -> Result<Running, InstanceError> {
@@ -205,6 +216,7 @@ impl GuestMachines {
             machine_id: machine_id(microvm.id),
             run_body: run_body(microvm),
             timelines: self.timelines(microvm),
+            allowance: self.allowance.times((microvm.memory_mib / MIB_PER_PROCESSOR).max(1)),
             origin: layer.map(|layer| (Arc::clone(&self.host), layer)),
         })
     }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use guest::{Guest, Host, ImageLayer, Purpose, Saved, Suspension, hooks};
 use lifecycle::microvm::Event;
 use logs::LogFile;
-use proxy::{Activity, BoxedIo, Connector, FirstAnswer, Life};
+use proxy::{Activity, Allowance, BoxedIo, Connector, FirstAnswer, Life};
 use store::{HookSettings, MicrovmRecord};
 use timeline::{Kind, Step, Timeline};
 use tokio::sync::watch;
@@ -78,6 +78,7 @@ pub(crate) struct Parts {
     pub(crate) machine_id: String,
     pub(crate) run_body: Vec<u8>,
     pub(crate) timelines: Timelines,
+    pub(crate) allowance: Allowance,
     pub(crate) origin: Option<Origin>,
 }
 
@@ -97,7 +98,7 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn new(mut parts: Parts) -> Self {
         let connector = Arc::new(ThroughAgent(parts.guest.channel().clone()));
-        let life = Life::new(parts.generation, connector, Arc::new(Activity::new()));
+        let life = Life::new(parts.generation, connector, Arc::new(Activity::new())).within(parts.allowance);
         let life = Arc::new(match Timeline::current() {
             Some(timeline) => {
                 life.telling(note_first_answer(timeline, parts.generation, parts.timelines.clone()))

@@ -10,6 +10,7 @@ use ids::{EndpointId, MicrovmId};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::Activity;
+use crate::allowance::{Account, Allowance};
 use crate::upstream::Upstream;
 
 /// The owner of the MicroVMs.
@@ -66,6 +67,7 @@ pub struct Life {
     /// Traffic through the endpoint.
     pub activity: Arc<Activity>,
     pub(crate) upstream: Upstream,
+    account: Arc<Account>,
     first_answer: Mutex<Option<FirstAnswer>>,
 }
 
@@ -76,8 +78,17 @@ impl Life {
     /// A life with no connection open yet.
     #[must_use]
     pub fn new(generation: u64, connector: Arc<dyn Connector>, activity: Arc<Activity>) -> Self {
-        let upstream = Upstream::new(Arc::clone(&connector), Arc::clone(&activity));
-        Self { generation, connector, activity, upstream, first_answer: Mutex::default() }
+        let account = Arc::new(Account::default());
+        let upstream = Upstream::new(Arc::clone(&connector), Arc::clone(&activity), Arc::clone(&account));
+        Self { generation, connector, activity, upstream, account, first_answer: Mutex::default() }
+    }
+
+    /// The same, with no more of the endpoint than `allowance`.
+    #[must_use]
+    pub fn within(self, allowance: Allowance) -> Self {
+        let account = Arc::new(Account::of(allowance));
+        let (connector, activity) = (Arc::clone(&self.connector), Arc::clone(&self.activity));
+        Self { upstream: Upstream::new(connector, activity, Arc::clone(&account)), account, ..self }
     }
 
     /// The same, with somebody to tell of its first answer.
@@ -85,6 +96,11 @@ impl Life {
     pub fn telling(mut self, first_answer: FirstAnswer) -> Self {
         self.first_answer = Mutex::new(Some(first_answer));
         self
+    }
+
+    /// Whether a request that was counted in may go on to the application.
+    pub(crate) fn allows_another(&self) -> bool {
+        self.account.admit(self.activity.open_requests(), Instant::now())
     }
 
     /// An answer begins, to a request that came then.

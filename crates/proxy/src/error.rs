@@ -28,6 +28,8 @@ pub(crate) enum Refusal {
     Unauthorized,
     #[error("the token does not cover this port")]
     PortDenied,
+    #[error("the MicroVM has as many requests as it may")]
+    TooMany,
     #[error(transparent)]
     Wake(#[from] WakeError),
     #[error("the MicroVM did not wake within the deadline")]
@@ -56,6 +58,7 @@ impl Refusal {
             Self::Unauthorized => {
                 (StatusCode::FORBIDDEN, "Request missing authentication", Some("UNAUTHORIZED"))
             }
+            Self::TooMany => (StatusCode::TOO_MANY_REQUESTS, "", None),
             Self::PortDenied => (StatusCode::FORBIDDEN, "Access to port denied", None),
             Self::AppConnect => (StatusCode::BAD_GATEWAY, "", Some("APP_CONNECT_FAILED")),
             Self::MicrovmConnect | Self::Wake(WakeError::Gone) => {
@@ -64,6 +67,15 @@ impl Refusal {
             Self::Wake(WakeError::NoAutoResume | WakeError::NoRoom | WakeError::Failed)
             | Self::WakeTimeout
             | Self::App => (StatusCode::BAD_GATEWAY, "", None),
+        }
+    }
+
+    fn retry_after_seconds(self) -> Option<u32> {
+        match self {
+            Self::Wake(WakeError::NoRoom) => Some(limits::RETRY_AFTER_SECONDS),
+            // What is spent in a second may be spent again in the next.
+            Self::TooMany => Some(1),
+            _ => None,
         }
     }
 
@@ -76,8 +88,8 @@ impl Refusal {
         if !body.is_empty() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         }
-        if self == Self::Wake(WakeError::NoRoom) {
-            headers.insert(RETRY_AFTER, HeaderValue::from(limits::RETRY_AFTER_SECONDS));
+        if let Some(seconds) = self.retry_after_seconds() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if let Some(code) = code {
             headers.insert(PROXY_ERROR, HeaderValue::from_static(code));

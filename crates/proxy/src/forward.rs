@@ -106,6 +106,9 @@ async fn admit(proxy: &Proxy, microvm: MicrovmId, trace_parent: Option<&str>) ->
         let life = waking.await.map_err(|_| Refusal::WakeTimeout)??;
         // Closed meanwhile: it is being suspended again, so it has to be woken again.
         if let Some(open) = life.activity.begin() {
+            if !life.allows_another() {
+                return Err(Refusal::TooMany);
+            }
             return Ok(Held { life, _open: open });
         }
     }

@@ -4,6 +4,7 @@
 //! The proxy knows nothing of VMs: whoever owns them implements [`Backend`].
 
 mod activity;
+mod allowance;
 mod backend;
 pub mod ca;
 mod error;
@@ -18,6 +19,7 @@ mod upstream;
 mod websocket;
 
 pub use activity::{Activity, OpenRequest};
+pub use allowance::Allowance;
 pub use backend::{Backend, BoxedIo, Connector, FirstAnswer, Io, Life, WakeError};
 pub use host::EndpointHosts;
 pub use server::{Proxy, tls_config};

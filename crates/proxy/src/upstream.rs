@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower_service::Service;
 
+use crate::allowance::{Account, Pace};
 use crate::error::Refusal;
 use crate::{Activity, BoxedIo, Connector, limits};
 
@@ -33,12 +34,13 @@ type Pool = Client<PortConnector, Incoming>;
 pub(crate) struct Upstream {
     connector: Arc<dyn Connector>,
     activity: Arc<Activity>,
+    account: Arc<Account>,
     pools: Mutex<HashMap<(u16, Protocol), Pool>>,
 }
 
 impl Upstream {
-    pub(crate) fn new(connector: Arc<dyn Connector>, activity: Arc<Activity>) -> Self {
-        Self { connector, activity, pools: Mutex::default() }
+    pub(crate) fn new(connector: Arc<dyn Connector>, activity: Arc<Activity>, account: Arc<Account>) -> Self {
+        Self { connector, activity, account, pools: Mutex::default() }
     }
 
     /// A connection of its own to a port.
@@ -74,7 +76,7 @@ impl Upstream {
 
     fn connector(&self, port: u16) -> PortConnector {
         let (connector, activity) = (Arc::clone(&self.connector), Arc::clone(&self.activity));
-        PortConnector { connector, activity, port }
+        PortConnector { connector, activity, account: Arc::clone(&self.account), port }
     }
 }
 
@@ -98,15 +100,16 @@ impl ConnectError {
 struct PortConnector {
     connector: Arc<dyn Connector>,
     activity: Arc<Activity>,
+    account: Arc<Account>,
     port: u16,
 }
 
 impl PortConnector {
     async fn connect(self) -> Result<Counted, ConnectError> {
-        let Self { connector, activity, port } = self;
+        let Self { connector, activity, account, port } = self;
         let io = tokio::time::timeout(limits::CONNECT_TIMEOUT, connector.connect(port)).await;
         let io = io.map_err(io::Error::from).flatten().map_err(ConnectError)?;
-        Ok(Counted { io, activity })
+        Ok(Counted { io, activity, pace: account.pace() })
     }
 }
 
@@ -125,16 +128,24 @@ impl Service<Uri> for PortConnector {
     }
 }
 
-/// A connection whose bytes, both ways, count as activity.
+/// A connection whose bytes, both ways, count as activity and are spent of what the MicroVM may have.
 pub(crate) struct Counted {
     io: BoxedIo,
     activity: Arc<Activity>,
+    pace: Option<Pace>,
 }
 
 impl Counted {
+    fn poll_allowed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.pace.as_mut().map_or(Poll::Ready(()), |pace| pace.poll_ready(cx))
+    }
+
     fn count(&self, bytes: usize) {
         if bytes > 0 {
             self.activity.touch();
+            if let Some(pace) = &self.pace {
+                pace.spend(bytes);
+            }
         }
     }
 }
@@ -151,6 +162,7 @@ impl AsyncRead for Counted {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.poll_allowed(cx));
         let before = buf.filled().len();
         let done = Pin::new(&mut self.io).poll_read(cx, buf);
         self.count(buf.filled().len() - before);
@@ -160,6 +172,7 @@ impl AsyncRead for Counted {
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_allowed(cx));
         let done = Pin::new(&mut self.io).poll_write(cx, buf);
         if let Poll::Ready(Ok(written)) = done {
             self.count(written);

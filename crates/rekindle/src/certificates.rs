@@ -58,7 +58,7 @@ pub(crate) enum CertificateError {
 /// Where certificates come from.
 pub(crate) enum Source {
     /// The local authority, which signs for whatever the endpoints are called.
-    Authority(LocalCa),
+    Authority(Box<LocalCa>),
     /// Files.
     Files(CertificateFiles),
 }
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn the_authoritys_is_made_anew_in_good_time() {
         let dir = tempfile::tempdir().unwrap();
-        let source = Source::Authority(LocalCa::open(dir.path()).unwrap());
+        let source = Source::Authority(Box::new(LocalCa::open(dir.path()).unwrap()));
         let certificates = Certificates::open(source, hosts()).unwrap();
         assert!(!certificates.is_stale(SystemTime::now()));
         assert!(certificates.is_stale(SystemTime::now() + RENEW_AFTER + Duration::from_secs(60)));

@@ -11,6 +11,7 @@ use connectors::{SecurityGroup, Subnet};
 use control::{Quotas, Rates};
 use ids::AccountId;
 use network::Cidr;
+use proxy::Allowance;
 use serde::{Deserialize, Deserializer};
 
 use crate::certificates::CertificateFiles;
@@ -63,6 +64,7 @@ pub(crate) struct Config {
     pub(crate) security_groups: BTreeMap<String, SecurityGroup>,
     pub(crate) quotas: Quotas,
     pub(crate) rates: BTreeMap<String, RateSetting>,
+    pub(crate) endpoint_limits: EndpointLimits,
     pub(crate) traces: otlp::Settings,
 }
 
@@ -72,6 +74,34 @@ pub(crate) struct Config {
 pub(crate) struct RateSetting {
     per_second: f64,
     burst: f64,
+}
+
+/// What a MicroVM may have of its endpoint, for each processor of its class.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EndpointLimits {
+    requests_per_second: Option<f64>,
+    open_requests: Option<usize>,
+    bytes_per_second: Option<f64>,
+}
+
+impl EndpointLimits {
+    pub(crate) fn for_each_processor(self) -> Allowance {
+        let Self { requests_per_second, open_requests, bytes_per_second } = self;
+        Allowance { requests_per_second, open_requests, bytes_per_second }
+    }
+
+    fn check(self) -> Result<(), ConfigError> {
+        for (name, rate) in [
+            ("endpoint_limits.requests_per_second", self.requests_per_second),
+            ("endpoint_limits.bytes_per_second", self.bytes_per_second),
+        ] {
+            let fine = rate.is_none_or(|rate| rate.is_finite() && rate > 0.0);
+            require(fine, name, &rate.unwrap_or_default(), "a number above 0")?;
+        }
+        let some = self.open_requests.is_none_or(|most| most > 0);
+        require(some, "endpoint_limits.open_requests", &self.open_requests.unwrap_or_default(), "1 or more")
+    }
 }
 
 impl Default for Config {
@@ -95,6 +125,7 @@ impl Default for Config {
             security_groups: BTreeMap::new(),
             quotas: Quotas::default(),
             rates: BTreeMap::new(),
+            endpoint_limits: EndpointLimits::default(),
             traces: otlp::Settings::default(),
         }
     }
@@ -136,6 +167,7 @@ impl Config {
             let fine = rate.per_second > 0.0 && rate.burst >= 1.0;
             require(fine, "rates", name, "per_second above 0 and burst of 1 or more")?;
         }
+        self.endpoint_limits.check()?;
         require(ids::is_region(&self.region), "region", &self.region, "a name such as us-east-1")?;
         require(is_domain(&self.domain), "domain", &self.domain, "a domain name in lower case")?;
         require(self.max_slots > 0, "max_slots", &self.max_slots, "1 or more")?;
@@ -220,6 +252,7 @@ mod tests {
         assert!(config.account.is_some() && config.slot_cidr.is_some() && config.first_uid.is_some());
         assert_eq!((config.subnets.len(), config.security_groups.len()), (1, 1));
         assert_eq!((config.aliases.len(), config.rates.len()), (1, 1));
+        assert_ne!(config.endpoint_limits, EndpointLimits::default());
         assert!(config.endpoint_certificate.is_some());
         assert!(config.traces.endpoint.is_some() && config.traces.service_name.is_some());
     }
@@ -250,6 +283,8 @@ mod tests {
             ("build_memory_mib = 100", "build_memory_mib"),
             ("[quotas]\nimage = 1", "image"),
             ("endpoint_certificate = { chain = \"x\" }", "key"),
+            ("[endpoint_limits]\nbytes_per_second = 0", "bytes_per_second"),
+            ("[endpoint_limits]\nopen_requests = 0", "open_requests"),
             ("[traces]\nendpoints = \"x\"", "endpoints"),
             ("[rates]\nRun = { per_second = 1, burst = 1 }", "rates"),
             ("[rates]\nRunMicrovm = { per_second = 0, burst = 1 }", "rates"),

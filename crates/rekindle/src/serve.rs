@@ -69,7 +69,8 @@ pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
         account_id: account.id.clone(),
     };
     let hosts = EndpointHosts::new(&config.region, &config.domain);
-    let source = config.endpoint_certificate.clone().map_or(Source::Authority(ca), Source::Files);
+    let source =
+        config.endpoint_certificate.clone().map_or_else(|| Source::Authority(Box::new(ca)), Source::Files);
     let certificates = Arc::new(Certificates::open(source, hosts.clone())?);
     let tls = tls_config(certificates.clone())?;
     let token_keys = TokenKeys::open(&data)?;

@@ -138,7 +138,8 @@ impl Services {
             connectors.clone(),
         );
         let exporter = exporter(config)?;
-        let machines = machines.exporting(exporter.clone());
+        let machines =
+            machines.exporting(exporter.clone()).within(config.endpoint_limits.for_each_processor());
         let node = Node::start(store.clone(), Arc::new(machines), capacity.clone())?;
         let watch =
             Watch { capacity: capacity.clone(), host: Arc::clone(&host), data: data.path().to_owned() };

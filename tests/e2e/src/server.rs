@@ -106,6 +106,15 @@ impl Server {
         child.wait().unwrap();
     }
 
+    /// Has it read again what it shows its clients.
+    ///
+    /// # Panics
+    /// Where it is not running.
+    pub fn hang_up(&self) {
+        let child = self.child.as_ref().expect("the server runs");
+        command::must(Command::new("kill").args(["-HUP", &child.id().to_string()]));
+    }
+
     /// Starts it again, on the same data and ports; waits until it answers.
     pub fn restart(&mut self) {
         if self.child.is_some() {

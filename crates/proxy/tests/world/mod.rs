@@ -26,7 +26,7 @@ use hyper_util::server::conn::auto;
 use ids::{EndpointId, MicrovmId};
 use rekindle_proxy::ca::LocalCa;
 use rekindle_proxy::{
-    Activity, Backend, BoxedIo, Connector, EndpointHosts, Life, Proxy, WakeError, tls_config,
+    Activity, Allowance, Backend, BoxedIo, Connector, EndpointHosts, Life, Proxy, WakeError, tls_config,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -292,6 +292,13 @@ impl World {
 
     pub(crate) fn connections(&self) -> usize {
         self.backend.connector.connections.load(Ordering::SeqCst)
+    }
+
+    /// The MicroVM begins a life with no more of the endpoint than that.
+    pub(crate) fn allow(&self, allowance: Allowance) {
+        let connector: Arc<dyn Connector> = Arc::<AppConnector>::clone(&self.backend.connector);
+        let life = Life::new(2, connector, Arc::new(Activity::new())).within(allowance);
+        *self.backend.life.lock().unwrap() = Arc::new(life);
     }
 
     /// The owner lets go of the life.

@@ -8,7 +8,7 @@ use rekindle_e2e::{Artifact, Image, ImageRequest, Server};
 use crate::collector;
 
 /// The settings of the server.
-const SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/networks.toml");
+pub(crate) const SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/networks.toml");
 
 static STARTED: AtomicBool = AtomicBool::new(false);
 static SERVER: LazyLock<RwLock<Server>> = LazyLock::new(|| {

@@ -22,6 +22,7 @@ mod pressure;
 mod rust_sdk;
 mod session;
 mod traces;
+mod trust;
 mod versions;
 
 use std::process::ExitCode;
@@ -93,6 +94,11 @@ fn main() -> ExitCode {
                 a_damaged_snapshot_is_not_used_and_says_so,
             }
             ledger { a_database_loses_nothing_over_suspensions_and_crashes }
+            trust {
+                the_local_authority_is_trusted_once_it_is_installed,
+                tokens_change_their_key_and_can_all_be_ended,
+                an_operators_certificate_is_replaced_under_open_connections,
+            }
             pressure { a_full_host_refuses_and_harms_nobody }
             crash {
                 a_running_microvm_goes_on,
