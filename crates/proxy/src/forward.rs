@@ -1,6 +1,5 @@
 //! One request, from its arrival to the response's head.
 
-use std::error::Error as StdError;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -174,22 +173,11 @@ async fn carry(client: OnUpgrade, app: OnUpgrade) -> io::Result<()> {
 
 /// What a failure to speak to the application means to the client.
 fn refusal(error: &legacy::Error) -> Refusal {
-    match connect_error(error) {
+    match ConnectError::of(error) {
         Some(error) => error.refusal(),
         // Connected, but not to something that speaks the protocol to the end.
         None => Refusal::App,
     }
-}
-
-fn connect_error(error: &legacy::Error) -> Option<&ConnectError> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(connect) = error.downcast_ref() {
-            return Some(connect);
-        }
-        cause = error.source();
-    }
-    None
 }
 
 fn request_id() -> HeaderValue {

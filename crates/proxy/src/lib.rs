@@ -5,13 +5,16 @@
 
 mod activity;
 mod allowance;
+mod app_tls;
 mod backend;
 pub mod ca;
+mod contact;
 mod error;
 mod forward;
 mod headers;
 mod host;
 pub mod limits;
+mod replay;
 mod route;
 mod server;
 mod tunnel;

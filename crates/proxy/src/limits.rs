@@ -24,6 +24,10 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(60);
 pub const WAKE_DEADLINE: Duration = Duration::from_secs(90);
 /// For the application to accept a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a request's body that are kept until the port's first answer in a life, to be sent again over TLS.
+pub const MAX_REPLAY: usize = 1024 * 1024;
+/// For an application to shake hands when it is tried whether it speaks TLS.
+pub const TLS_PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// When a client whose MicroVM could not be woken for want of room is told to come again.
 pub const RETRY_AFTER_SECONDS: u32 = 5;
 /// How often a request tries again when its MicroVM is suspended between waking and forwarding.

@@ -1,22 +1,31 @@
-//! Connections to the application of one life: pooled, counted, HTTP/1.1 or HTTP/2 in the clear.
+//! Connections to the application of one life: pooled, counted, HTTP/1.1 or HTTP/2, in the clear or over TLS.
+//!
+//! Which of the two a port speaks, its first answer in a life tells ([`crate::contact`]).
 
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use http::{Request, Response, Uri};
+use http::header::UPGRADE;
+use http::uri::Scheme;
+use http::{HeaderMap, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use crate::allowance::{Account, Pace};
+use crate::app_tls::{self, Alpn};
+use crate::contact::{Transport, means_tls};
 use crate::error::Refusal;
+use crate::replay::{Recording, RequestBody};
 use crate::{Activity, BoxedIo, Connector, limits};
 
 /// What the application is spoken to with.
@@ -27,7 +36,34 @@ pub(crate) enum Protocol {
     Http2,
 }
 
-type Pool = Client<PortConnector, Incoming>;
+type Pool = Client<PortConnector, RequestBody>;
+type Outcome = Result<Response<Incoming>, Error>;
+
+/// How the connections of one pool are spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Speech {
+    Plain(Protocol),
+    Tls(Alpn),
+}
+
+impl Speech {
+    fn of(transport: Transport, protocol: Protocol, headers: &HeaderMap) -> Self {
+        match (transport, protocol) {
+            (Transport::Plain, protocol) => Self::Plain(protocol),
+            (Transport::Tls, Protocol::Http2) => Self::Tls(Alpn::Http2),
+            // A WebSocket's handshake.
+            (Transport::Tls, Protocol::Http1) if headers.contains_key(UPGRADE) => Self::Tls(Alpn::Http1),
+            (Transport::Tls, Protocol::Http1) => Self::Tls(Alpn::Any),
+        }
+    }
+}
+
+/// What is known and kept of the ports of one life.
+#[derive(Default)]
+struct Ports {
+    transports: HashMap<u16, Transport>,
+    pools: HashMap<(u16, Speech), Pool>,
+}
 
 /// The pools of one life. One per port, because a pool tells connections apart by the authority alone,
 /// and that has to stay the endpoint's.
@@ -35,48 +71,97 @@ pub(crate) struct Upstream {
     connector: Arc<dyn Connector>,
     activity: Arc<Activity>,
     account: Arc<Account>,
-    pools: Mutex<HashMap<(u16, Protocol), Pool>>,
+    ports: Mutex<Ports>,
 }
 
 impl Upstream {
     pub(crate) fn new(connector: Arc<dyn Connector>, activity: Arc<Activity>, account: Arc<Account>) -> Self {
-        Self { connector, activity, account, pools: Mutex::default() }
+        Self { connector, activity, account, ports: Mutex::default() }
     }
 
     /// A connection of its own to a port.
     pub(crate) async fn connect(&self, port: u16) -> Result<Counted, ConnectError> {
-        self.connector(port).connect().await
+        self.connector(port, None).connect().await
     }
 
-    pub(crate) async fn send(
+    pub(crate) async fn send(&self, port: u16, protocol: Protocol, request: Request<Incoming>) -> Outcome {
+        let known = self.ports().transports.get(&port).copied();
+        match known {
+            Some(transport) => self.exchange(port, transport, protocol, request.map(RequestBody::Once)).await,
+            None => self.first_contact(port, protocol, request).await,
+        }
+    }
+
+    /// Sends in the clear. Where that is not understood and a handshake of TLS is, the application has not seen the
+    /// request, which is sent again, if what has been sent of its body is kept.
+    async fn first_contact(&self, port: u16, protocol: Protocol, request: Request<Incoming>) -> Outcome {
+        let (head, body) = request.into_parts();
+        let recording = Recording::of(body, limits::MAX_REPLAY);
+        let request = |body| Request::from_parts(head.clone(), body);
+        let Some(body) = recording.send() else { unreachable!("nothing has been sent of it") };
+        let outcome = self.exchange(port, Transport::Plain, protocol, request(body)).await;
+        if means_tls(&outcome) && self.speaks_tls(port, head.uri.host()).await {
+            self.ports().transports.insert(port, Transport::Tls);
+            if let Some(body) = recording.send() {
+                return self.exchange(port, Transport::Tls, protocol, request(body)).await;
+            }
+        } else if outcome.is_ok() {
+            self.ports().transports.insert(port, Transport::Plain);
+        }
+        recording.forget();
+        outcome
+    }
+
+    async fn speaks_tls(&self, port: u16, host: Option<&str>) -> bool {
+        let connecting = self.connector(port, Some(Alpn::Any)).open(host.unwrap_or_default());
+        let shaken = tokio::time::timeout(limits::TLS_PROBE_TIMEOUT, connecting).await;
+        matches!(shaken, Ok(Ok(_)))
+    }
+
+    async fn exchange(
         &self,
         port: u16,
+        transport: Transport,
         protocol: Protocol,
-        request: Request<Incoming>,
-    ) -> Result<Response<Incoming>, Error> {
-        self.pool(port, protocol).request(request).await
+        mut request: Request<RequestBody>,
+    ) -> Outcome {
+        if transport == Transport::Tls {
+            let mut uri = request.uri().clone().into_parts();
+            uri.scheme = Some(Scheme::HTTPS);
+            // With another scheme it is as good as it was.
+            *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
+        }
+        let speech = Speech::of(transport, protocol, request.headers());
+        self.pool(port, speech).request(request).await
     }
 
-    fn pool(&self, port: u16, protocol: Protocol) -> Pool {
-        // A panic while the lock was held cannot leave the map half changed.
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.entry((port, protocol)).or_insert_with(|| self.new_pool(port, protocol)).clone()
+    /// A panic while the lock was held cannot leave the maps half changed.
+    fn ports(&self) -> MutexGuard<'_, Ports> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn new_pool(&self, port: u16, protocol: Protocol) -> Pool {
+    fn pool(&self, port: u16, speech: Speech) -> Pool {
+        self.ports().pools.entry((port, speech)).or_insert_with(|| self.new_pool(port, speech)).clone()
+    }
+
+    fn new_pool(&self, port: u16, speech: Speech) -> Pool {
+        let (h2_only, tls) = match speech {
+            Speech::Plain(protocol) => (protocol == Protocol::Http2, None),
+            Speech::Tls(alpn) => (alpn == Alpn::Http2, Some(alpn)),
+        };
         Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(limits::POOL_IDLE_TIMEOUT)
             .pool_max_idle_per_host(limits::POOL_MAX_IDLE)
-            .http2_only(protocol == Protocol::Http2)
+            .http2_only(h2_only)
             .http2_adaptive_window(true)
-            .build(self.connector(port))
+            .build(self.connector(port, tls))
     }
 
-    fn connector(&self, port: u16) -> PortConnector {
+    fn connector(&self, port: u16, tls: Option<Alpn>) -> PortConnector {
         let (connector, activity) = (Arc::clone(&self.connector), Arc::clone(&self.activity));
-        PortConnector { connector, activity, account: Arc::clone(&self.account), port }
+        PortConnector { connector, activity, account: Arc::clone(&self.account), port, tls }
     }
 }
 
@@ -86,6 +171,18 @@ impl Upstream {
 pub(crate) struct ConnectError(pub(crate) io::Error);
 
 impl ConnectError {
+    /// The one that an error of a pool comes from, if no connection was made.
+    pub(crate) fn of(error: &Error) -> Option<&Self> {
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            if let Some(connect) = error.downcast_ref() {
+                return Some(connect);
+            }
+            cause = error.source();
+        }
+        None
+    }
+
     /// What it means to the client.
     pub(crate) fn refusal(&self) -> Refusal {
         match self.0.kind() {
@@ -102,11 +199,21 @@ struct PortConnector {
     activity: Arc<Activity>,
     account: Arc<Account>,
     port: u16,
+    tls: Option<Alpn>,
 }
 
 impl PortConnector {
+    async fn open(self, host: &str) -> Result<Wire, ConnectError> {
+        let tls = self.tls;
+        let io = self.connect().await?;
+        let Some(alpn) = tls else { return Ok(Wire::Plain(io)) };
+        let shaking = tokio::time::timeout(limits::CONNECT_TIMEOUT, app_tls::connect(io, host, alpn));
+        let io = shaking.await.map_err(io::Error::from).flatten().map_err(ConnectError)?;
+        Ok(Wire::Tls(Box::new(io)))
+    }
+
     async fn connect(self) -> Result<Counted, ConnectError> {
-        let Self { connector, activity, account, port } = self;
+        let Self { connector, activity, account, port, .. } = self;
         let io = tokio::time::timeout(limits::CONNECT_TIMEOUT, connector.connect(port)).await;
         let io = io.map_err(io::Error::from).flatten().map_err(ConnectError)?;
         Ok(Counted { io, activity, pace: account.pace() })
@@ -114,7 +221,7 @@ impl PortConnector {
 }
 
 impl Service<Uri> for PortConnector {
-    type Response = TokioIo<Counted>;
+    type Response = TokioIo<Wire>;
     type Error = ConnectError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
 
@@ -122,9 +229,9 @@ impl Service<Uri> for PortConnector {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Uri) -> Self::Future {
+    fn call(&mut self, uri: Uri) -> Self::Future {
         let connector = self.clone();
-        Box::pin(async move { connector.connect().await.map(TokioIo::new) })
+        Box::pin(async move { connector.open(uri.host().unwrap_or_default()).await.map(TokioIo::new) })
     }
 }
 
@@ -150,9 +257,52 @@ impl Counted {
     }
 }
 
-impl Connection for Counted {
+/// A connection that HTTP is spoken over.
+enum Wire {
+    Plain(Counted),
+    Tls(Box<TlsStream<Counted>>),
+}
+
+impl Connection for Wire {
     fn connected(&self) -> Connected {
-        Connected::new()
+        match self {
+            Self::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                Connected::new().negotiated_h2()
+            }
+            _ => Connected::new(),
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Tls(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Tls(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_flush(cx),
+            Self::Tls(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Tls(io) => Pin::new(io).poll_shutdown(cx),
+        }
     }
 }
 

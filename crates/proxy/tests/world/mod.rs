@@ -29,13 +29,13 @@ use rekindle_proxy::{
     Activity, Allowance, Backend, BoxedIo, Connector, EndpointHosts, Life, Proxy, WakeError, tls_config,
 };
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::AsyncWriteExt;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -54,6 +54,13 @@ pub(crate) enum App {
     Unreachable,
     /// Accepts and closes.
     HangsUp,
+    /// Echoes, but over TLS alone.
+    Tls {
+        /// Whether it knows HTTP/2 there.
+        h2: bool,
+        /// Whether it tells a client that speaks plain HTTP so, and does not just break off.
+        explains: bool,
+    },
     /// Speaks no HTTP: sends back what comes as it comes, and says so when it has ended.
     Tcp,
 }
@@ -75,6 +82,10 @@ impl Connector for AppConnector {
             App::Refuses => return Err(io::ErrorKind::ConnectionRefused.into()),
             App::Unreachable => return Err(io::ErrorKind::NotConnected.into()),
             App::HangsUp => drop(theirs),
+            App::Tls { h2, explains } => {
+                let tls = self.tls(h2);
+                tokio::spawn(serve_tls(theirs, tls, explains));
+            }
             App::Tcp => {
                 let (mut read, mut write) = tokio::io::split(theirs);
                 tokio::spawn(async move {
@@ -96,6 +107,43 @@ impl Connector for AppConnector {
             }
         }
         Ok(Box::new(ours))
+    }
+}
+
+impl AppConnector {
+    /// With a certificate that nobody has signed, for nobody.
+    fn tls(&self, h2: bool) -> TlsAcceptor {
+        let key = rcgen::generate_simple_self_signed(vec!["nobody".into()]).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let private = PrivateKeyDer::Pkcs8(key.signing_key.serialize_der().into());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let mut config = config
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![key.cert.der().clone()], private)
+            .unwrap();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        if h2 {
+            config.alpn_protocols.insert(0, b"h2".to_vec());
+        }
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
+
+async fn serve_tls(mut client: DuplexStream, tls: TlsAcceptor, explains: bool) {
+    const HANDSHAKE: u8 = 22;
+    const EXPLANATION: &[u8] =
+        b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 5\r\n\r\nHTTPS";
+    let Ok(first) = client.read_u8().await else { return };
+    if explains && first != HANDSHAKE {
+        return client.write_all(EXPLANATION).await.unwrap();
+    }
+    let (read, write) = tokio::io::split(client);
+    let client = tokio::io::join(std::io::Cursor::new([first]).chain(read), write);
+    if let Ok(client) = tls.accept(client).await {
+        let service = service_fn(|request| answer(App::Echo, request));
+        let server = auto::Builder::new(TokioExecutor::new());
+        let _ = server.serve_connection_with_upgrades(TokioIo::new(client), service).await;
     }
 }
 
