@@ -16,6 +16,7 @@ with hooks that fail to order and with more to ask for.
     POST /pauses                    which begins to look for them anew (see stamps.py)
     GET  /keepsakes                 what has become of what the application holds since its start or since
     POST /keepsakes?seconds=S       which makes it anew, with timers that end then (see keepsakes.py)
+    POST /listen?echo=P&https=Q     begins to listen on other ports (see listeners.py)
     POST /ledger                    begins to write a database (see ledger.py)
     GET  /ledger                    its last row that is committed
     GET  /ledger/row?number=N       one row
@@ -39,6 +40,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import app
+import listeners
 from keepsakes import Keepsakes
 from ledger import Ledger
 
@@ -119,6 +121,10 @@ class App(app.App):
                 App.pauses = Pauses()
             case "/keepsakes":
                 App.keepsakes = Keepsakes("again", float(parse_qs(url.query)["seconds"][0]))
+            case "/listen":
+                query = parse_qs(url.query)
+                listeners.echo(int(query["echo"][0]))
+                listeners.https(int(query["https"][0]))
             case "/ledger":
                 App.ledger = Ledger(Path("/app/ledger.db"))
             case _:

@@ -66,6 +66,12 @@ impl<'a> Microvm<'a> {
         microvm
     }
 
+    /// Its server.
+    #[must_use]
+    pub fn server(&self) -> &'a Server {
+        self.server
+    }
+
     /// Its record.
     #[must_use]
     pub fn get(&self) -> Json {

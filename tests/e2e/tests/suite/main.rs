@@ -23,6 +23,7 @@ mod rust_sdk;
 mod session;
 mod traces;
 mod trust;
+mod tunnels;
 mod versions;
 
 use std::process::ExitCode;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
                 a_launch_and_a_wake_continue_their_clients_traces,
                 rekindle_trace_shows_where_the_time_went,
             }
+            tunnels { tcp_and_tls_reach_their_ports }
             isolation {
                 every_vmm_is_confined_on_its_own,
                 a_guest_reaches_public_addresses_and_nothing_else,

@@ -1,0 +1,197 @@
+//! What is no HTTP in the clear: TCP through the endpoint, by every way in, and applications that speak TLS. One MicroVM.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use http::{HeaderValue, Request};
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rekindle_e2e::{Microvm, Server, command, microvm, until};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+use crate::fixture;
+
+const ECHO: u16 = 7007;
+const HTTPS: u16 = 8443;
+const NOBODY: u16 = 7008;
+const HELLO: &[u8] = b"hello";
+/// What the echo says once the other side has ended.
+const ENDED: &[u8] = b"ended";
+/// For a program to end.
+const END: Duration = Duration::from_secs(20);
+
+pub(crate) fn tcp_and_tls_reach_their_ports() {
+    let server = fixture::shared();
+    let idle = r#"{"maxIdleDurationSeconds":900,"suspendedDurationSeconds":300,"autoResumeEnabled":true}"#;
+    let microvm = Microvm::run(&server, &fixture::probe(&server), &["--idle-policy", idle]);
+    microvm.post(&format!("/listen?echo={ECHO}&https={HTTPS}"));
+    by_curl(&microvm);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        by_http2(&server, &microvm).await;
+        by_websocket(&server, &microvm).await;
+    });
+    by_port_forward(&server, &microvm);
+}
+
+/// HTTP in a CONNECT, and the refusals.
+fn by_curl(microvm: &Microvm<'_>) {
+    let proxy = format!("https://{}", microvm.endpoint);
+    let tunnelled = |port: u16| {
+        let auth = microvm.auth();
+        let options = ["--proxytunnel", "--proxy", &proxy, "--proxy-header", &auth, "--noproxy", ""];
+        microvm.server().try_curl(&format!("http://localhost:{port}/counter"), &options)
+    };
+    let answer = tunnelled(microvm::PORT).unwrap();
+    assert!(answer.body.contains(r#""memory": 0"#), "{answer:?}");
+    let refused = tunnelled(NOBODY).unwrap_err();
+    assert!(refused.contains("502"), "{refused}");
+}
+
+async fn tls(server: &Server, microvm: &Microvm<'_>, protocol: &[u8]) -> TlsStream<tokio::net::TcpStream> {
+    let mut roots = RootCertStore::empty();
+    let trusted = CertificateDer::pem_file_iter(server.variable("SSL_CERT_FILE")).unwrap();
+    roots.add_parsable_certificates(trusted.map(Result::unwrap));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let (host, _) = microvm.endpoint.split_once(':').unwrap();
+    let tcp = tokio::net::TcpStream::connect(("127.0.0.1", server.endpoint_port())).await.unwrap();
+    let name = ServerName::try_from(host.to_owned()).unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
+}
+
+fn token(microvm: &Microvm<'_>) -> String {
+    microvm.auth().split_once(": ").unwrap().1.to_owned()
+}
+
+async fn by_http2(server: &Server, microvm: &Microvm<'_>) {
+    let io = TokioIo::new(tls(server, microvm, b"h2").await);
+    let (mut client, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::connect(format!("localhost:{ECHO}")).header("x-aws-proxy-auth", token(microvm));
+    let response = client.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut io = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    io.write_all(HELLO).await.unwrap();
+    io.shutdown().await.unwrap();
+    let mut all = Vec::new();
+    io.read_to_end(&mut all).await.unwrap();
+    assert_eq!(all, [HELLO, ENDED].concat());
+}
+
+async fn by_websocket(server: &Server, microvm: &Microvm<'_>) {
+    let mut request = format!("wss://{}/", microvm.endpoint).into_client_request().unwrap();
+    let offer = format!(
+        "lambda-microvms, lambda-microvms.tcp, lambda-microvms.port.{ECHO}, lambda-microvms.authentication.{}",
+        token(microvm)
+    );
+    request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_str(&offer).unwrap());
+    let io = tls(server, microvm, b"http/1.1").await;
+    let (mut socket, answer) = tokio_tungstenite::client_async(request, io).await.unwrap();
+    assert_eq!(answer.headers()["sec-websocket-protocol"], "lambda-microvms.tcp");
+    socket.send(Message::Binary(HELLO.into())).await.unwrap();
+    socket.send(Message::Binary(Bytes::new())).await.unwrap();
+    let mut all = Vec::new();
+    while let Some(message) = socket.next().await {
+        match message.unwrap() {
+            Message::Binary(bytes) => all.extend_from_slice(&bytes),
+            Message::Close(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(all, [HELLO, ENDED].concat());
+}
+
+/// `rekindle port-forward`; killed with its test.
+struct Forward {
+    program: Child,
+    address: SocketAddr,
+}
+
+impl Forward {
+    fn start(server: &Server, microvm: &Microvm<'_>) -> Self {
+        let mut program = Command::new(command::rekindle())
+            .args(["port-forward", &microvm.id, &format!("0:{ECHO}"), "--data-dir"])
+            .arg(server.data_dir())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(program.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let (address, to) = line.trim_end().split_once(" -> ").unwrap();
+        assert_eq!(to, format!("{}:{ECHO}", microvm.id));
+        Self { program, address: address.parse().unwrap() }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(microvm::SETTLE)).unwrap();
+        stream
+    }
+
+    /// Whether it ended well, and what it complained of.
+    fn ended(mut self) -> (bool, String) {
+        let status = until("rekindle port-forward to end", END, || self.program.try_wait().unwrap());
+        let mut said = String::new();
+        self.program.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (status.success(), said)
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        // It has ended already where the test went well.
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+    }
+}
+
+fn by_port_forward(server: &Server, microvm: &Microvm<'_>) {
+    let forward = Forward::start(server, microvm);
+    echoes(forward.connect());
+    // A connection does not outlive a life, and the next one begins another.
+    let mut open = forward.connect();
+    open.write_all(HELLO).unwrap();
+    open.read_exact(&mut [0; HELLO.len()]).unwrap();
+    microvm.suspend();
+    match open.read(&mut [0; 1]) {
+        Ok(read) => assert_eq!(read, 0),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
+    echoes(forward.connect());
+    assert_eq!(microvm.state(), "RUNNING");
+
+    let stopped = Forward::start(server, microvm);
+    command::must(Command::new("kill").args(["-TERM", &stopped.program.id().to_string()]));
+    assert_eq!(stopped.ended(), (true, String::new()));
+
+    microvm.terminate();
+    // That nothing comes back is all that a client sees.
+    let _ = forward.connect().read(&mut [0; 1]);
+    let (success, said) = forward.ended();
+    assert!(!success && said.contains("has ended (Success.); run a new one"), "{said}");
+}
+
+fn echoes(mut stream: TcpStream) {
+    stream.write_all(HELLO).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    assert_eq!(all, [HELLO, ENDED].concat());
+}
