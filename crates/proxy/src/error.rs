@@ -1,7 +1,7 @@
 //! The answers that the proxy makes itself (SPEC §5.4).
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
@@ -14,6 +14,10 @@ use crate::limits;
 pub(crate) enum Refusal {
     #[error("cannot read the request's authority: send exactly one Host, the endpoint's")]
     BadHost,
+    #[error(
+        "cannot tell where the request ends: send one Content-Length, or one Transfer-Encoding and no length"
+    )]
+    Framing,
     #[error("cannot route the request: the TLS name and the Host name different endpoints")]
     Misdirected,
     #[error("cannot route the request: X-aws-proxy-port must be one number from 1 to 65535")]
@@ -47,6 +51,7 @@ impl Refusal {
     fn parts(self) -> (StatusCode, &'static str, Option<&'static str>) {
         match self {
             Self::BadHost => (StatusCode::BAD_REQUEST, "Invalid Host header", None),
+            Self::Framing => (StatusCode::BAD_REQUEST, "Invalid request framing", None),
             Self::BadPort => (StatusCode::BAD_REQUEST, "Invalid port", None),
             Self::ConnectBody => (StatusCode::BAD_REQUEST, "Invalid CONNECT", None),
             Self::Handshake => (StatusCode::BAD_REQUEST, "Invalid WebSocket handshake", None),
@@ -90,6 +95,10 @@ impl Refusal {
         }
         if let Some(seconds) = self.retry_after_seconds() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self == Self::Framing {
+            // What follows on the connection may be anything.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(code) = code {
             headers.insert(PROXY_ERROR, HeaderValue::from_static(code));

@@ -1,6 +1,8 @@
 //! Header rules of the data plane (SPEC §5.3). Pure.
 
-use http::header::{CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 pub(crate) const PROXY_ERROR: HeaderName = HeaderName::from_static("x-aws-proxy-error");
@@ -37,6 +39,14 @@ pub(crate) fn parse_port(text: &[u8]) -> Option<u16> {
     let text = std::str::from_utf8(text).ok()?;
     let digits = (1..=5).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().ok())?.filter(|port| *port != 0)
+}
+
+/// Whether a request's end is the same to everybody who reads its head (RFC 9112 §6.3). Lengths that differ or are none
+/// are refused before.
+pub(crate) fn is_framed(headers: &HeaderMap) -> bool {
+    let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
+    let encodings = headers.get_all(TRANSFER_ENCODING).iter().count();
+    lengths + encodings <= 1
 }
 
 /// Whether the client asks for HTTP/2 toward the application.

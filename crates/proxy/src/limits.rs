@@ -10,6 +10,10 @@ pub const MAX_HEADER_BYTES: usize = 64 * 1024;
 pub const MAX_CONNECTIONS: usize = 16 * 1024;
 /// HTTP/2 streams open at once on one client connection.
 pub const MAX_STREAMS: u32 = 256;
+/// HTTP/2 streams that a client has reset before they were taken up; one with more is cut.
+pub const MAX_PENDING_RESETS: usize = 20;
+/// HTTP/2 streams that were reset for a client's errors; one with more is cut.
+pub const MAX_ERROR_RESETS: usize = 64;
 /// How much a client may upload on one HTTP/2 stream ahead of the application.
 pub const STREAM_WINDOW: u32 = 1024 * 1024;
 /// The same for all the streams of a connection.

@@ -50,6 +50,9 @@ pub(crate) struct Router<'a> {
 
 impl Router<'_> {
     pub(crate) fn route(&self, head: &Parts) -> Result<Route, Refusal> {
+        if !headers::is_framed(&head.headers) {
+            return Err(Refusal::Framing);
+        }
         let authority = authority(head).ok_or(Refusal::BadHost)?;
         let endpoint = self.endpoint(head, &authority);
         // Browsers share one HTTP/2 connection between hosts of one certificate; 421 makes them open another.

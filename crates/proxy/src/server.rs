@@ -135,6 +135,8 @@ fn http_builder(h2: bool) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(limits::MAX_HEADER_BYTES).unwrap_or(u32::MAX))
         .max_concurrent_streams(limits::MAX_STREAMS)
+        .max_pending_accept_reset_streams(limits::MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(limits::MAX_ERROR_RESETS)
         .initial_stream_window_size(limits::STREAM_WINDOW)
         .initial_connection_window_size(limits::CONNECTION_WINDOW)
         .keep_alive_interval(limits::PING_INTERVAL)

@@ -68,6 +68,7 @@ pub(crate) enum App {
 struct AppConnector {
     app: App,
     connections: AtomicUsize,
+    requests: Arc<AtomicUsize>,
     port: AtomicU16,
     open: watch::Sender<usize>,
 }
@@ -96,10 +97,13 @@ impl Connector for AppConnector {
                 });
             }
             App::Echo | App::Mirror => {
-                let (app, open) = (self.app, self.open.clone());
+                let (app, open, requests) = (self.app, self.open.clone(), Arc::clone(&self.requests));
                 open.send_modify(|count| *count += 1);
                 tokio::spawn(async move {
-                    let service = service_fn(move |request| answer(app, request));
+                    let service = service_fn(move |request| {
+                        requests.fetch_add(1, Ordering::SeqCst);
+                        answer(app, request)
+                    });
                     let server = auto::Builder::new(TokioExecutor::new());
                     let _ = server.serve_connection_with_upgrades(TokioIo::new(theirs), service).await;
                     open.send_modify(|count| *count -= 1);
@@ -242,6 +246,7 @@ impl World {
         let connector = Arc::new(AppConnector {
             app,
             connections: AtomicUsize::new(0),
+            requests: Arc::default(),
             port: AtomicU16::new(0),
             open: watch::Sender::new(0),
         });
@@ -298,6 +303,16 @@ impl World {
     }
 
     async fn open(&self, name: &str, h2: bool, sni: bool) -> Client {
+        Client::over(self.tls(name, h2, sni).await, h2).await
+    }
+
+    /// A connection that a test speaks on by hand.
+    pub(crate) async fn tls(
+        &self,
+        name: &str,
+        h2: bool,
+        sni: bool,
+    ) -> tokio_rustls::client::TlsStream<TcpStream> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -308,8 +323,7 @@ impl World {
         config.alpn_protocols = vec![if h2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
         let tcp = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
-        Client::over(tls, h2).await
+        TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
     }
 
     pub(crate) fn wakes(&self) -> usize {
@@ -336,6 +350,11 @@ impl World {
     /// The port that the application was last reached on.
     pub(crate) fn port(&self) -> u16 {
         self.backend.connector.port.load(Ordering::SeqCst)
+    }
+
+    /// How many requests an application in the clear has got.
+    pub(crate) fn requests(&self) -> usize {
+        self.backend.connector.requests.load(Ordering::SeqCst)
     }
 
     pub(crate) fn connections(&self) -> usize {
