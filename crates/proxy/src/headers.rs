@@ -45,8 +45,13 @@ pub(crate) fn parse_port(text: &[u8]) -> Option<u16> {
 /// are refused before.
 pub(crate) fn is_framed(headers: &HeaderMap) -> bool {
     let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
-    let encodings = headers.get_all(TRANSFER_ENCODING).iter().count();
-    lengths + encodings <= 1
+    let encodings: Vec<&[u8]> =
+        headers.get_all(TRANSFER_ENCODING).iter().map(HeaderValue::as_bytes).collect();
+    match encodings[..] {
+        [] => lengths <= 1,
+        [encoding] => lengths == 0 && encoding.eq_ignore_ascii_case(b"chunked"),
+        _ => false,
+    }
 }
 
 /// Whether the client asks for HTTP/2 toward the application.
@@ -146,6 +151,21 @@ mod tests {
             headers,
             map(&[("host", "h"), ("te", "trailers"), ("traceparent", "00-1"), ("cookie", "a=b")])
         );
+    }
+
+    #[test]
+    fn one_length_or_one_encoding_tells_the_end() {
+        let framed = |pairs: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            is_framed(&headers)
+        };
+        let (length, chunked) = (("content-length", "5"), ("transfer-encoding", "Chunked"));
+        assert!(framed(&[]) && framed(&[length]) && framed(&[chunked]));
+        assert!(!framed(&[length, length]) && !framed(&[length, chunked]) && !framed(&[chunked, chunked]));
+        assert!(!framed(&[("transfer-encoding", "gzip, chunked")]));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod allowance;
 mod app_tls;
 mod backend;
 pub mod ca;
+mod clients;
 mod contact;
 mod error;
 mod forward;

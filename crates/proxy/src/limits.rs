@@ -8,6 +8,8 @@ pub const MAX_HEADERS: usize = 128;
 pub const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// Client connections open at once; more wait in the listen queue.
 pub const MAX_CONNECTIONS: usize = 16 * 1024;
+/// Of these, connections of one client: an address, or an IPv6 network of 64 bits. More are closed at once.
+pub const MAX_CONNECTIONS_PER_CLIENT: usize = MAX_CONNECTIONS / 4;
 /// HTTP/2 streams open at once on one client connection.
 pub const MAX_STREAMS: u32 = 256;
 /// HTTP/2 streams that a client has reset before they were taken up; one with more is cut.

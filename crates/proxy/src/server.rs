@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::clients::Clients;
 use crate::{Backend, EndpointHosts, forward, limits};
 
 const H2: &[u8] = b"h2";
@@ -74,9 +75,10 @@ impl Proxy {
         graceful: &GracefulShutdown,
     ) {
         let slots = Arc::new(Semaphore::new(limits::MAX_CONNECTIONS));
+        let clients = Clients::each_with(limits::MAX_CONNECTIONS_PER_CLIENT);
         while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(
                         "cannot accept an endpoint connection: {error}; check the open-files limit"
@@ -85,10 +87,14 @@ impl Proxy {
                     continue;
                 }
             };
+            let Some(place) = clients.admit(peer.ip()) else {
+                tracing::debug!(%peer, "a client has as many connections as it may; another is closed");
+                continue;
+            };
             let (proxy, tls, watcher) = (Arc::clone(self), tls.clone(), graceful.watcher());
             tokio::spawn(async move {
                 proxy.client(stream, tls, watcher).await;
-                drop(slot);
+                drop((slot, place));
             });
         }
     }

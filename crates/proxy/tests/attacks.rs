@@ -44,6 +44,7 @@ async fn requests_whose_end_is_doubtful_are_refused_and_their_connection_closed(
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: x",
         "Transfer-Encoding: chunked, identity",
         "Transfer-Encoding: identity",
+        "Transfer-Encoding: gzip, chunked",
         "Transfer-Encoding: \"chunked\"",
         "Transfer-Encoding: x\r\n chunked",
         "X: y\r\n Transfer-Encoding: chunked",
