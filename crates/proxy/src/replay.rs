@@ -48,21 +48,26 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// Of a body of which nothing has been sent; at most `room` bytes are kept.
-    pub(crate) fn of(body: Incoming, room: usize) -> Self {
+    /// Of a body of which nothing has been sent, and that body, to be sent; at most `room` bytes are kept.
+    pub(crate) fn begin(body: Incoming, room: usize) -> (Self, RequestBody) {
         let (size, was_empty) = (body.size_hint(), body.is_end_stream());
         let record = Record { body, attempt: 0, kept: Some(Vec::new()), room };
-        Self { record: Arc::new(Mutex::new(record)), size, was_empty }
+        let recording = Self { record: Arc::new(Mutex::new(record)), size, was_empty };
+        let first = recording.sending(0);
+        (recording, first)
     }
 
     /// The body from its beginning; `None` where that is not kept any more. What was sent before gets no more of it.
-    pub(crate) fn send(&self) -> Option<RequestBody> {
+    pub(crate) fn again(&self) -> Option<RequestBody> {
         let mut record = lock(&self.record);
         record.kept.as_ref()?;
         record.attempt += 1;
-        let (attempt, size) = (record.attempt, self.size.clone());
-        let record = Arc::clone(&self.record);
-        Some(RequestBody::Kept(Sending { record, attempt, sent: 0, size, was_empty: self.was_empty }))
+        Some(self.sending(record.attempt))
+    }
+
+    fn sending(&self, attempt: usize) -> RequestBody {
+        let (record, size, was_empty) = (Arc::clone(&self.record), self.size, self.was_empty);
+        RequestBody::Kept(Sending { record, attempt, sent: 0, size, was_empty })
     }
 
     /// Nothing needs to be kept from now on.
@@ -133,7 +138,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Once(body) => body.size_hint(),
-            Self::Kept(sending) => sending.size.clone(),
+            Self::Kept(sending) => sending.size,
         }
     }
 }

@@ -96,13 +96,12 @@ impl Upstream {
     /// request, which is sent again, if what has been sent of its body is kept.
     async fn first_contact(&self, port: u16, protocol: Protocol, request: Request<Incoming>) -> Outcome {
         let (head, body) = request.into_parts();
-        let recording = Recording::of(body, limits::MAX_REPLAY);
+        let (recording, body) = Recording::begin(body, limits::MAX_REPLAY);
         let request = |body| Request::from_parts(head.clone(), body);
-        let Some(body) = recording.send() else { unreachable!("nothing has been sent of it") };
         let outcome = self.exchange(port, Transport::Plain, protocol, request(body)).await;
         if means_tls(&outcome) && self.speaks_tls(port, head.uri.host()).await {
             self.ports().transports.insert(port, Transport::Tls);
-            if let Some(body) = recording.send() {
+            if let Some(body) = recording.again() {
                 return self.exchange(port, Transport::Tls, protocol, request(body)).await;
             }
         } else if outcome.is_ok() {

@@ -196,7 +196,7 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<A, ClientError> {
-        let request = self.signed(operation, method, path, body)?;
+        let request = self.signed(method, path, body)?;
         let address = self.server.control();
         let silent = |reason: String| ClientError::Silent { operation, address, reason };
         let exchange = timeout(CALL_TIMEOUT, exchange(address, request));
@@ -211,7 +211,6 @@ impl Client {
 
     fn signed(
         &self,
-        operation: &'static str,
         method: Method,
         path: &str,
         body: Option<&Value>,
@@ -222,10 +221,7 @@ impl Client {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         let body = body.map(Value::to_string).unwrap_or_default();
-        let request = request.body(());
-        let (mut head, ()) = request
-            .map_err(|error| ClientError::Answer { operation, reason: error.to_string() })?
-            .into_parts();
+        let (mut head, ()) = request.body(()).expect("an operation's path and an id").into_parts();
         let now = OffsetDateTime::now_utc();
         sign(&mut head, body.as_bytes(), &self.key, &self.server.region, SERVICE, now)?;
         Ok(Request::from_parts(head, Full::from(body)))

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use api::MicrovmState;
+use api::{GetMicrovmResponse, MicrovmState};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
@@ -87,10 +87,8 @@ pub(crate) struct Tunnels {
 impl Tunnels {
     /// To a MicroVM that is not over. Nothing is woken yet.
     pub(crate) async fn to(client: Client, id: MicrovmId, ports: Vec<u16>) -> Result<Self, TunnelError> {
-        let endpoint = client.microvm(id).await?.endpoint;
-        let tunnels = Self { client, id, endpoint, ports, token: Mutex::default() };
-        tunnels.living().await?;
-        Ok(tunnels)
+        let endpoint = living(client.microvm(id).await?, id)?.endpoint;
+        Ok(Self { client, id, endpoint, ports, token: Mutex::default() })
     }
 
     /// A connection to a port; the MicroVM is woken first.
@@ -99,7 +97,7 @@ impl Tunnels {
         let token = match self.token().await {
             Ok(token) => token,
             // There are no tokens for what has ended: that is the clearer reason.
-            Err(error) => return Err(self.living().await.err().unwrap_or(error.into())),
+            Err(error) => return Err(self.state().await.err().unwrap_or(error.into())),
         };
         let stream = self.client.connect(&self.endpoint).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
@@ -124,15 +122,8 @@ impl Tunnels {
     }
 
     /// Its state, where it is not over.
-    async fn living(&self) -> Result<MicrovmState, TunnelError> {
-        let microvm = self.client.microvm(self.id).await?;
-        match microvm.state {
-            MicrovmState::Terminating | MicrovmState::Terminated => {
-                let reason = microvm.state_reason.unwrap_or_else(|| "no reason is given".into());
-                Err(TunnelError::Over { id: self.id, reason })
-            }
-            state => Ok(state),
-        }
+    async fn state(&self) -> Result<MicrovmState, TunnelError> {
+        Ok(living(self.client.microvm(self.id).await?, self.id)?.state)
     }
 
     async fn refusal(&self, port: u16, answer: &Response<Incoming>) -> TunnelError {
@@ -143,13 +134,24 @@ impl Tunnels {
             // By a clock that jumped, the token may be over before it was to be renewed.
             self.token.lock().await.take();
         }
-        match self.living().await {
+        match self.state().await {
             Ok(state) => {
                 let state = state.to_string();
                 TunnelError::Refused { id: self.id, port, status: answer.status(), state }
             }
             Err(error) => error,
         }
+    }
+}
+
+/// The MicroVM, where it is not over.
+fn living(microvm: GetMicrovmResponse, id: MicrovmId) -> Result<GetMicrovmResponse, TunnelError> {
+    match microvm.state {
+        MicrovmState::Terminating | MicrovmState::Terminated => {
+            let reason = microvm.state_reason.unwrap_or_else(|| "no reason is given yet".into());
+            Err(TunnelError::Over { id, reason })
+        }
+        _ => Ok(microvm),
     }
 }
 

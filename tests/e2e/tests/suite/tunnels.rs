@@ -38,6 +38,7 @@ pub(crate) fn tcp_and_tls_reach_their_ports() {
     let idle = r#"{"maxIdleDurationSeconds":900,"suspendedDurationSeconds":300,"autoResumeEnabled":true}"#;
     let microvm = Microvm::run(&server, &fixture::probe(&server), &["--idle-policy", idle]);
     microvm.post(&format!("/listen?echo={ECHO}&https={HTTPS}"));
+    over_tls(&microvm);
     by_curl(&microvm);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -47,12 +48,22 @@ pub(crate) fn tcp_and_tls_reach_their_ports() {
     by_port_forward(&server, &microvm);
 }
 
+/// The first request finds out what the port speaks, and loses nothing by it.
+fn over_tls(microvm: &Microvm<'_>) {
+    let port = format!("X-aws-proxy-port: {HTTPS}");
+    let posted = microvm.request("/", &["--header", &port, "--data", "kept"]).expect(200);
+    assert_eq!(posted.body, "kept");
+    assert_eq!(microvm.request("/", &["--header", &port]).expect(200).body, "over TLS");
+}
+
 /// HTTP in a CONNECT, and the refusals.
 fn by_curl(microvm: &Microvm<'_>) {
     let proxy = format!("https://{}", microvm.endpoint);
     let tunnelled = |port: u16| {
         let auth = microvm.auth();
-        let options = ["--proxytunnel", "--proxy", &proxy, "--proxy-header", &auth, "--noproxy", ""];
+        let trust = microvm.server().variable("CURL_CA_BUNDLE");
+        let proxy = ["--proxytunnel", "--proxy", &proxy, "--proxy-cacert", trust, "--proxy-header", &auth];
+        let options = [&proxy[..], &["--noproxy", ""]].concat();
         microvm.server().try_curl(&format!("http://localhost:{port}/counter"), &options)
     };
     let answer = tunnelled(microvm::PORT).unwrap();
