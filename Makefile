@@ -46,19 +46,18 @@ fuzz: ## search for bytes that break a parser: each for SECONDS, or TARGET alone
 
 lint: ## formatting, clippy, and the licences of dependencies where cargo-deny is installed
 	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
 	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans; \
 	else echo "cargo-deny is not installed: licences not checked"; fi
 
 soak: setup build ## a database over 200 suspensions, the server killed in 50 (REKINDLE_SOAK_SEED chooses which moments)
 	scripts/clients >/dev/null
-	cargo test --release -p rekindle-e2e --test suite -- --ignored --nocapture soak
+	cargo test -p rekindle-e2e --test suite -- --ignored --nocapture soak
 
-# Optimised like what users run, so that dependencies are compiled once.
 test: setup build ## every test, also those against a server with the real AWS CLI
 	scripts/clients >/dev/null
-	cargo test --release --workspace
+	cargo test --workspace
 
 wire-types: ## generate the API's wire types again, from the models in the installed botocore
 	scripts/clients >/dev/null
-	cargo run --release -p rekindle-wire-types
+	cargo run -p rekindle-wire-types

@@ -9,6 +9,7 @@ mod app_tls;
 mod backend;
 pub mod ca;
 mod clients;
+mod connection;
 mod contact;
 mod error;
 mod forward;

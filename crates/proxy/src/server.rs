@@ -12,7 +12,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use ids::EndpointId;
 use rustls::ServerConfig;
 use rustls::server::ResolvesServerCert;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -20,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::clients::Clients;
+use crate::connection::Connection;
 use crate::{Backend, EndpointHosts, forward, limits};
 
 const H2: &[u8] = b"h2";
@@ -91,26 +92,23 @@ impl Proxy {
                 tracing::debug!(%peer, "a client has as many connections as it may; another is closed");
                 continue;
             };
-            let (proxy, tls, watcher) = (Arc::clone(self), tls.clone(), graceful.watcher());
-            tokio::spawn(async move {
-                proxy.client(stream, tls, watcher).await;
-                drop((slot, place));
-            });
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!("cannot set TCP_NODELAY: {error}");
+            }
+            let connection = Connection::new(stream, slot, place);
+            tokio::spawn(Arc::clone(self).client(connection, tls.clone(), graceful.watcher()));
         }
     }
 
-    async fn client(self: Arc<Self>, stream: TcpStream, tls: TlsAcceptor, watcher: Watcher) {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!("cannot set TCP_NODELAY: {error}");
-        }
-        match timeout(limits::HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+    async fn client(self: Arc<Self>, connection: Connection, tls: TlsAcceptor, watcher: Watcher) {
+        match timeout(limits::HANDSHAKE_TIMEOUT, tls.accept(connection)).await {
             Ok(Ok(stream)) => self.http(stream, watcher).await,
             Ok(Err(error)) => tracing::debug!("TLS handshake failed: {error}"),
             Err(_) => tracing::debug!("TLS handshake not finished in time"),
         }
     }
 
-    async fn http(self: Arc<Self>, stream: TlsStream<TcpStream>, watcher: Watcher) {
+    async fn http(self: Arc<Self>, stream: TlsStream<Connection>, watcher: Watcher) {
         let session = stream.get_ref().1;
         let tls_endpoint: Option<EndpointId> =
             session.server_name().and_then(|name| self.hosts.endpoint(name));
