@@ -5,8 +5,13 @@ use std::io;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::messages::MAX_SHELL_CHUNK;
+
 /// Longest message of either side.
 pub const MAX_FRAME: usize = 1024 * 1024;
+
+/// Longest frame of a shell: a chunk with its kind and its length.
+pub(crate) const MAX_SHELL_FRAME: usize = MAX_SHELL_CHUNK + 8;
 
 /// Why a frame could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -14,8 +19,8 @@ pub enum FrameError {
     /// The transport failed.
     #[error("reading or writing a frame of the agent channel: {0}")]
     Io(#[from] io::Error),
-    /// Longer than [`MAX_FRAME`].
-    #[error("a frame of {0} bytes exceeds the limit of {MAX_FRAME}; split the message")]
+    /// Longer than [`MAX_FRAME`], or than a shell's may be.
+    #[error("a frame of {0} bytes exceeds the limit of its stream; split the message")]
     TooLong(usize),
     /// Not a message of the expected type.
     #[error("a frame does not decode ({0}); host and guest agent must be of the same release")]
@@ -48,10 +53,19 @@ where
     R: AsyncRead + Unpin,
     M: DeserializeOwned,
 {
+    read_frame_within(reader, MAX_FRAME).await
+}
+
+/// The same with a limit of the stream's own.
+pub(crate) async fn read_frame_within<R, M>(reader: &mut R, limit: usize) -> Result<Option<M>, FrameError>
+where
+    R: AsyncRead + Unpin,
+    M: DeserializeOwned,
+{
     let Some(length) = read_length(reader).await? else {
         return Ok(None);
     };
-    if length > MAX_FRAME {
+    if length > limit {
         return Err(FrameError::TooLong(length));
     }
     // Grown as bytes arrive, so that a length alone commits no memory.
@@ -92,7 +106,7 @@ fn decode<M: DeserializeOwned>(body: &[u8]) -> Result<M, FrameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BuildOutcome, Event, Request, Response};
+    use crate::{BuildOutcome, Event, Request, Response, ShellInput, ShellOutput};
     use proptest::prelude::*;
 
     fn block_on<F: Future>(future: F) -> F::Output {
@@ -137,6 +151,8 @@ mod tests {
             let _ = decode::<Response>(&bytes);
             let _ = decode::<Event>(&bytes);
             let _ = decode::<BuildOutcome>(&bytes);
+            let _ = decode::<ShellInput>(&bytes);
+            let _ = decode::<ShellOutput>(&bytes);
             let _ = block_on(read_frame::<_, Response>(&mut bytes.as_slice()));
         }
 

@@ -11,6 +11,7 @@ use crate::codec::{FrameError, read_frame, write_frame};
 use crate::handshake::{self, HandshakeError};
 use crate::messages::{DnsMessage, Event, GuestStream, Request, Response};
 use crate::session::{Session, SessionEnded, Stream};
+use crate::shell;
 
 /// Why something the guest began failed.
 #[derive(Debug, thiserror::Error)]
@@ -151,9 +152,21 @@ impl Call {
     ///
     /// # Errors
     /// Where the stream fails.
-    pub async fn into_relay(mut self) -> Result<Relay, FrameError> {
+    pub async fn into_relay(self) -> Result<Relay, FrameError> {
+        self.into_stream().await.map(Relay::over)
+    }
+
+    /// The same, for the frames of a shell.
+    ///
+    /// # Errors
+    /// Where the stream fails.
+    pub async fn into_shell(self) -> Result<shell::GuestEnds, FrameError> {
+        self.into_stream().await.map(shell::split)
+    }
+
+    async fn into_stream(mut self) -> Result<Stream, FrameError> {
         write_frame(&mut self.stream, &Response::Done).await?;
-        Ok(Relay::over(self.stream))
+        Ok(self.stream)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::codec::{FrameError, read_frame, write_frame};
 use crate::handshake::{self, HandshakeError};
 use crate::messages::{DnsMessage, Event, GuestStream, MAX_DNS_MESSAGE, Request, Response};
 use crate::session::{Session, SessionEnded, Stream};
+use crate::shell;
 
 /// Events not yet taken by their receiver; a full queue holds the guest's writers back.
 const EVENT_BACKLOG: usize = 256;
@@ -91,9 +92,22 @@ impl Channel {
     /// # Errors
     /// As [`call`](Self::call), and [`CallError::Refused`] where nothing listens there.
     pub async fn relay(&self, port: u16) -> Result<Relay, CallError> {
+        Ok(Relay::over(self.stream(&Request::Relay { port }).await?))
+    }
+
+    /// Starts a shell beside the application.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), and [`CallError::Refused`] where there is none to be had.
+    pub async fn shell(&self) -> Result<shell::HostEnds, CallError> {
+        Ok(shell::split(self.stream(&Request::Shell).await?))
+    }
+
+    /// The stream that a request was made on, once it was answered with `Done`.
+    async fn stream(&self, request: &Request) -> Result<Stream, CallError> {
         let mut stream = self.session.open().await?;
-        match exchange(&mut stream, &Request::Relay { port }).await? {
-            Response::Done => Ok(Relay::over(stream)),
+        match exchange(&mut stream, request).await? {
+            Response::Done => Ok(stream),
             Response::Failed { message } => Err(CallError::Refused(message)),
             _ => Err(CallError::WrongAnswer),
         }

@@ -3,13 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 /// Which messages there are. A snapshot keeps the agent that it was made with, so it is noted with it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Bytes of entropy that a new life starts with.
 pub const ENTROPY_BYTES: usize = 64;
 
 /// Most bytes that one [`Event::Log`] carries; the guest splits longer output.
 pub const MAX_LOG_CHUNK: usize = 64 * 1024;
+
+/// Most bytes that one frame of a shell carries, either way.
+pub const MAX_SHELL_CHUNK: usize = 16 * 1024;
 
 /// Largest DNS message (RFC 1035 over TCP).
 pub const MAX_DNS_MESSAGE: usize = 65_535;
@@ -36,6 +39,9 @@ pub enum Request {
     },
     /// Power the guest off after answering `Done`.
     Shutdown,
+    /// Start a shell beside the application: after `Done` the stream carries [`ShellInput`] frames to the guest and
+    /// [`ShellOutput`] frames to the host. Whoever closes it ends the shell; a [`Request::Freeze`] does too.
+    Shell,
 }
 
 /// The guest's answer to a [`Request`].
@@ -190,6 +196,29 @@ pub enum LogSource {
     Stderr,
     /// Output of an image build.
     Build,
+}
+
+/// What the terminal of a shell is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShellInput {
+    /// Bytes as if typed, at most [`MAX_SHELL_CHUNK`].
+    Keys(Vec<u8>),
+    /// The size of the window, in characters.
+    Resize {
+        /// Its width.
+        cols: u16,
+        /// Its height.
+        rows: u16,
+    },
+}
+
+/// What comes from the terminal of a shell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShellOutput {
+    /// Bytes to show, at most [`MAX_SHELL_CHUNK`].
+    Bytes(Vec<u8>),
+    /// The shell has exited; nothing follows.
+    Exited,
 }
 
 /// First frame of a stream that the guest opens: what follows on it.

@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use rekindle_agent_proto::guest::{self, Host};
 use rekindle_agent_proto::host::{CallError, Channel, Resolver};
-use rekindle_agent_proto::{Event, HookCall, HookOutcome, LogSource, Request, Response};
+use rekindle_agent_proto::{
+    Event, HookCall, HookOutcome, LogSource, MAX_SHELL_CHUNK, Request, Response, ShellInput, ShellOutput,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 
@@ -28,6 +30,7 @@ async fn serve(io: DuplexStream, host: tokio::sync::oneshot::Sender<Host>) {
             match call.request {
                 Request::Relay { port: 80 } => echo(call).await,
                 Request::Relay { port: 82 } => drop(call.into_relay().await.unwrap()),
+                Request::Shell => upper(call).await,
                 Request::Hook(_) => call.answer(&Response::Hook(HookOutcome::Status(200))).await.unwrap(),
                 _ => call.answer(&Response::Failed { message: "no".into() }).await.unwrap(),
             }
@@ -43,6 +46,21 @@ async fn echo(call: guest::Call) {
     }
     stream.write_all(&all).await.unwrap();
     stream.shutdown().await.unwrap();
+}
+
+/// A shell that shouts what is typed, says the size of its window, and exits on `.`.
+async fn upper(call: guest::Call) {
+    let (mut sender, mut receiver) = call.into_shell().await.unwrap();
+    while let Ok(Some(input)) = receiver.next().await {
+        let shown = match input {
+            ShellInput::Keys(keys) if keys == b"." => break,
+            ShellInput::Keys(keys) => keys.to_ascii_uppercase(),
+            ShellInput::Resize { cols, rows } => format!("{cols}x{rows}").into_bytes(),
+        };
+        sender.send(&ShellOutput::Bytes(shown)).await.unwrap();
+    }
+    sender.send(&ShellOutput::Exited).await.unwrap();
+    sender.close().await.unwrap();
 }
 
 async fn pair() -> (Channel, mpsc::Receiver<Event>, Host) {
@@ -71,6 +89,32 @@ async fn a_relay_carries_bytes_and_a_half_close() {
     let mut got = Vec::new();
     stream.read_to_end(&mut got).await.unwrap();
     assert_eq!(got, sent);
+}
+
+#[tokio::test]
+async fn a_shell_has_frames_both_ways_until_it_exits() {
+    let (channel, _events, _host) = pair().await;
+    let (mut sender, mut receiver) = channel.shell().await.unwrap();
+    let full = ShellInput::Keys(vec![b'a'; MAX_SHELL_CHUNK]);
+    for (input, shown) in [
+        (ShellInput::Resize { cols: 120, rows: 40 }, b"120x40".to_vec()),
+        (full, vec![b'A'; MAX_SHELL_CHUNK]),
+    ] {
+        sender.send(&input).await.unwrap();
+        assert_eq!(receiver.next().await.unwrap(), Some(ShellOutput::Bytes(shown)));
+    }
+    sender.send(&ShellInput::Keys(b".".to_vec())).await.unwrap();
+    assert_eq!(receiver.next().await.unwrap(), Some(ShellOutput::Exited));
+    assert_eq!(receiver.next().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_frame_longer_than_a_shells_may_be_is_refused() {
+    let (channel, _events, _host) = pair().await;
+    let (mut sender, mut receiver) = channel.shell().await.unwrap();
+    sender.send(&ShellInput::Keys(vec![b'a'; MAX_SHELL_CHUNK + 8])).await.unwrap();
+    // The guest reads no further, and says that the shell has ended.
+    assert_eq!(receiver.next().await.unwrap(), Some(ShellOutput::Exited));
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use agent_proto::{AppSpec, Event, LogSource, MAX_LOG_CHUNK};
@@ -23,12 +25,30 @@ const USER_NAMESPACES: &str = "/proc/sys/kernel/unprivileged_userns_clone";
 /// How long output may wait for more of it.
 const GATHER_FOR: Duration = Duration::from_millis(50);
 /// Program of the agent, whatever became of the initramfs.
-const SELF: &str = "/proc/self/exe";
+pub(crate) const SELF: &str = "/proc/self/exe";
 
 /// A started application.
 pub(crate) struct App {
     freezer: Freezer,
     machine_id: MachineId,
+    container: Container,
+}
+
+/// The container, for who is to join it.
+#[derive(Clone)]
+pub(crate) struct Container {
+    /// How it was started.
+    pub(crate) spec: Arc<AppSpec>,
+    /// Its helper, which lives in its namespaces, but for that of its processes, and as long as it.
+    pub(crate) helper: u32,
+    exited: Arc<AtomicBool>,
+}
+
+impl Container {
+    /// Whether its first process has ended, and with it all the others.
+    pub(crate) fn has_exited(&self) -> bool {
+        self.exited.load(Ordering::Relaxed)
+    }
 }
 
 impl App {
@@ -41,7 +61,7 @@ impl App {
         let machine_id = MachineId::draw()?;
         let freezer = Freezer::make()?;
         let attempt = "starting the container's helper";
-        let spec = postcard::to_allocvec(spec).map_err(trying(attempt))?;
+        let order = postcard::to_allocvec(spec).map_err(trying(attempt))?;
         let child = Command::new(SELF)
             .arg(crate::CONTAINER)
             .env_clear()
@@ -50,8 +70,15 @@ impl App {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(trying(attempt))?;
-        tokio::spawn(watch(child, spec, events.clone()));
-        Ok(Self { freezer, machine_id })
+        let helper = child.id().ok_or_else(|| Error::new(attempt, "it has ended at once"))?;
+        let exited = Arc::new(AtomicBool::new(false));
+        tokio::spawn(watch(child, order, events.clone(), Arc::clone(&exited)));
+        let container = Container { spec: Arc::new(spec.clone()), helper, exited };
+        Ok(Self { freezer, machine_id, container })
+    }
+
+    pub(crate) fn container(&self) -> &Container {
+        &self.container
     }
 
     /// Returns once no process of the application runs any more.
@@ -79,10 +106,10 @@ fn mount_root(all_capabilities: bool) -> Result<(), Error> {
         .map_err(trying("mounting the application's file system"))
 }
 
-async fn watch(mut child: Child, spec: Vec<u8>, events: Sender<Event>) {
+async fn watch(mut child: Child, order: Vec<u8>, events: Sender<Event>, exited: Arc<AtomicBool>) {
     if let Some(mut stdin) = child.stdin.take() {
         // A helper that died at once says so by its exit.
-        let _ = stdin.write_all(&spec).await;
+        let _ = stdin.write_all(&order).await;
     }
     if let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) {
         tokio::join!(
@@ -91,6 +118,7 @@ async fn watch(mut child: Child, spec: Vec<u8>, events: Sender<Event>) {
         );
     }
     let code = child.wait().await.ok().and_then(|status| status.code()).unwrap_or(-1);
+    exited.store(true, Ordering::Relaxed);
     // The receiver lives as long as the agent.
     let _ = events.send(Event::AppExited { code }).await;
 }

@@ -21,14 +21,12 @@ use rustix::mount::{
 
 use crate::app::ROOT;
 use crate::error::{Error, trying};
+use crate::fork::{self, Fork};
 use crate::freezer::CGROUP;
 use crate::machine_id;
 use crate::user::{self, Identity};
+use crate::{environment, privileges};
 
-/// Docker's default capability set.
-const DEFAULT_CAPABILITIES: u64 = 0xa804_25fb;
-const LAST_CAPABILITY: u32 = 63;
-const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const MASKED: [&str; 8] = [
     "/proc/acpi",
     "/proc/kcore",
@@ -44,7 +42,7 @@ const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// What a container with every capability has besides, so that it can mount file systems of its own making.
 const FUSE: &str = "fuse";
 /// Exit code for a command that cannot be started, as shells have it.
-const CANNOT_START: u8 = 127;
+pub(crate) const CANNOT_START: u8 = 127;
 
 /// Runs the container; exits with its exit code.
 pub(crate) fn main() -> ExitCode {
@@ -64,15 +62,13 @@ fn run() -> Result<u8, Error> {
     fs::write(Path::new(CGROUP).join("cgroup.procs"), "0")
         .map_err(trying("joining the application's cgroup"))?;
     unshare()?;
-    // SAFETY: this process has one thread, so the child may go on as freely as the parent.
-    match unsafe { libc::fork() } {
-        -1 => Err(Error::new("forking", io::Error::last_os_error())),
-        0 => {
+    match fork::fork()? {
+        Fork::Child => {
             let error = become_container(&spec);
             eprintln!("Failed to start container: {error}");
             std::process::exit(i32::from(CANNOT_START))
         }
-        child => wait(child),
+        Fork::Parent(child) => fork::wait(child),
     }
 }
 
@@ -84,19 +80,6 @@ fn unshare() -> Result<(), Error> {
         | libc::CLONE_NEWCGROUP;
     // SAFETY: the flags ask for new namespaces only, and share no memory or descriptors differently.
     check(unsafe { libc::unshare(namespaces) }).map_err(trying("making the container's namespaces"))
-}
-
-fn wait(child: libc::pid_t) -> Result<u8, Error> {
-    let mut status = 0;
-    // SAFETY: `status` outlives the call.
-    while unsafe { libc::waitpid(child, &raw mut status, 0) } < 0 {
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(Error::new("waiting for the container", error));
-        }
-    }
-    let code = if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) };
-    Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
 /// Does not return where the application starts.
@@ -121,14 +104,7 @@ fn prepare(spec: &AppSpec) -> Result<Command, Error> {
     let identity = user::resolve(&spec.config.user, &read("/etc/passwd"), &read("/etc/group"))
         .map_err(|missing| Error::new("resolving USER", format!("the image has no {missing}")))?;
     let command = command(spec, &identity)?;
-    if !spec.all_capabilities {
-        bound_capabilities()?;
-    }
-    assume(&identity)?;
-    set_capabilities(spec.all_capabilities, identity.uid == 0)?;
-    if !spec.all_capabilities {
-        rustix::thread::set_no_new_privs(true).map_err(trying("setting no_new_privs"))?;
-    }
+    privileges::assume(&identity, spec.all_capabilities)?;
     Ok(command)
 }
 
@@ -258,58 +234,11 @@ fn command(spec: &AppSpec, identity: &Identity) -> Result<Command, Error> {
     let workdir = if config.workdir.is_empty() { "/" } else { &config.workdir };
     fs::create_dir_all(workdir).map_err(trying(format!("making WORKDIR {workdir}")))?;
     std::env::set_current_dir(workdir).map_err(trying(format!("entering WORKDIR {workdir}")))?;
-    let home = format!("HOME={}", identity.home);
-    let hostname = format!("HOSTNAME={}", spec.hostname);
-    let defaults = [DEFAULT_PATH, home.as_str(), hostname.as_str()];
-    let variables = defaults.into_iter().chain(config.env.iter().chain(&spec.env).map(String::as_str));
-    let variables: Vec<_> = variables.filter_map(|pair| pair.split_once('=')).collect();
-    // `exec` looks the program up in this process's own PATH.
-    if let Some((_, path)) = variables.iter().rev().find(|(name, _)| *name == "PATH") {
-        // SAFETY: this process has one thread.
-        unsafe { std::env::set_var("PATH", path) };
-    }
+    let variables = environment::of(spec, &identity.home);
+    environment::search_path(&variables);
     let mut command = Command::new(program);
     command.args(words).env_clear().envs(variables).stdin(std::process::Stdio::null());
     Ok(command)
-}
-
-fn bound_capabilities() -> Result<(), Error> {
-    for capability in (0..=LAST_CAPABILITY).filter(|bit| DEFAULT_CAPABILITIES >> bit & 1 == 0) {
-        // SAFETY: the call takes numbers only. A capability that this kernel lacks needs no dropping.
-        let dropped =
-            check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) });
-        match dropped {
-            Err(error) if error.raw_os_error() != Some(libc::EINVAL) => {
-                return Err(Error::new(format!("dropping capability {capability}"), error));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn assume(identity: &Identity) -> Result<(), Error> {
-    let attempt = "assuming the image's USER";
-    let groups = &identity.groups;
-    // SAFETY: pointer and length are those of `groups`.
-    check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) }).map_err(trying(attempt))?;
-    // SAFETY: the call takes numbers only.
-    check(unsafe { libc::setresgid(identity.gid, identity.gid, identity.gid) }).map_err(trying(attempt))?;
-    // SAFETY: as above.
-    check(unsafe { libc::setresuid(identity.uid, identity.uid, identity.uid) }).map_err(trying(attempt))
-}
-
-/// Root holds the container's set; another user starts with none, as under Docker.
-fn set_capabilities(all: bool, root: bool) -> Result<(), Error> {
-    if all || !root {
-        return Ok(());
-    }
-    let half = |shift: u32| (DEFAULT_CAPABILITIES >> shift) as u32;
-    let header: [u32; 2] = [0x2008_0522, 0];
-    let data = [half(0), half(0), 0, half(32), half(32), 0];
-    // SAFETY: version 3 of this call reads a two-word header and two three-word sets.
-    check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) } as libc::c_int)
-        .map_err(trying("setting capabilities"))
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

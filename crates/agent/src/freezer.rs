@@ -1,13 +1,11 @@
 //! The application's cgroup, and stopping everything in it.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-
+use crate::cgroup::Events;
 use crate::error::{Error, trying};
 
 /// The application's cgroup.
@@ -19,7 +17,7 @@ const FREEZE_WITHIN: Duration = Duration::from_secs(5);
 /// clone need not do before its application runs, it has not to run for the first time.
 pub(crate) struct Freezer {
     switch: File,
-    events: AsyncFd<File>,
+    events: Events,
 }
 
 impl Freezer {
@@ -27,12 +25,10 @@ impl Freezer {
     pub(crate) fn make() -> Result<Self, Error> {
         let attempt = "making the application's cgroup";
         fs::create_dir_all(CGROUP).map_err(trying(attempt))?;
-        let file = |name| Path::new(CGROUP).join(name);
-        let switch = File::options().write(true).open(file("cgroup.freeze")).map_err(trying(attempt))?;
-        let events = File::open(file("cgroup.events")).map_err(trying(attempt))?;
-        // SAFETY: the file is open, and `AsyncFd` owns it from here on; nothing else closes it.
-        let events = unsafe { AsyncFd::register_with_interest(events, Interest::PRIORITY) };
-        let events = events.map_err(trying(attempt))?;
+        let cgroup = Path::new(CGROUP);
+        let switch =
+            File::options().write(true).open(cgroup.join("cgroup.freeze")).map_err(trying(attempt))?;
+        let events = Events::of(cgroup).map_err(trying(attempt))?;
         Ok(Self { switch, events })
     }
 
@@ -40,10 +36,12 @@ impl Freezer {
     pub(crate) async fn freeze(&self) -> Result<(), Error> {
         let attempt = "freezing the application";
         self.turn("1").map_err(trying(attempt))?;
-        let frozen = tokio::time::timeout(FREEZE_WITHIN, self.frozen()).await.unwrap_or_else(|_| {
-            let why = format!("a process did not stop within {} s", FREEZE_WITHIN.as_secs());
-            Err(io::Error::new(io::ErrorKind::TimedOut, why))
-        });
+        let frozen = tokio::time::timeout(FREEZE_WITHIN, self.events.wait_for("frozen 1"))
+            .await
+            .unwrap_or_else(|_| {
+                let why = format!("a process did not stop within {} s", FREEZE_WITHIN.as_secs());
+                Err(io::Error::new(io::ErrorKind::TimedOut, why))
+            });
         frozen.map_err(|error| {
             // Where even this fails, the first failure says more.
             let _ = self.turn("0");
@@ -58,24 +56,5 @@ impl Freezer {
 
     fn turn(&self, to: &str) -> io::Result<()> {
         (&self.switch).write_all(to.as_bytes())
-    }
-
-    /// Waits for the kernel's word that no process runs.
-    async fn frozen(&self) -> io::Result<()> {
-        loop {
-            if self.says_frozen()? {
-                return Ok(());
-            }
-            // Cleared before the next look: what changes after that is told anew.
-            self.events.ready(Interest::PRIORITY).await?.clear_ready();
-        }
-    }
-
-    fn says_frozen(&self) -> io::Result<bool> {
-        let mut events = self.events.get_ref();
-        events.rewind()?;
-        let mut text = String::new();
-        events.read_to_string(&mut text)?;
-        Ok(text.lines().any(|line| line == "frozen 1"))
     }
 }

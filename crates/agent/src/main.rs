@@ -2,23 +2,30 @@
 //!
 //! It readies the machine, then serves the host over one virtio port: starts the application as a container,
 //! calls its hooks, relays connections, and carries it from one life to the next. Invoked as
-//! `container` it is the helper that becomes that container's first process.
+//! `container` it is the helper that becomes that container's first process, as `shell` the one that becomes a shell
+//! beside it.
 
 mod app;
 mod artifact;
 mod boot;
 mod builder;
+mod cgroup;
 mod container;
 mod disks;
 mod dns;
+mod environment;
 mod error;
+mod fork;
 mod freezer;
 mod hook;
 mod life;
 mod machine_id;
 mod network;
 mod port;
+mod privileges;
+mod pty;
 mod serve;
+mod shell;
 mod sockets;
 mod user;
 
@@ -26,10 +33,14 @@ use std::process::ExitCode;
 
 /// Argument that makes this program the container's helper.
 const CONTAINER: &str = "container";
+/// Argument that makes this program a shell's helper.
+const SHELL: &str = "shell";
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(CONTAINER) {
-        return container::main();
+    match std::env::args().nth(1).as_deref() {
+        Some(CONTAINER) => return container::main(),
+        Some(SHELL) => return shell::helper::main(),
+        _ => {}
     }
     if let Err(error) = init() {
         eprintln!("rekindle-agent: {error}");

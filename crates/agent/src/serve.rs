@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::error::{Error, trying};
 use crate::life::{self, Random};
 use crate::port::Port;
+use crate::shell::{self, Admission};
 use crate::{builder, dns, hook};
 
 /// Events kept while no host listens; more hold their writers back.
@@ -20,6 +21,7 @@ const EVENT_BACKLOG: usize = 64;
 struct Guest {
     random: Random,
     app: Mutex<Option<App>>,
+    shells: Admission,
     events: mpsc::Sender<Event>,
 }
 
@@ -36,7 +38,8 @@ pub(crate) async fn serve() -> Result<(), Error> {
     let port = Port::open()?;
     let (events, receiver) = mpsc::channel(EVENT_BACKLOG);
     let mut untold = Untold { receiver, next: None, exit: None };
-    let guest = Arc::new(Guest { random: Random::open()?, app: Mutex::new(None), events });
+    let guest =
+        Arc::new(Guest { random: Random::open()?, app: Mutex::new(None), shells: Admission::new(), events });
     let (sessions, current) = watch::channel(None);
     dns::serve(&current).await?;
     loop {
@@ -126,6 +129,11 @@ async fn answer(incoming: Incoming, guest: &Guest) -> After {
         relay(call, port).await;
         return After::Serve;
     }
+    if call.request == Request::Shell {
+        let container = guest.app.lock().await.as_ref().map(|app| app.container().clone());
+        shell::serve(call, container, &guest.shells).await;
+        return After::Serve;
+    }
     let (response, after) = match carry_out(&call.request, guest).await {
         Ok(response) => (response, what_follows(&call.request)),
         Err(error) => (Response::Failed { message: error.to_string() }, After::Serve),
@@ -154,6 +162,8 @@ async fn carry_out(request: &Request, guest: &Guest) -> Result<Response, Error> 
             *app = Some(App::start(spec, &guest.events)?);
         }
         Request::Freeze => {
+            // A terminal survives no freeze, and what was started in it is not the application's.
+            guest.shells.close().await;
             if let Some(app) = guest.app.lock().await.as_ref() {
                 app.freeze().await?;
             }
@@ -164,12 +174,13 @@ async fn carry_out(request: &Request, guest: &Guest) -> Result<Response, Error> 
             if let Some(app) = guest.app.lock().await.as_ref() {
                 app.thaw(new.machine_id.as_deref())?;
             }
+            guest.shells.open();
             if let Some(call) = &new.hook {
                 return Ok(Response::Hook(hook::call(call).await));
             }
         }
         Request::Build(spec) => return Ok(Response::Build(builder::build(spec, &guest.events).await)),
-        Request::Shutdown | Request::Relay { .. } => {}
+        Request::Shutdown | Request::Relay { .. } | Request::Shell => {}
     }
     Ok(Response::Done)
 }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use guest::{Guest, Host, ImageLayer, Purpose, Saved, Suspension, hooks};
 use lifecycle::microvm::Event;
 use logs::LogFile;
-use proxy::{Activity, Allowance, BoxedIo, Connector, FirstAnswer, Life};
+use proxy::{Activity, Allowance, BoxedIo, Connector, Farewell, FirstAnswer, Life, Shell};
 use store::{HookSettings, MicrovmRecord};
 use timeline::{Kind, Step, Timeline};
 use tokio::sync::watch;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::guests::{InstanceError, remove};
 use crate::machines::{Instance, Suspended};
+use crate::shell;
 use crate::timelines::Timelines;
 
 /// The life that a launch begins.
@@ -154,6 +155,7 @@ impl Running {
     pub(crate) async fn save(mut self, wanted: &CancellationToken) -> Result<Suspended, InstanceError> {
         // From here on requests wait for the next life.
         self.life.activity.close();
+        self.life.end_shells(Farewell::Suspended);
         self.call(Hook::Suspend).await?;
         timeline::reached(Step::Hook);
         if let Err(error) = self.parts.guest.freeze().await {
@@ -239,6 +241,7 @@ impl Instance for Running {
 
     async fn terminate(mut self: Box<Self>, microvm: &MicrovmRecord, call_hook: bool) {
         self.life.activity.close();
+        self.life.end_shells(Farewell::Terminated);
         if call_hook && let Err(error) = self.call(Hook::Terminate).await {
             // Nothing depends on it any more (SPEC §4.1).
             tracing::debug!(microvm = %microvm.id, %error, "the terminate hook failed");
@@ -297,6 +300,14 @@ impl Connector for ThroughAgent {
         match self.0.relay(port).await {
             Ok(stream) => Ok(Box::new(stream)),
             Err(CallError::Refused(why)) => Err(io::Error::new(io::ErrorKind::ConnectionRefused, why)),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    async fn shell(&self) -> io::Result<Shell> {
+        match self.0.shell().await {
+            Ok(ends) => Ok(shell::of_agent(ends)),
+            Err(CallError::Refused(why)) => Err(io::Error::other(why)),
             Err(error) => Err(io::Error::other(error)),
         }
     }

@@ -9,6 +9,7 @@ mod machines;
 mod node;
 mod output;
 mod owner;
+mod shell;
 mod timelines;
 
 pub use guests::GuestMachines;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use capacity::{Capacity, Reservation, Shortage};
 use ids::{EndpointId, MicrovmId};
 use lifecycle::microvm::{Event, Refused, State};
-use proxy::{Life, WakeError};
+use proxy::{Life, Target, WakeError};
 use store::{MicrovmRecord, Store, StoreError};
 use timeline::Timeline;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -47,7 +47,7 @@ struct Entry {
 #[derive(Default)]
 struct Table {
     owners: HashMap<MicrovmId, Entry>,
-    endpoints: HashMap<EndpointId, MicrovmId>,
+    endpoints: HashMap<EndpointId, Target>,
 }
 
 /// Owns every MicroVM of this host that is not terminated; clones share the same table.
@@ -116,9 +116,7 @@ impl Node {
         {
             let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
             table.owners.insert(id, Entry { commands, view });
-            if http_ingress {
-                table.endpoints.insert(endpoint, id);
-            }
+            table.endpoints.insert(endpoint, Target { microvm: id, http_ingress });
         }
         let table = Arc::clone(&self.table);
         let timeline = Timeline::current().unwrap_or_else(Timeline::begin);
@@ -165,15 +163,15 @@ fn has_vmm(record: &MicrovmRecord) -> bool {
 
 #[async_trait]
 impl proxy::Backend for Node {
-    fn resolve(&self, endpoint: EndpointId) -> Option<MicrovmId> {
+    fn resolve(&self, endpoint: EndpointId) -> Option<Target> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(id) = table.endpoints.get(&endpoint) {
-            return Some(*id);
+        if let Some(target) = table.endpoints.get(&endpoint) {
+            return Some(*target);
         }
         drop(table);
         // Those that ended: whoever holds a token for one is to learn that it is gone (SPEC §5.4).
         let record = self.store.read::<_, StoreError>(|tx| tx.microvm_at(endpoint)).ok().flatten()?;
-        record.http_ingress.then_some(record.id)
+        Some(Target { microvm: record.id, http_ingress: record.http_ingress })
     }
 
     async fn wake(&self, microvm: MicrovmId, trace_parent: Option<&str>) -> Result<Arc<Life>, WakeError> {

@@ -11,13 +11,24 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::Activity;
 use crate::allowance::{Account, Allowance};
+use crate::shell::{Farewell, Shell, Shells};
 use crate::upstream::Upstream;
+
+/// What an endpoint leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// The MicroVM that has the endpoint.
+    pub microvm: MicrovmId,
+    /// Whether its application may be reached. Its shell is a matter of the token alone, which is given out only where
+    /// the MicroVM has one.
+    pub http_ingress: bool,
+}
 
 /// The owner of the MicroVMs.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
-    /// The MicroVM that has this endpoint, whatever its state. Asked on every request: must not block.
-    fn resolve(&self, endpoint: EndpointId) -> Option<MicrovmId>;
+    /// What this endpoint leads to, whatever the MicroVM's state. Asked on every request: must not block.
+    fn resolve(&self, endpoint: EndpointId) -> Option<Target>;
 
     /// The MicroVM's running life, resuming it first if it is suspended. The request waits meanwhile; the
     /// future is dropped when the client goes away or the wake deadline passes, so a resume under way
@@ -49,12 +60,17 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 /// A connection into the guest.
 pub type BoxedIo = Box<dyn Io>;
 
-/// Opens connections to the application of one life.
+/// Opens connections into the guest of one life.
 #[async_trait]
 pub trait Connector: Send + Sync + 'static {
     /// Connects to `port` on the guest's loopback. `ConnectionRefused` means that nothing listens there;
     /// any other error that the MicroVM could not be reached.
     async fn connect(&self, port: u16) -> io::Result<BoxedIo>;
+
+    /// Starts a shell beside the application. An error's text is for the shell's client.
+    async fn shell(&self) -> io::Result<Shell> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this MicroVM has no shell"))
+    }
 }
 
 /// One running period of a MicroVM, from its launch or resume to its suspension or end. It owns the
@@ -68,6 +84,7 @@ pub struct Life {
     pub activity: Arc<Activity>,
     pub(crate) upstream: Upstream,
     account: Arc<Account>,
+    pub(crate) shells: Shells,
     first_answer: Mutex<Option<FirstAnswer>>,
 }
 
@@ -80,7 +97,8 @@ impl Life {
     pub fn new(generation: u64, connector: Arc<dyn Connector>, activity: Arc<Activity>) -> Self {
         let account = Arc::new(Account::default());
         let upstream = Upstream::new(Arc::clone(&connector), Arc::clone(&activity), Arc::clone(&account));
-        Self { generation, connector, activity, upstream, account, first_answer: Mutex::default() }
+        let shells = Shells::default();
+        Self { generation, connector, activity, upstream, account, shells, first_answer: Mutex::default() }
     }
 
     /// The same, with no more of the endpoint than `allowance`.
@@ -89,6 +107,12 @@ impl Life {
         let account = Arc::new(Account::of(allowance));
         let (connector, activity) = (Arc::clone(&self.connector), Arc::clone(&self.activity));
         Self { upstream: Upstream::new(connector, activity, Arc::clone(&account)), account, ..self }
+    }
+
+    /// Has the clients of its shells told why they end, and takes no further ones. The owner calls this before it
+    /// suspends or terminates.
+    pub fn end_shells(&self, why: Farewell) {
+        self.shells.end(why);
     }
 
     /// The same, with somebody to tell of its first answer.

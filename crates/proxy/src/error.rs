@@ -44,6 +44,10 @@ pub(crate) enum Refusal {
     AppConnect,
     #[error("the application broke off before it answered")]
     App,
+    #[error("a shell's token opens nothing but a WebSocket")]
+    NotAShell,
+    #[error("as many shells are open in the MicroVM as may be at once")]
+    TooManyShells,
 }
 
 impl Refusal {
@@ -55,6 +59,7 @@ impl Refusal {
             Self::BadPort => (StatusCode::BAD_REQUEST, "Invalid port", None),
             Self::ConnectBody => (StatusCode::BAD_REQUEST, "Invalid CONNECT", None),
             Self::Handshake => (StatusCode::BAD_REQUEST, "Invalid WebSocket handshake", None),
+            Self::TooManyShells => (StatusCode::TOO_MANY_REQUESTS, "Too many shells", None),
             // RFC 9220 §3.
             Self::Protocol => (StatusCode::NOT_IMPLEMENTED, "", None),
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "", None),
@@ -71,7 +76,8 @@ impl Refusal {
             }
             Self::Wake(WakeError::NoAutoResume | WakeError::NoRoom | WakeError::Failed)
             | Self::WakeTimeout
-            | Self::App => (StatusCode::BAD_GATEWAY, "", None),
+            | Self::App
+            | Self::NotAShell => (StatusCode::BAD_GATEWAY, "", None),
         }
     }
 

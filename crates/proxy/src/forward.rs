@@ -25,7 +25,7 @@ use crate::route::{Kind, Route, Router};
 use crate::server::Proxy;
 use crate::upstream::{ConnectError, Protocol};
 use crate::websocket::Offer;
-use crate::{Life, WakeError, headers, limits, tunnel};
+use crate::{Life, WakeError, headers, limits, shell, tunnel};
 
 /// A response's body: the proxy's own or the application's.
 pub(crate) type ResponseBody = Either<Full<Bytes>, AppBody>;
@@ -67,6 +67,11 @@ async fn forward(
         Kind::Tunnel(carrier) => {
             let client = client.ok_or(Refusal::Handshake)?;
             return tunnel::open(carrier, client, port, held, came).await.map(|it| it.map(Either::Left));
+        }
+        Kind::Shell(answer) => {
+            let client = client.ok_or(Refusal::Handshake)?;
+            shell::open(&proxy.sessions, client, held, came)?;
+            return Ok(answer.map(Either::Left));
         }
     };
     headers::strip_request(&mut head.headers);

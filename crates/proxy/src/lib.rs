@@ -19,12 +19,14 @@ pub mod limits;
 mod replay;
 mod route;
 mod server;
+mod shell;
 mod tunnel;
 mod upstream;
 mod websocket;
 
 pub use activity::{Activity, OpenRequest};
 pub use allowance::Allowance;
-pub use backend::{Backend, BoxedIo, Connector, FirstAnswer, Io, Life, WakeError};
+pub use backend::{Backend, BoxedIo, Connector, FirstAnswer, Io, Life, Target, WakeError};
 pub use host::EndpointHosts;
 pub use server::{Proxy, tls_config};
+pub use shell::{Farewell, Shell, ShellInput, ShellOutput, client_input};

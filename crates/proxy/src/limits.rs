@@ -24,7 +24,7 @@ pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For an HTTP/1.1 client to send a whole request head; a kept-alive connection may be silent as long.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
-/// How often an HTTP/2 client is pinged, so that one that vanished is noticed.
+/// How often an HTTP/2 client, or a shell's, is pinged, so that one that vanished is noticed.
 pub const PING_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a request is held while its MicroVM wakes. The resume hook alone may take 60 s.
 pub const WAKE_DEADLINE: Duration = Duration::from_secs(90);
@@ -48,6 +48,22 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Idle kept-alive connections to one port of an application.
 pub const POOL_MAX_IDLE: usize = 32;
+/// Shells open at once in one MicroVM.
+pub const MAX_SHELLS: usize = 16;
+/// For a shell to start.
+pub const SHELL_START_TIMEOUT: Duration = Duration::from_secs(30);
+/// One message of a shell's client; longer ones end the connection (1009).
+pub const MAX_SHELL_MESSAGE: usize = 1024 * 1024;
+/// Longest text that is looked at for a command to the shell's terminal; longer ones are keystrokes.
+pub const MAX_SHELL_COMMAND: usize = 256;
+/// Keystrokes handed on at a time.
+pub const SHELL_KEYS: usize = 16 * 1024;
+/// Bytes read at a time from a shell's client.
+pub const SHELL_READ_BUFFER: usize = 16 * 1024;
+/// Output and control frames kept for a shell's client that does not read; then the shell is held back.
+pub const SHELL_WRITE_BUFFER: usize = 256 * 1024;
+/// A shell's client that has sent nothing for so long, not even answers to pings, is gone.
+pub const SHELL_SILENCE: Duration = Duration::from_secs(150);
 /// For requests in flight to finish when the server stops.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Before accepting again after an accept failed (the usual reason is that descriptors ran out).

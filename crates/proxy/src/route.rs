@@ -4,10 +4,13 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use auth::keyring::TokenKeyring;
+use auth::token::Ports;
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, Method, Response, Version};
+use http_body_util::Full;
 use ids::{EndpointId, MicrovmId};
 
 use crate::error::Refusal;
@@ -18,6 +21,9 @@ use crate::{Backend, EndpointHosts, headers, websocket};
 
 /// What the target of a CONNECT may be called, besides by the endpoint's name.
 const LOCAL_HOSTS: [&str; 2] = ["localhost", "127.0.0.1"];
+
+/// The port that clients name for the shell.
+const SHELL_PORT: u16 = 8022;
 
 /// Where one request goes.
 #[derive(Debug)]
@@ -37,6 +43,8 @@ pub(crate) enum Kind {
     WebSocket(Offer),
     /// The proxy answers it, with a TCP connection to the port.
     Tunnel(Carrier),
+    /// The proxy answers it so, with a shell.
+    Shell(Response<Full<Bytes>>),
 }
 
 /// Everything that routing looks at besides the request.
@@ -59,10 +67,19 @@ impl Router<'_> {
         if self.tls_endpoint.is_some_and(|named| endpoint.is_some_and(|asked| asked != named)) {
             return Err(Refusal::Misdirected);
         }
-        let microvm = endpoint.and_then(|endpoint| self.backend.resolve(endpoint));
+        let target = endpoint.and_then(|endpoint| self.backend.resolve(endpoint));
         let websocket = Offer::of(head);
         let scope = self.scope(&head.headers, websocket.as_ref()).ok_or(Refusal::Unauthorized)?;
-        if microvm != Some(scope.microvm) {
+        let target = target.filter(|target| target.microvm == scope.microvm).ok_or(Refusal::Unauthorized)?;
+        if scope.ports == Ports::Shell {
+            return Ok(Route {
+                microvm: scope.microvm,
+                port: SHELL_PORT,
+                authority,
+                kind: shell(websocket)?,
+            });
+        }
+        if !target.http_ingress {
             return Err(Refusal::Unauthorized);
         }
         let port = port(head, websocket.as_ref()).ok_or(Refusal::BadPort)?;
@@ -94,10 +111,16 @@ fn is_connect(head: &Parts) -> bool {
     head.method == Method::CONNECT && head.extensions.get::<hyper::ext::Protocol>().is_none()
 }
 
+/// Any path and port will do (SPEC §6).
+fn shell(websocket: Option<Offer>) -> Result<Kind, Refusal> {
+    let answer = websocket.ok_or(Refusal::NotAShell)?.accept_for_shell();
+    answer.map(Kind::Shell).ok_or(Refusal::Handshake)
+}
+
 fn kind(head: &Parts, websocket: Option<Offer>) -> Result<Kind, Refusal> {
     match websocket {
         Some(offer) if offer.is_for_tcp() => {
-            let answer = offer.accept(websocket::TCP).ok_or(Refusal::Handshake)?;
+            let answer = offer.accept(Some(websocket::TCP)).ok_or(Refusal::Handshake)?;
             Ok(Kind::Tunnel(Carrier::WebSocket(answer)))
         }
         Some(offer) => Ok(Kind::WebSocket(offer)),

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clients::Clients;
 use crate::connection::Connection;
+use crate::shell::Sessions;
 use crate::{Backend, EndpointHosts, forward, limits};
 
 const H2: &[u8] = b"h2";
@@ -31,6 +32,7 @@ pub struct Proxy {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) hosts: EndpointHosts,
     pub(crate) tokens: TokenKeyring,
+    pub(crate) sessions: Sessions,
 }
 
 impl fmt::Debug for Proxy {
@@ -47,7 +49,7 @@ impl Proxy {
         hosts: EndpointHosts,
         tokens: impl Into<TokenKeyring>,
     ) -> Arc<Self> {
-        Arc::new(Self { backend, hosts, tokens: tokens.into() })
+        Arc::new(Self { backend, hosts, tokens: tokens.into(), sessions: Sessions::default() })
     }
 
     /// Serves clients of `listener` until `stop`, then lets requests in flight finish for a while.
@@ -64,7 +66,8 @@ impl Proxy {
             () = self.accept(&listener, &tls, &graceful) => {}
         }
         drop(listener);
-        if timeout(limits::DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+        let drained = async { tokio::join!(graceful.shutdown(), self.sessions.end()) };
+        if timeout(limits::DRAIN_TIMEOUT, drained).await.is_err() {
             tracing::info!("requests still in flight were cut at the drain deadline");
         }
     }

@@ -15,8 +15,8 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, copy_bidirectional};
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::error::Refusal;
@@ -56,7 +56,7 @@ pub(crate) async fn open(
         }
         Carrier::WebSocket(answer) => {
             tokio::spawn(async move {
-                match socket(client, limits::MAX_TUNNEL_MESSAGE).await {
+                match socket(client, WebSocketConfig::default(), limits::MAX_TUNNEL_MESSAGE).await {
                     Ok(socket) => exchange(socket, app).await,
                     Err(error) => tracing::debug!("no WebSocket after its handshake: {error}"),
                 }

@@ -213,17 +213,22 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_for_tcp_is_accepted_here() {
+    fn a_handshake_for_tcp_or_a_shell_is_accepted_here() {
         let mut offer = offered("lambda-microvms.tcp, lambda-microvms");
         assert!(offer.is_for_tcp());
-        assert!(offer.accept(TCP).is_none(), "it has no key");
+        assert!(offer.accept(Some(TCP)).is_none(), "it has no key");
         // The example of RFC 6455 §1.3.
         offer.key = Some(HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
-        let answer = offer.accept(TCP).unwrap();
+        let answer = offer.accept(Some(TCP)).unwrap();
         assert_eq!(answer.headers()[SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(
             (answer.status().as_u16(), &answer.headers()[SEC_WEBSOCKET_PROTOCOL]),
             (101, &HeaderValue::from_static(TCP))
         );
+        let answer = offer.accept_for_shell().unwrap();
+        assert_eq!(answer.headers()[SEC_WEBSOCKET_PROTOCOL], MARKER);
+        offer.marker = false;
+        let answer = offer.accept_for_shell().unwrap();
+        assert!(!answer.headers().contains_key(SEC_WEBSOCKET_PROTOCOL));
     }
 }

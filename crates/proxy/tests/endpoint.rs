@@ -3,6 +3,7 @@
 // Clippy's leave to unwrap covers test functions, not the helpers beside them.
 #![allow(clippy::unwrap_used)]
 
+mod shell;
 mod world;
 
 use std::time::Duration;

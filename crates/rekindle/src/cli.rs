@@ -45,6 +45,11 @@ pub(crate) enum Command {
     /// Prints a line for each forward when it is ready. A connection wakes the MicroVM; one that is open when it is
     /// suspended is reset.
     PortForward(PortForward),
+    /// Open a shell in a MicroVM, as root beside its application; the MicroVM is woken first
+    ///
+    /// With a terminal as standard input the shell has that terminal until it exits. Otherwise the input is typed into it,
+    /// and its end ends the shell. The MicroVM must have been run with the connector SHELL_INGRESS.
+    Shell(Shell),
 }
 
 #[derive(Debug, Args)]
@@ -177,6 +182,17 @@ pub(crate) struct PortForward {
     /// PORT of the MicroVM, and where to listen for it: on LOCAL (0 takes a free port) of ADDR, by default on the same port of 127.0.0.1
     #[arg(required = true, value_name = "[[ADDR:]LOCAL:]PORT")]
     pub(crate) forwards: Vec<Forward>,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// The account that the MicroVM belongs to [default: the one of the first start]
+    #[arg(long, value_name = "ID|NAME")]
+    pub(crate) account: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Shell {
+    /// Id of a MicroVM
+    pub(crate) id: ids::MicrovmId,
     #[command(flatten)]
     pub(crate) data: DataDir,
     /// The account that the MicroVM belongs to [default: the one of the first start]

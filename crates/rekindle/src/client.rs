@@ -159,6 +159,13 @@ impl Client {
         self.token("CreateMicrovmAuthToken", &format!("/2025-09-09/microvms/{id}/auth-token"), &body).await
     }
 
+    /// CreateMicrovmShellAuthToken: the headers that let a shell's client in.
+    pub(crate) async fn shell_token(&self, id: MicrovmId, minutes: u32) -> Result<HeaderMap, ClientError> {
+        let body = json!({ "expirationInMinutes": minutes });
+        let path = format!("/2025-09-09/microvms/{id}/shell-auth-token");
+        self.token("CreateMicrovmShellAuthToken", &path, &body).await
+    }
+
     async fn token(
         &self,
         operation: &'static str,

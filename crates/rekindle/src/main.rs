@@ -24,6 +24,7 @@ mod s3_access;
 mod serve;
 mod server_file;
 mod services;
+mod shell;
 mod stop;
 mod terminal;
 mod token_keys;
@@ -71,6 +72,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Logs(args) => logs::run(&args)?,
         Command::Trace(args) => trace::run(&args)?,
         Command::PortForward(args) => runtime()?.block_on(port_forward::run(&args))?,
+        Command::Shell(args) => runtime()?.block_on(shell::run(&args))?,
         Command::Doctor(args) => {
             if !runtime()?.block_on(doctor::run(&args)) {
                 return Ok(ExitCode::FAILURE);

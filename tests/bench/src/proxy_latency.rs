@@ -17,7 +17,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use ids::{EndpointId, MicrovmId};
 use proxy::ca::LocalCa;
-use proxy::{Activity, Backend, BoxedIo, Connector, EndpointHosts, Life, Proxy, WakeError, tls_config};
+use proxy::{
+    Activity, Backend, BoxedIo, Connector, EndpointHosts, Life, Proxy, Target, WakeError, tls_config,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -161,8 +163,8 @@ struct OneLife {
 
 #[async_trait]
 impl Backend for OneLife {
-    fn resolve(&self, endpoint: EndpointId) -> Option<MicrovmId> {
-        (endpoint == self.endpoint).then_some(self.microvm)
+    fn resolve(&self, endpoint: EndpointId) -> Option<Target> {
+        (endpoint == self.endpoint).then_some(Target { microvm: self.microvm, http_ingress: true })
     }
 
     async fn wake(&self, _: MicrovmId, _: Option<&str>) -> Result<Arc<Life>, WakeError> {

@@ -171,6 +171,12 @@ impl<'a> Microvm<'a> {
         self.request(path, &["--request", "POST", "--data", ""]).expect(200).json()
     }
 
+    /// A token for every port.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// The header that lets a request in.
     #[must_use]
     pub fn auth(&self) -> String {

@@ -1,7 +1,7 @@
-//! What an endpoint reads of a request: the host's name and the token.
+//! What an endpoint reads of a request: the host's name and the token; and of the messages of a shell's client.
 
 use auth::token::{MAX_TOKEN_CHARS, TokenKey};
-use proxy::EndpointHosts;
+use proxy::{EndpointHosts, ShellInput, client_input};
 
 /// The key that the corpus's authentic tokens were sealed with.
 const KEY: [u8; 32] = [7; 32];
@@ -24,5 +24,17 @@ pub(crate) fn token(bytes: &[u8]) {
         assert_eq!(key.open(&key.seal(&scope), 0).as_ref(), Ok(&scope), "a token that cannot be made again");
         let other = TokenKey::from_secret([8; 32]);
         assert!(other.open(text, 0).is_err(), "a token that two keys open");
+    }
+}
+
+pub(crate) fn shell(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    match client_input(text) {
+        ShellInput::Keys(keys) => assert_eq!(keys, bytes, "other keys than were typed"),
+        ShellInput::Resize { cols, rows } => {
+            assert!(text.len() <= proxy::limits::MAX_SHELL_COMMAND);
+            let again = format!(r#"{{"type":"resize","cols":{cols},"rows":{rows}}}"#);
+            assert_eq!(client_input(&again), ShellInput::Resize { cols, rows });
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::io::Cursor;
 
-use agent_proto::{Event, MAX_FRAME, Request, Response, read_frame, write_frame};
+use agent_proto::{Event, MAX_FRAME, Request, Response, ShellInput, ShellOutput, read_frame, write_frame};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,6 +18,8 @@ pub(crate) fn frame(bytes: &[u8]) {
     message::<Response>(bytes);
     message::<Event>(bytes);
     message::<Request>(bytes);
+    message::<ShellOutput>(bytes);
+    message::<ShellInput>(bytes);
 }
 
 /// A message that is read can be written, and is then read as itself.

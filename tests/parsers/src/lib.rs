@@ -17,7 +17,7 @@ mod signatures;
 pub type Entry = fn(&[u8]);
 
 /// Every entry by the name of its fuzz target, which is the folder of its corpus too.
-pub const ENTRIES: [(&str, Entry); 10] = [
+pub const ENTRIES: [(&str, Entry); 11] = [
     ("artifact", guests::artifact),
     ("authority", endpoints::authority),
     ("call", request::call),
@@ -26,6 +26,7 @@ pub const ENTRIES: [(&str, Entry); 10] = [
     ("page", listings::page),
     ("policy", policies::policy),
     ("route", request::route),
+    ("shell", endpoints::shell),
     ("sigv4", signatures::sigv4),
     ("token", endpoints::token),
 ];

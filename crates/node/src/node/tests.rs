@@ -190,7 +190,7 @@ impl Bed {
 async fn a_request_waits_for_the_launch_and_wakes_the_sleeping() {
     let bed = bed(Counting::default());
     let vm = bed.launch().await;
-    assert_eq!(bed.node.resolve(vm.endpoint), Some(vm.id));
+    assert_eq!(bed.node.resolve(vm.endpoint), Some(Target { microvm: vm.id, http_ingress: true }));
     assert_eq!(bed.node.wake(vm.id, None).await.unwrap().generation, 1);
     bed.node.ask(vm.id, Event::SuspendRequested).await.unwrap();
     let (one, two) = tokio::join!(bed.node.wake(vm.id, None), bed.node.wake(vm.id, None));
@@ -249,7 +249,7 @@ async fn the_end_is_durable_and_the_endpoint_gone() {
     bed.reach(vm.id, State::Terminated).await;
     assert!(matches!(bed.node.wake(vm.id, None).await, Err(WakeError::Gone)));
     assert_eq!(
-        bed.node.resolve(vm.endpoint),
+        bed.node.resolve(vm.endpoint).map(|target| target.microvm),
         Some(vm.id),
         "so that a bearer of its token learns that it is gone"
     );
@@ -257,10 +257,10 @@ async fn the_end_is_durable_and_the_endpoint_gone() {
 }
 
 #[tokio::test]
-async fn without_ingress_no_endpoint_leads_to_it() {
+async fn without_ingress_no_endpoint_leads_to_its_application() {
     let bed = bed(Counting::default());
     let vm = bed.launch_with(false).await;
-    assert_eq!(bed.node.resolve(vm.endpoint), None);
+    assert_eq!(bed.node.resolve(vm.endpoint), Some(Target { microvm: vm.id, http_ingress: false }));
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use auth::token::{Ports, Scope, TokenKey};
 use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
 use http::header::SEC_WEBSOCKET_ACCEPT;
 use http::{Method, Request, Response, request};
 use http_body::Frame;
@@ -26,7 +27,8 @@ use hyper_util::server::conn::auto;
 use ids::{EndpointId, MicrovmId};
 use rekindle_proxy::ca::LocalCa;
 use rekindle_proxy::{
-    Activity, Allowance, Backend, BoxedIo, Connector, EndpointHosts, Life, Proxy, WakeError, tls_config,
+    Activity, Allowance, Backend, BoxedIo, Connector, EndpointHosts, Farewell, Life, Proxy, Shell,
+    ShellInput, ShellOutput, Target, WakeError, tls_config,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -35,6 +37,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -111,6 +114,21 @@ impl Connector for AppConnector {
             }
         }
         Ok(Box::new(ours))
+    }
+
+    /// Shows what is typed, or the size that the window gets; exits on `exit`, breaks on `break`.
+    async fn shell(&self) -> io::Result<Shell> {
+        if matches!(self.app, App::Refuses) {
+            return Err(io::Error::other("the image has neither bash nor sh"));
+        }
+        let (input, typed) = futures::channel::mpsc::channel::<ShellInput>(0);
+        let output = typed.map(|input| match input {
+            ShellInput::Keys(keys) if keys == "exit" => Ok(ShellOutput::Exited),
+            ShellInput::Keys(keys) if keys == "break" => Err(io::ErrorKind::ConnectionReset.into()),
+            ShellInput::Keys(keys) => Ok(ShellOutput::Bytes(keys)),
+            ShellInput::Resize { cols, rows } => Ok(ShellOutput::Bytes(format!("{cols}x{rows}").into())),
+        });
+        Ok(Shell { input: Box::pin(input.sink_map_err(io::Error::other)), output: output.boxed() })
     }
 }
 
@@ -202,8 +220,8 @@ struct OneVm {
 
 #[async_trait]
 impl Backend for OneVm {
-    fn resolve(&self, endpoint: EndpointId) -> Option<MicrovmId> {
-        (endpoint == self.endpoint).then_some(self.microvm)
+    fn resolve(&self, endpoint: EndpointId) -> Option<Target> {
+        (endpoint == self.endpoint).then_some(Target { microvm: self.microvm, http_ingress: true })
     }
 
     async fn wake(&self, microvm: MicrovmId, _: Option<&str>) -> Result<Arc<Life>, WakeError> {
@@ -234,7 +252,7 @@ pub(crate) struct World {
     tokens: TokenKey,
     address: std::net::SocketAddr,
     roots: RootCertStore,
-    _stop: DropGuard,
+    stop: DropGuard,
 }
 
 impl World {
@@ -271,7 +289,7 @@ impl World {
         // A second opening must be the same authority.
         let bundle = LocalCa::open(dir.path()).unwrap().bundle_pem().to_owned();
         roots.add(CertificateDer::from_pem_slice(bundle.as_bytes()).unwrap()).unwrap();
-        Self { hosts, backend, tokens, address, roots, _stop: stop.drop_guard() }
+        Self { hosts, backend, tokens, address, roots, stop: stop.drop_guard() }
     }
 
     pub(crate) fn host(&self) -> String {
@@ -284,8 +302,17 @@ impl World {
 
     /// A token for ports 8000 to 8100.
     pub(crate) fn token_for(&self, microvm: MicrovmId) -> String {
+        self.seal(microvm, Ports::Ranges(vec![8000..=8100]), 60)
+    }
+
+    /// A token for the shell, good for so many seconds.
+    pub(crate) fn shell_token(&self, seconds: u64) -> String {
+        self.seal(self.backend.microvm, Ports::Shell, seconds)
+    }
+
+    fn seal(&self, microvm: MicrovmId, ports: Ports, seconds: u64) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        self.tokens.seal(&Scope { microvm, ports: Ports::Ranges(vec![8000..=8100]), expires_at: now + 60 })
+        self.tokens.seal(&Scope { microvm, ports, expires_at: now + seconds })
     }
 
     /// A POST with a good token, good for both versions of HTTP.
@@ -306,13 +333,13 @@ impl World {
         Client::over(self.tls(name, h2, sni).await, h2).await
     }
 
+    /// A connection for HTTP/1.1, with nothing said on it yet.
+    pub(crate) async fn connection(&self) -> TlsStream<TcpStream> {
+        self.tls(&self.host(), false, true).await
+    }
+
     /// A connection that a test speaks on by hand.
-    pub(crate) async fn tls(
-        &self,
-        name: &str,
-        h2: bool,
-        sni: bool,
-    ) -> tokio_rustls::client::TlsStream<TcpStream> {
+    pub(crate) async fn tls(&self, name: &str, h2: bool, sni: bool) -> TlsStream<TcpStream> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -324,6 +351,16 @@ impl World {
         let tcp = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
         TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
+    }
+
+    /// The server stops.
+    pub(crate) fn stop(self) {
+        drop(self.stop);
+    }
+
+    /// The owner ends the life's shells.
+    pub(crate) fn end_shells(&self, why: Farewell) {
+        self.backend.life.lock().unwrap().end_shells(why);
     }
 
     pub(crate) fn wakes(&self) -> usize {
@@ -384,8 +421,13 @@ impl World {
 
     /// No request is open.
     pub(crate) async fn until_idle(&self) {
+        self.until_open(0).await;
+    }
+
+    /// So many requests are open, or fewer.
+    pub(crate) async fn until_open(&self, count: usize) {
         let idle = async {
-            while self.activity().open_requests() > 0 {
+            while self.activity().open_requests() > count {
                 tokio::task::yield_now().await;
             }
         };
@@ -399,7 +441,7 @@ pub(crate) enum Client {
 }
 
 impl Client {
-    async fn over(tls: tokio_rustls::client::TlsStream<TcpStream>, h2: bool) -> Self {
+    async fn over(tls: TlsStream<TcpStream>, h2: bool) -> Self {
         let io = TokioIo::new(tls);
         if h2 {
             let (client, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();

@@ -21,6 +21,7 @@ mod lifecycle;
 mod pressure;
 mod rust_sdk;
 mod session;
+mod shell;
 mod traces;
 mod trust;
 mod tunnels;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
                 rekindle_trace_shows_where_the_time_went,
             }
             tunnels { tcp_and_tls_reach_their_ports }
+            shell { a_shell_beside_the_application }
             isolation {
                 every_vmm_is_confined_on_its_own,
                 a_guest_reaches_public_addresses_and_nothing_else,
