@@ -87,7 +87,7 @@ fn leave_terminal() -> Result<(), Error> {
 /// Does not return where a shell starts.
 fn become_shell(order: &Order, container: &OwnedFd) -> Error {
     match prepare(order, container) {
-        Ok(variables) => exec(variables),
+        Ok(variables) => exec(&variables),
         Err(error) => error,
     }
 }
@@ -146,8 +146,8 @@ fn enter_workdir(workdir: &str) {
     }
 }
 
-fn exec(variables: Vec<(&str, &str)>) -> Error {
-    environment::search_path(&variables);
+fn exec(variables: &[(&str, &str)]) -> Error {
+    environment::search_path(variables);
     for shell in SHELLS {
         let mut command = Command::new(shell);
         command.env_clear().envs(variables.iter().copied());
