@@ -24,9 +24,9 @@ use crate::machines::{Instance, Machines, NotResumed, Suspended};
 use crate::output;
 use crate::timelines::Timelines;
 
-/// A clone's private disk, in the MicroVM's directory.
 /// Baseline memory for which a MicroVM has a processor (SPEC §3).
 const MIB_PER_PROCESSOR: u32 = 512;
+/// A clone's private disk, in the MicroVM's directory.
 const OVERLAY: &str = "scratch.qcow2";
 
 /// Why a MicroVM could not be launched, saved or woken.

@@ -10,7 +10,7 @@ use ids::{EndpointId, MicrovmId};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::Activity;
-use crate::allowance::{Account, Allowance};
+use crate::allowance::Allowance;
 use crate::shell::{Farewell, Shell, Shells};
 use crate::upstream::Upstream;
 
@@ -83,7 +83,6 @@ pub struct Life {
     /// Traffic through the endpoint.
     pub activity: Arc<Activity>,
     pub(crate) upstream: Upstream,
-    account: Arc<Account>,
     pub(crate) shells: Shells,
     first_answer: Mutex<Option<FirstAnswer>>,
 }
@@ -95,18 +94,15 @@ impl Life {
     /// A life with no connection open yet.
     #[must_use]
     pub fn new(generation: u64, connector: Arc<dyn Connector>, activity: Arc<Activity>) -> Self {
-        let account = Arc::new(Account::default());
-        let upstream = Upstream::new(Arc::clone(&connector), Arc::clone(&activity), Arc::clone(&account));
+        let upstream = Upstream::new(Arc::clone(&connector), Arc::clone(&activity));
         let shells = Shells::default();
-        Self { generation, connector, activity, upstream, account, shells, first_answer: Mutex::default() }
+        Self { generation, connector, activity, upstream, shells, first_answer: Mutex::default() }
     }
 
     /// The same, with no more of the endpoint than `allowance`.
     #[must_use]
     pub fn within(self, allowance: Allowance) -> Self {
-        let account = Arc::new(Account::of(allowance));
-        let (connector, activity) = (Arc::clone(&self.connector), Arc::clone(&self.activity));
-        Self { upstream: Upstream::new(connector, activity, Arc::clone(&account)), account, ..self }
+        Self { upstream: self.upstream.within(allowance), ..self }
     }
 
     /// Has the clients of its shells told why they end, and takes no further ones. The owner calls this before it
@@ -124,7 +120,7 @@ impl Life {
 
     /// Whether a request that was counted in may go on to the application.
     pub(crate) fn allows_another(&self) -> bool {
-        self.account.admit(self.activity.open_requests(), Instant::now())
+        self.upstream.account().admit(self.activity.open_requests(), Instant::now())
     }
 
     /// An answer begins, to a request that came then.

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
-use crate::allowance::{Account, Pace};
+use crate::allowance::{Account, Allowance, Pace};
 use crate::app_tls::{self, Alpn};
 use crate::contact::{Transport, means_tls};
 use crate::error::Refusal;
@@ -75,8 +75,18 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    pub(crate) fn new(connector: Arc<dyn Connector>, activity: Arc<Activity>, account: Arc<Account>) -> Self {
-        Self { connector, activity, account, ports: Mutex::default() }
+    pub(crate) fn new(connector: Arc<dyn Connector>, activity: Arc<Activity>) -> Self {
+        Self { connector, activity, account: Arc::default(), ports: Mutex::default() }
+    }
+
+    /// The same, carrying no more than `allowance`.
+    pub(crate) fn within(self, allowance: Allowance) -> Self {
+        Self { account: Arc::new(Account::of(allowance)), ..self }
+    }
+
+    /// What is left of the allowance.
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
     }
 
     /// A connection of its own to a port.
