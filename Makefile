@@ -26,6 +26,7 @@ demo: setup build ## build examples/hello, run it, suspend it, wake it, on a ser
 PLOTS ?= target/bench
 bench: setup build ## measure what users wait for, into target/bench/figures.json and PLOTS
 	scripts/clients >/dev/null
+	scripts/bench-peers >/dev/null
 	cargo run --release -p rekindle-bench -- --json target/bench/figures.json --plots $(PLOTS)
 
 # How many runs, and what they are drawn by.

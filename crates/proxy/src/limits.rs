@@ -16,10 +16,6 @@ pub const MAX_STREAMS: u32 = 256;
 pub const MAX_PENDING_RESETS: usize = 20;
 /// HTTP/2 streams that were reset for a client's errors; one with more is cut.
 pub const MAX_ERROR_RESETS: usize = 64;
-/// How much a client may upload on one HTTP/2 stream ahead of the application.
-pub const STREAM_WINDOW: u32 = 1024 * 1024;
-/// The same for all the streams of a connection.
-pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// For a client to finish its TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For an HTTP/1.1 client to send a whole request head; a kept-alive connection may be silent as long.
@@ -46,8 +42,9 @@ pub const TUNNEL_READ: usize = 16 * 1024;
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Kept-alive connections to an application that nothing uses are closed after this long.
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Idle kept-alive connections to one port of an application.
-pub const POOL_MAX_IDLE: usize = 32;
+/// Idle kept-alive connections to one port of an application: as many as one HTTP/2 client has requests at once, whose
+/// connections would otherwise be opened again and again.
+pub const POOL_MAX_IDLE: usize = MAX_STREAMS as usize;
 /// Shells open at once in one MicroVM.
 pub const MAX_SHELLS: usize = 16;
 /// For a shell to start.

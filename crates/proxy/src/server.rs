@@ -144,8 +144,8 @@ fn http_builder(h2: bool) -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(limits::MAX_STREAMS)
         .max_pending_accept_reset_streams(limits::MAX_PENDING_RESETS)
         .max_local_error_reset_streams(limits::MAX_ERROR_RESETS)
-        .initial_stream_window_size(limits::STREAM_WINDOW)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW)
+        // As large as the path's bandwidth and delay: an upload is as fast as over HTTP/1.1.
+        .adaptive_window(true)
         .keep_alive_interval(limits::PING_INTERVAL)
         // WebSockets over HTTP/2.
         .enable_connect_protocol();

@@ -15,6 +15,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::Failure;
 
@@ -39,6 +40,15 @@ impl Trust {
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
+
+    /// Shakes hands over a connection.
+    pub(crate) async fn connect(
+        &self,
+        name: ServerName<'static>,
+        tcp: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, Failure> {
+        Ok(self.0.connect(name, tcp).await?)
+    }
 }
 
 /// A kept-alive connection.
@@ -52,7 +62,7 @@ impl Connection {
     pub(crate) async fn open(trust: &Trust, endpoint: &str, address: SocketAddr) -> Result<Self, Failure> {
         let name = endpoint.split(':').next().unwrap_or(endpoint).to_owned();
         let tcp = tcp(address).await?;
-        let tls = trust.0.connect(ServerName::try_from(name)?, tcp).await?;
+        let tls = trust.connect(ServerName::try_from(name)?, tcp).await?;
         Self::over(tls, endpoint).await
     }
 

@@ -1,5 +1,5 @@
 //! The benchmark: what users wait for and what a clone costs, with the bare engine and the limits beside it, how launches
-//! scale, and how many calls one core answers, with a bare axum handler beside it.
+//! scale, the endpoints beside nginx, and how many calls one core answers, with a bare axum handler beside it.
 //!
 //! `cargo run --release -p rekindle-bench` starts servers of its own on throw-away data directories, deploys what it
 //! measures there, and prints a table of each part as soon as it is measured. Needs root and what `make setup` and
@@ -10,9 +10,9 @@ mod baseline;
 mod calls;
 mod client;
 mod density;
+mod endpoint;
 mod examples;
 mod microvms;
-mod proxy_latency;
 mod report;
 mod scale;
 mod stats;
@@ -25,9 +25,9 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use e2e::{Artifact, Image, ImageRequest, Server};
 
+use crate::endpoint::latency::{self, Latencies};
 use crate::examples::Example;
 use crate::microvms::Bench;
-use crate::proxy_latency::Latencies;
 use crate::report::Report;
 use crate::table::{Row, Table};
 
@@ -77,6 +77,9 @@ struct Arguments {
     /// Only what the proxy adds to a request: needs neither root nor set-up
     #[arg(long, group = "only")]
     proxy_only: bool,
+    /// Only the endpoints beside nginx: needs neither root nor set-up, but scripts/bench-peers
+    #[arg(long, group = "only")]
+    endpoint_only: bool,
     /// Only the API's calls per second and the pages of listings: needs neither root nor set-up
     #[arg(long, group = "only")]
     calls_only: bool,
@@ -86,10 +89,16 @@ struct Arguments {
     /// How many turns of half a second each kind of call has
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
     turns: u16,
+    /// What a process does that this one starts: the proxy that is measured
+    #[arg(long, hide = true, num_args = 6, exclusive = true)]
+    serve_endpoint: Option<Vec<String>>,
 }
 
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
+    if let Some(proxy) = &arguments.serve_endpoint {
+        return endpoint::bed::run(proxy);
+    }
     let mut report = Report::new(arguments.samples)?;
     let measured = arguments.measure(&mut report);
     // Those before a failure are figures too.
@@ -101,9 +110,12 @@ fn main() -> Result<(), Failure> {
 
 impl Arguments {
     fn measure(&self, report: &mut Report) -> Result<(), Failure> {
-        let Self { density_only, scale_only, suspensions_only, proxy_only, calls_only, .. } = *self;
+        let Self {
+            density_only, scale_only, suspensions_only, proxy_only, endpoint_only, calls_only, ..
+        } = *self;
         let examples_only = self.examples_only || self.example.is_some() && !density_only;
-        let only = [examples_only, density_only, scale_only, suspensions_only, proxy_only, calls_only];
+        let vms_only = [examples_only, density_only, scale_only, suspensions_only];
+        let only = [&vms_only[..], &[proxy_only, endpoint_only, calls_only]].concat();
         let wants = |part: bool| part || !only.contains(&true);
         if wants(examples_only) || wants(density_only) {
             self.examples(report, wants(examples_only), wants(density_only))?;
@@ -115,7 +127,10 @@ impl Arguments {
             self.scale(report)?;
         }
         if wants(proxy_only) {
-            report.table(Table { name: "proxy".into(), rows: proxy_rows(&proxy_latency::measure()?) });
+            report.table(Table { name: "proxy".into(), rows: proxy_rows(&latency::measure()?) });
+        }
+        if wants(endpoint_only) {
+            report.endpoint(endpoint::measure()?);
         }
         // Last, because it keeps this thread to one core.
         if wants(calls_only) {

@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::Failure;
 use crate::calls::Operation;
+use crate::endpoint::Comparison;
 use crate::scale::Axis;
 use crate::table::Table;
 
@@ -33,6 +34,7 @@ pub(crate) struct Report {
     tables: Vec<Table>,
     calls: Vec<Operation>,
     scale: Vec<Axis>,
+    endpoint: Vec<Comparison>,
 }
 
 /// What it was measured on.
@@ -59,6 +61,7 @@ impl Report {
             tables: vec![],
             calls: vec![],
             scale: vec![],
+            endpoint: vec![],
         })
     }
 
@@ -78,6 +81,12 @@ impl Report {
     pub(crate) fn axis(&mut self, axis: Axis) {
         println!("{}", axis.table());
         self.scale.push(axis);
+    }
+
+    /// Takes how the endpoints do beside others, and prints it.
+    pub(crate) fn endpoint(&mut self, measured: Vec<Comparison>) {
+        println!("{}", crate::endpoint::Lines(&measured));
+        self.endpoint.extend(measured);
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<(), Failure> {

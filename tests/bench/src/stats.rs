@@ -41,6 +41,12 @@ impl Samples<Duration> {
     }
 }
 
+impl<T: Ord + Copy> Extend<T> for Samples<T> {
+    fn extend<I: IntoIterator<Item = T>>(&mut self, samples: I) {
+        samples.into_iter().for_each(|sample| self.push(sample));
+    }
+}
+
 impl<T: Ord> FromIterator<T> for Samples<T> {
     fn from_iter<I: IntoIterator<Item = T>>(samples: I) -> Self {
         let mut all = Self(samples.into_iter().collect());

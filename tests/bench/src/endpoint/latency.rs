@@ -4,25 +4,18 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use auth::token::{Ports, Scope, TokenKey};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use ids::{EndpointId, MicrovmId};
-use proxy::ca::LocalCa;
-use proxy::{
-    Activity, Backend, BoxedIo, Connector, EndpointHosts, Life, Proxy, Target, WakeError, tls_config,
-};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::bed::{Certificate, Endpoint};
 use crate::Failure;
 use crate::client::{Connection, Trust};
 use crate::stats::Samples;
@@ -33,8 +26,6 @@ const ROUNDS: usize = 20;
 const REQUESTS: usize = 200;
 /// Not counted, at the start of each turn: caches and branch predictors settle.
 const WARM_UP: usize = 20;
-const PORT: u16 = 8080;
-const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
 /// Both ways' latencies.
 #[derive(Debug, Default)]
@@ -56,11 +47,13 @@ pub(crate) fn measure() -> Result<Latencies, Failure> {
     let listener = application.block_on(TcpListener::bind("127.0.0.1:0"))?;
     let target = listener.local_addr()?;
     application.spawn(serve(listener));
-    let endpoint = Endpoint::new();
+    let (endpoint, dir, stop) = (Endpoint::random(), tempfile::tempdir()?, CancellationToken::new());
+    let certificate = Certificate::make(dir.path())?;
     let server = worker(2)?;
-    let (address, trust, stop) = server.block_on(start_proxy(&endpoint, target))?;
+    let address = server.block_on(endpoint.serve(&certificate, target, stop.clone()))?;
+    let trust = Trust::bundle(&certificate.chain)?;
     let client = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let latencies = client.block_on(alternate(&endpoint, &trust, address, target));
+    let latencies = client.block_on(alternate(endpoint, &trust, address, target));
     stop.cancel();
     server.shutdown_background();
     application.shutdown_background();
@@ -72,7 +65,7 @@ fn worker(threads: usize) -> io::Result<tokio::runtime::Runtime> {
 }
 
 async fn alternate(
-    endpoint: &Endpoint,
+    endpoint: Endpoint,
     trust: &Trust,
     proxy: SocketAddr,
     target: SocketAddr,
@@ -101,89 +94,6 @@ async fn turn(
         }
     }
     Ok(())
-}
-
-/// The one endpoint there is.
-struct Endpoint {
-    id: EndpointId,
-    microvm: MicrovmId,
-    hosts: EndpointHosts,
-    tokens: TokenKey,
-}
-
-impl Endpoint {
-    fn new() -> Self {
-        Self {
-            id: EndpointId::random(),
-            microvm: MicrovmId::random(),
-            hosts: EndpointHosts::new("us-east-1", "localhost"),
-            tokens: TokenKey::from_secret([7; 32]),
-        }
-    }
-
-    fn host(&self) -> String {
-        self.hosts.host(self.id)
-    }
-
-    fn token(&self) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let expires_at = (now + TOKEN_LIFE).as_secs();
-        self.tokens.seal(&Scope { microvm: self.microvm, ports: Ports::All, expires_at })
-    }
-}
-
-async fn start_proxy(
-    endpoint: &Endpoint,
-    target: SocketAddr,
-) -> Result<(SocketAddr, Trust, CancellationToken), Failure> {
-    let dir = tempfile::tempdir()?;
-    let ca = LocalCa::open(dir.path())?;
-    let bundle = dir.path().join("bundle.pem");
-    std::fs::write(&bundle, ca.bundle_pem())?;
-    let certificate = rustls::sign::SingleCertAndKey::from(ca.endpoint_certificate(&endpoint.hosts)?);
-    let connector: Arc<dyn Connector> = Arc::new(Loopback(target));
-    let backend = OneLife {
-        endpoint: endpoint.id,
-        microvm: endpoint.microvm,
-        life: Arc::new(Life::new(1, connector, Arc::new(Activity::new()))),
-    };
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    let stop = CancellationToken::new();
-    let proxy = Proxy::new(Arc::new(backend), endpoint.hosts.clone(), endpoint.tokens.clone());
-    tokio::spawn(proxy.serve(listener, tls_config(Arc::new(certificate))?, stop.clone()));
-    Ok((address, Trust::bundle(&bundle)?, stop))
-}
-
-struct OneLife {
-    endpoint: EndpointId,
-    microvm: MicrovmId,
-    life: Arc<Life>,
-}
-
-#[async_trait]
-impl Backend for OneLife {
-    fn resolve(&self, endpoint: EndpointId) -> Option<Target> {
-        (endpoint == self.endpoint).then_some(Target { microvm: self.microvm, http_ingress: true })
-    }
-
-    async fn wake(&self, _: MicrovmId, _: Option<&str>) -> Result<Arc<Life>, WakeError> {
-        Ok(Arc::clone(&self.life))
-    }
-}
-
-struct Loopback(SocketAddr);
-
-#[async_trait]
-impl Connector for Loopback {
-    async fn connect(&self, port: u16) -> io::Result<BoxedIo> {
-        if port != PORT {
-            return Err(io::ErrorKind::ConnectionRefused.into());
-        }
-        let stream = TcpStream::connect(self.0).await?;
-        stream.set_nodelay(true)?;
-        Ok(Box::new(stream))
-    }
 }
 
 async fn serve(listener: TcpListener) {
