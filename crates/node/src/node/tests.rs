@@ -1,6 +1,7 @@
 //! The owners against a machine that does nothing but count: the real ones are tested end to end.
 
 use std::sync::Mutex;
+use std::time::Instant;
 
 use capacity::{Limits, Want};
 use lifecycle::microvm::{IdlePolicy, Microvm, Policy};
@@ -135,13 +136,13 @@ fn bed_with(machines: Counting, limits: Limits) -> Bed {
 
 impl Bed {
     async fn launch(&self) -> MicrovmRecord {
-        self.launch_with(true).await
+        self.launch_with(true, 60).await
     }
 
-    async fn launch_with(&self, http_ingress: bool) -> MicrovmRecord {
+    async fn launch_with(&self, http_ingress: bool, max_idle_duration_seconds: u32) -> MicrovmRecord {
         let image: ids::ImageArn = "arn:aws:lambda:us-east-1:123456789012:microvm-image:a".parse().unwrap();
         let idle = IdlePolicy {
-            max_idle_duration_seconds: 60,
+            max_idle_duration_seconds,
             suspended_duration_seconds: 60,
             auto_resume_enabled: true,
         };
@@ -196,6 +197,28 @@ async fn a_request_waits_for_the_launch_and_wakes_the_sleeping() {
     let (one, two) = tokio::join!(bed.node.wake(vm.id, None), bed.node.wake(vm.id, None));
     assert_eq!((one.unwrap().generation, two.unwrap().generation), (2, 2));
     assert_eq!(bed.calls(), ["launch", "suspend", "resume"]);
+}
+
+/// SPEC §4.2: bytes count, a stream that is open and silent does not.
+#[tokio::test]
+async fn a_microvm_sleeps_within_a_second_of_being_idle_for_long_enough() {
+    const MAX_IDLE: u32 = 2;
+    let bed = bed(Counting::default());
+    let vm = bed.launch_with(true, MAX_IDLE).await;
+    let life = bed.node.wake(vm.id, None).await.unwrap();
+    let _silent = life.activity.begin().unwrap();
+    // Longer than it may be idle, were these bytes not counted.
+    let until = Instant::now() + Duration::from_secs(u64::from(MAX_IDLE)) + Duration::from_millis(500);
+    while Instant::now() < until {
+        life.activity.touch();
+        tokio::task::yield_now().await;
+    }
+    let last_byte = crate::now_ms();
+    assert_eq!(bed.stored(vm.id), State::Running);
+    bed.reach(vm.id, State::Suspended).await;
+    let slept = bed.store.read(|tx| tx.microvm(vm.id)).unwrap().unwrap().life.suspended_at.unwrap();
+    let idle = slept - last_byte;
+    assert!((2000..3000).contains(&idle), "asleep {idle} ms after the last byte");
 }
 
 #[tokio::test]
@@ -259,7 +282,7 @@ async fn the_end_is_durable_and_the_endpoint_gone() {
 #[tokio::test]
 async fn without_ingress_no_endpoint_leads_to_its_application() {
     let bed = bed(Counting::default());
-    let vm = bed.launch_with(false).await;
+    let vm = bed.launch_with(false, 60).await;
     assert_eq!(bed.node.resolve(vm.endpoint), Some(Target { microvm: vm.id, http_ingress: false }));
 }
 
