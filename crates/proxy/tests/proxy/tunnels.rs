@@ -1,9 +1,6 @@
 //! TCP through the endpoint, as a client sees it.
 
-#![allow(clippy::unwrap_used)]
-
-mod world;
-
+use crate::world::{App, Client, World, empty, text};
 use futures::{SinkExt, StreamExt};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -15,7 +12,6 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use world::{App, Client, World, empty, text};
 
 /// A CONNECT to `target` with these headers besides the token.
 async fn connect(

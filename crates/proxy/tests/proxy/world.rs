@@ -1,7 +1,5 @@
 //! A proxy on loopback, a backend with one MicroVM, and an application whose manners a test chooses.
 
-#![allow(dead_code, reason = "each of the tests uses a part of it")]
-
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
