@@ -6,7 +6,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use crate::WakeError;
-use crate::headers::PROXY_ERROR;
+use crate::headers::{APP_CONNECT_FAILED, PROXY_ERROR};
 use crate::limits;
 
 /// Why a request was not answered by the application.
@@ -70,7 +70,7 @@ impl Refusal {
             }
             Self::TooMany => (StatusCode::TOO_MANY_REQUESTS, "", None),
             Self::PortDenied => (StatusCode::FORBIDDEN, "Access to port denied", None),
-            Self::AppConnect => (StatusCode::BAD_GATEWAY, "", Some("APP_CONNECT_FAILED")),
+            Self::AppConnect => (StatusCode::BAD_GATEWAY, "", Some(APP_CONNECT_FAILED)),
             Self::MicrovmConnect | Self::Wake(WakeError::Gone) => {
                 (StatusCode::BAD_GATEWAY, "", Some("MICROVM_CONNECT_FAILED"))
             }

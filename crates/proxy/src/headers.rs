@@ -5,9 +5,14 @@ use http::header::{
 };
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
-pub(crate) const PROXY_ERROR: HeaderName = HeaderName::from_static("x-aws-proxy-error");
-pub(crate) const PROXY_AUTH: HeaderName = HeaderName::from_static("x-aws-proxy-auth");
-pub(crate) const PROXY_PORT: HeaderName = HeaderName::from_static("x-aws-proxy-port");
+/// What went wrong, in an answer of the proxy's own.
+pub const PROXY_ERROR: HeaderName = HeaderName::from_static("x-aws-proxy-error");
+/// The token of a request.
+pub const PROXY_AUTH: HeaderName = HeaderName::from_static("x-aws-proxy-auth");
+/// The port that a request is for.
+pub const PROXY_PORT: HeaderName = HeaderName::from_static("x-aws-proxy-port");
+/// The [`PROXY_ERROR`] where nothing listens on the port.
+pub const APP_CONNECT_FAILED: &str = "APP_CONNECT_FAILED";
 pub(crate) const PROXY_FORCE_H2: HeaderName = HeaderName::from_static("x-aws-proxy-force-h2");
 /// Which trace a request belongs to (W3C Trace Context); the application sees it too, as it is.
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");

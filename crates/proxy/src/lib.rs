@@ -13,7 +13,7 @@ mod connection;
 mod contact;
 mod error;
 mod forward;
-mod headers;
+pub mod headers;
 mod host;
 pub mod limits;
 mod replay;

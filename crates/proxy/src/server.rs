@@ -24,8 +24,8 @@ use crate::connection::Connection;
 use crate::shell::Sessions;
 use crate::{Backend, EndpointHosts, forward, limits};
 
-const H2: &[u8] = b"h2";
-const HTTP1: &[u8] = b"http/1.1";
+pub(crate) const H2: &[u8] = b"h2";
+pub(crate) const HTTP1: &[u8] = b"http/1.1";
 
 /// The data plane of one node.
 pub struct Proxy {

@@ -21,6 +21,7 @@ mod range;
 mod roles;
 mod running;
 mod s3_access;
+mod secret_file;
 mod serve;
 mod server_file;
 mod services;
