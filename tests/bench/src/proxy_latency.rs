@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use ids::{EndpointId, MicrovmId};
 use proxy::ca::LocalCa;
 use proxy::{
-    Activity, Backend, BoxedIo, Connector, EndpointHosts, Life, Proxy, Target, WakeError, tls_config,
+    Activity, Backend, BoxedIo, Connector, EndpointHosts, Life, Proxy, Site, Target, WakeError, tls_config,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -140,7 +140,7 @@ async fn start_proxy(
     let ca = LocalCa::open(dir.path())?;
     let bundle = dir.path().join("bundle.pem");
     std::fs::write(&bundle, ca.bundle_pem())?;
-    let certificate = rustls::sign::SingleCertAndKey::from(ca.endpoint_certificate(&endpoint.hosts)?);
+    let certificate = rustls::sign::SingleCertAndKey::from(ca.certificate(&[&endpoint.hosts.wildcard()])?);
     let connector: Arc<dyn Connector> = Arc::new(Loopback(target));
     let backend = OneLife {
         endpoint: endpoint.id,
@@ -163,8 +163,13 @@ struct OneLife {
 
 #[async_trait]
 impl Backend for OneLife {
-    fn resolve(&self, endpoint: EndpointId) -> Option<Target> {
-        (endpoint == self.endpoint).then_some(Target { microvm: self.microvm, http_ingress: true })
+    fn resolve(&self, site: &Site) -> Option<Target> {
+        let target = || Target { microvm: self.microvm, http_ingress: true, public_ports: Arc::default() };
+        (*site == Site::Endpoint(self.endpoint)).then(target)
+    }
+
+    fn is_domain(&self, _: &str) -> bool {
+        false
     }
 
     async fn wake(&self, _: MicrovmId, _: Option<&str>) -> Result<Arc<Life>, WakeError> {

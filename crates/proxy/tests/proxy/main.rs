@@ -8,6 +8,8 @@ mod allowance;
 mod app_tls;
 mod attacks;
 mod endpoint;
+mod public;
+mod sessions;
 mod shell;
 mod tunnels;
 mod world;
