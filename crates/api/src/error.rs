@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::generated::operations::{CORE_ERRORS, MICROVMS_ERRORS};
+use crate::generated::operations::{CORE_ERRORS, ENDPOINTS_ERRORS, MICROVMS_ERRORS};
 use crate::operation::Family;
 
 /// When a client whom the host has no room for is told to come again.
@@ -102,6 +102,7 @@ impl ErrorKind {
         let find = |errors: &'static [ErrorModel]| errors.iter().find(|model| model.name == name);
         match family {
             Family::Microvms | Family::Lambda => find(&MICROVMS_ERRORS),
+            Family::Endpoints => find(&ENDPOINTS_ERRORS),
             Family::Core => find(&CORE_ERRORS).or_else(|| find(&MICROVMS_ERRORS)),
         }
     }
@@ -242,6 +243,12 @@ impl Error {
         Self::not_found("MicrovmImage", arn, format!("MicroVMImage not found for MicroVMImageID: {arn}"))
     }
 
+    /// No name of the account's own is called so.
+    #[must_use]
+    pub fn unknown_domain(name: &str) -> Self {
+        Self::not_found("Domain", name, format!("Domain not found: {name}"))
+    }
+
     /// Nothing of this image can be run.
     #[must_use]
     pub fn no_active_version(arn: &str, version: Option<&str>) -> Self {
@@ -350,7 +357,11 @@ mod tests {
             InternalServer,
             InsufficientCapacity,
         ];
-        for (family, errors) in [(Family::Microvms, &MICROVMS_ERRORS[..]), (Family::Core, &CORE_ERRORS[..])] {
+        for (family, errors) in [
+            (Family::Microvms, &MICROVMS_ERRORS[..]),
+            (Family::Core, &CORE_ERRORS[..]),
+            (Family::Endpoints, &ENDPOINTS_ERRORS[..]),
+        ] {
             for model in errors {
                 let answered = |family| kinds.iter().any(|kind| kind.name(family) == model.name);
                 // Operations on tags answer in the manners of either.

@@ -1,6 +1,6 @@
 //! What the identifiers in requests name, and the error where they name nothing.
 
-use ids::{ImageArn, ImageVersion, MicrovmId};
+use ids::{ImageArn, ImageVersion, MicrovmId, MicrovmOrImage};
 
 use crate::{
     CreateMicrovmAuthTokenRequest, CreateMicrovmShellAuthTokenRequest, DeleteMicrovmImageInput,
@@ -21,6 +21,17 @@ pub fn image_arn(text: &str) -> Result<ImageArn, Error> {
         return Err(Error::new(ErrorKind::AccessDenied, message));
     }
     text.parse().map_err(|_| Error::validation(format!("Invalid ARN format: {text}")))
+}
+
+/// The MicroVM or image that an identifier names.
+///
+/// # Errors
+/// What is no MicroVM's id is taken for an image's ARN: see [`image_arn`].
+pub fn microvm_or_image(text: &str) -> Result<MicrovmOrImage, Error> {
+    match text.parse() {
+        Ok(id) => Ok(MicrovmOrImage::Microvm(id)),
+        Err(_) => Ok(MicrovmOrImage::Image(image_arn(text)?)),
+    }
 }
 
 /// The version that a text names: whatever is no version does not exist.

@@ -31,6 +31,11 @@ pub mod connectors {
     pub use crate::generated::connectors::*;
 }
 
+/// The wire types of Rekindle's own operations on endpoints.
+pub mod endpoints {
+    pub use crate::generated::endpoints::*;
+}
+
 /// What every operation's input offers: its place in the API and its own rules.
 pub trait Request: Rules + serde::Serialize + serde::de::DeserializeOwned {
     /// What a success answers; `()` where that is no body at all.

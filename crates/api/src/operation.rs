@@ -13,6 +13,8 @@ pub enum Family {
     /// Lambda's older operations, on tags of what is not lambda-microvms': they are in the model of lambda-microvms,
     /// with names of their own for some errors.
     Lambda,
+    /// Rekindle's own operations on endpoints, in the manners of lambda-microvms.
+    Endpoints,
 }
 
 /// A part of an operation's path.

@@ -4,6 +4,10 @@ use crate::connectors::{
     CreateNetworkConnectorRequest, DeleteNetworkConnectorRequest, GetNetworkConnectorRequest,
     ListNetworkConnectorVersionsRequest, ListNetworkConnectorsRequest, UpdateNetworkConnectorRequest,
 };
+use crate::endpoints::{
+    DeleteDomainRequest, GetEndpointAccessRequest, ListDomainsRequest, PutDomainRequest,
+    PutEndpointAccessRequest,
+};
 use crate::size::{self, SizeClass};
 use crate::{
     CodeArtifact, Connector, CreateMicrovmAuthTokenRequest, CreateMicrovmImageRequest,
@@ -54,7 +58,8 @@ no_more_than_the_model!(GetMicrovmRequest SuspendMicrovmRequest ResumeMicrovmReq
     ListMicrovmImagesRequest ListManagedMicrovmImagesInput ListManagedMicrovmImageVersionsInput
     TagResourceRequest UntagResourceRequest ListTagsRequest
     CreateNetworkConnectorRequest GetNetworkConnectorRequest ListNetworkConnectorsRequest
-    ListNetworkConnectorVersionsRequest UpdateNetworkConnectorRequest DeleteNetworkConnectorRequest);
+    ListNetworkConnectorVersionsRequest UpdateNetworkConnectorRequest DeleteNetworkConnectorRequest
+    GetEndpointAccessRequest PutEndpointAccessRequest PutDomainRequest DeleteDomainRequest ListDomainsRequest);
 
 macro_rules! names_an_image {
     ($($request:ident)+) => {$(

@@ -13,6 +13,7 @@ mod access;
 mod base_images;
 mod config;
 mod connectors;
+mod exposure;
 mod failure;
 mod idempotency;
 mod images;
@@ -39,6 +40,7 @@ use store::Store;
 use crate::Service;
 use crate::service::{Answer, Call};
 use access::{Place, Resource, Touches};
+pub use exposure::DomainNames;
 use failure::Failure;
 use pages::Listing;
 
@@ -59,6 +61,8 @@ pub struct Settings {
     pub base_image_created_at: u64,
     /// How much an account may have.
     pub quotas: Quotas,
+    /// Host names that accounts may use for their MicroVMs.
+    pub domains: DomainNames,
 }
 
 impl std::fmt::Debug for Settings {
@@ -219,4 +223,9 @@ service! {
     ListNetworkConnectorVersions => list_connector_versions,
     UpdateNetworkConnector => update_connector,
     DeleteNetworkConnector => delete_connector,
+    GetEndpointAccess => get_endpoint_access,
+    PutEndpointAccess => put_endpoint_access,
+    PutDomain => put_domain,
+    DeleteDomain => delete_domain,
+    ListDomains => list_domains,
 }

@@ -3,8 +3,8 @@
 use api::{Error, ErrorKind, Family, Operation};
 use percent_encoding::percent_decode_str;
 
-/// Path prefixes of the Lambda APIs; everything else is somebody else's.
-pub const PREFIXES: [&str; 3] = ["/2025-09-09/", "/2026-04-04/", "/2017-03-31/"];
+/// Path prefixes of the Lambda APIs, and of our own beside them; everything else is somebody else's.
+pub const PREFIXES: [&str; 4] = ["/2025-09-09/", "/2026-04-04/", "/2017-03-31/", "/2026-11-29/"];
 
 /// The label of the operations on tags.
 const TAGGED: &str = "Resource";

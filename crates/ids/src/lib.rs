@@ -46,6 +46,9 @@ macro_rules! uuid_id {
         pub struct $name(Uuid);
 
         impl $name {
+            /// The one that sorts before all others, and is nobody's.
+            pub const MIN: Self = Self(Uuid::nil());
+
             /// A new identifier, which nothing has had before.
             #[must_use]
             pub fn random() -> Self {
@@ -220,6 +223,35 @@ impl FromStr for ImageArn {
     }
 }
 text_serde!(ImageArn);
+
+/// A MicroVM, or an image with all MicroVMs that are cloned from it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum MicrovmOrImage {
+    /// The MicroVM with this id.
+    Microvm(MicrovmId),
+    /// The image with this ARN.
+    Image(ImageArn),
+}
+
+impl fmt::Display for MicrovmOrImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Microvm(id) => id.fmt(f),
+            Self::Image(arn) => arn.fmt(f),
+        }
+    }
+}
+
+impl FromStr for MicrovmOrImage {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let image = || text.parse().map(Self::Image).ok();
+        let found = text.parse().map(Self::Microvm).ok().or_else(image);
+        found.ok_or_else(|| ParseIdError::new(text, "a MicroVM id or an image ARN"))
+    }
+}
+text_serde!(MicrovmOrImage);
 
 /// A version of a customer's network connector: 1, 2, …
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

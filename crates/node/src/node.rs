@@ -1,15 +1,15 @@
 //! The table of the MicroVMs that this host owns.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use capacity::{Capacity, Reservation, Shortage};
-use ids::{EndpointId, MicrovmId};
+use ids::{EndpointId, ImageArn, MicrovmId, MicrovmOrImage};
 use lifecycle::microvm::{Event, Refused, State};
-use proxy::{Life, Target, WakeError};
-use store::{MicrovmRecord, Store, StoreError};
+use proxy::{Life, Site, Target, WakeError};
+use store::{Exposure, MicrovmRecord, Store, StoreError};
 use timeline::Timeline;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -42,12 +42,37 @@ pub enum NodeError {
 struct Entry {
     commands: mpsc::Sender<Command>,
     view: watch::Receiver<View>,
+    image: ImageArn,
+    http_ingress: bool,
+}
+
+impl Entry {
+    /// Whether its application has run, and will again.
+    fn has_come_up(&self) -> bool {
+        matches!(self.view.borrow().state, State::Running | State::Suspending | State::Suspended)
+    }
 }
 
 #[derive(Default)]
 struct Table {
     owners: HashMap<MicrovmId, Entry>,
-    endpoints: HashMap<EndpointId, Target>,
+    endpoints: HashMap<EndpointId, MicrovmId>,
+    /// Those of an image are in the order of their launches, as their ids are.
+    images: BTreeSet<(ImageArn, MicrovmId)>,
+}
+
+impl Table {
+    /// The MicroVM of an image that was launched last, of those that have come up; of the others, if there are no such.
+    fn newest_of(&self, image: &ImageArn) -> Option<MicrovmId> {
+        let first = (image.clone(), MicrovmId::MIN);
+        let of_image = self.images.range(first..).take_while(|(of, _)| of == image);
+        let mut newest = None;
+        for (_, id) in of_image {
+            let up = self.owners.get(id).is_some_and(Entry::has_come_up);
+            newest = newest.max(Some((up, *id)));
+        }
+        newest.map(|(_, id)| id)
+    }
 }
 
 /// Owns every MicroVM of this host that is not terminated; clones share the same table.
@@ -108,15 +133,17 @@ impl Node {
     }
 
     fn own(&self, record: MicrovmRecord, place: Option<Reservation>, adopt: bool) {
-        let (id, endpoint, http_ingress) = (record.id, record.endpoint, record.http_ingress);
+        let (id, endpoint, image) = (record.id, record.endpoint, record.image.clone());
+        let http_ingress = record.http_ingress;
         let (commands, wishes) = mpsc::channel(COMMAND_QUEUE);
         let machines = Arc::clone(&self.machines);
         let (owner, view) =
             Owner::new(record, self.store.clone(), machines, self.capacity.clone(), place, wishes);
         {
             let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-            table.owners.insert(id, Entry { commands, view });
-            table.endpoints.insert(endpoint, Target { microvm: id, http_ingress });
+            table.owners.insert(id, Entry { commands, view, image: image.clone(), http_ingress });
+            table.endpoints.insert(endpoint, id);
+            table.images.insert((image.clone(), id));
         }
         let table = Arc::clone(&self.table);
         let timeline = Timeline::current().unwrap_or_else(Timeline::begin);
@@ -125,6 +152,7 @@ impl Node {
             let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
             table.owners.remove(&id);
             table.endpoints.remove(&endpoint);
+            table.images.remove(&(image, id));
         });
     }
 
@@ -146,6 +174,14 @@ impl Node {
         self.ask(id, Event::IdleExpired).await.is_ok()
     }
 
+    /// Nothing where it cannot be read: then everything needs a token.
+    fn exposure(&self) -> Arc<Exposure> {
+        self.store.exposure().unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot read what is public; nothing is taken for it");
+            Arc::default()
+        })
+    }
+
     fn entry<T>(&self, id: MicrovmId, pick: impl FnOnce(&Entry) -> T) -> Option<T> {
         // The table is whole between any two of its changes, so a panic elsewhere left it usable.
         self.table.read().unwrap_or_else(PoisonError::into_inner).owners.get(&id).map(pick)
@@ -163,15 +199,30 @@ fn has_vmm(record: &MicrovmRecord) -> bool {
 
 #[async_trait]
 impl proxy::Backend for Node {
-    fn resolve(&self, endpoint: EndpointId) -> Option<Target> {
+    fn resolve(&self, site: &Site) -> Option<Target> {
+        let exposure = self.exposure();
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(target) = table.endpoints.get(&endpoint) {
-            return Some(*target);
+        let id = match site {
+            Site::Endpoint(endpoint) => table.endpoints.get(endpoint).copied(),
+            Site::Domain(name) => match exposure.domain(name)? {
+                MicrovmOrImage::Microvm(id) => Some(*id),
+                MicrovmOrImage::Image(image) => table.newest_of(image),
+            },
+        };
+        if let Some((microvm, entry)) = id.and_then(|id| Some((id, table.owners.get(&id)?))) {
+            let public_ports = exposure.public_ports(microvm, &entry.image);
+            return Some(Target { microvm, http_ingress: entry.http_ingress, public_ports });
         }
         drop(table);
         // Those that ended: whoever holds a token for one is to learn that it is gone (SPEC §5.4).
-        let record = self.store.read::<_, StoreError>(|tx| tx.microvm_at(endpoint)).ok().flatten()?;
-        Some(Target { microvm: record.id, http_ingress: record.http_ingress })
+        let Site::Endpoint(endpoint) = site else { return None };
+        let record = self.store.read::<_, StoreError>(|tx| tx.microvm_at(*endpoint)).ok().flatten()?;
+        let (microvm, http_ingress) = (record.id, record.http_ingress);
+        Some(Target { microvm, http_ingress, public_ports: Arc::default() })
+    }
+
+    fn is_domain(&self, name: &str) -> bool {
+        self.exposure().domain(name).is_some()
     }
 
     async fn wake(&self, microvm: MicrovmId, trace_parent: Option<&str>) -> Result<Arc<Life>, WakeError> {

@@ -2,8 +2,9 @@
 //! on a port of the guest's loopback is the application.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -11,6 +12,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use crate::server::{H2, HTTP1};
 
 /// What may be spoken over TLS, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,15 +26,22 @@ pub(crate) enum Alpn {
     Http2,
 }
 
-impl Alpn {
-    fn protocols(self) -> Vec<Vec<u8>> {
-        let names: &[&[u8]] = match self {
-            Self::Any => &[b"h2", b"http/1.1"],
-            Self::Http1 => &[b"http/1.1"],
-            Self::Http2 => &[b"h2"],
-        };
-        names.iter().map(|name| name.to_vec()).collect()
-    }
+/// In the order of [`Alpn`].
+static CONFIGS: LazyLock<[Arc<ClientConfig>; 3]> =
+    LazyLock::new(|| [&[H2, HTTP1][..], &[HTTP1], &[H2]].map(speaking));
+
+fn speaking(protocols: &[&[u8]]) -> Arc<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("ring knows the current versions of TLS")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    // Nothing of one MicroVM's sessions is kept for another.
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
 }
 
 /// Shakes hands with the application as a client of `host`.
@@ -40,16 +50,8 @@ pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     host: &str,
     alpn: Alpn,
 ) -> io::Result<TlsStream<S>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_no_client_auth();
-    config.alpn_protocols = alpn.protocols();
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    TlsConnector::from(Arc::new(config)).connect(name, io).await
+    TlsConnector::from(Arc::clone(&CONFIGS[alpn as usize])).connect(name, io).await
 }
 
 /// Takes every certificate, of whose key the handshake must be signed all the same.

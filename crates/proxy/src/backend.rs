@@ -14,21 +14,36 @@ use crate::allowance::Allowance;
 use crate::shell::{Farewell, Shell, Shells};
 use crate::upstream::Upstream;
 
-/// What an endpoint leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a host name names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Site {
+    /// The endpoint of a MicroVM.
+    Endpoint(EndpointId),
+    /// A name of the operator's own, in lower case.
+    Domain(String),
+}
+
+/// What a site leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// The MicroVM that has the endpoint.
+    /// The MicroVM.
     pub microvm: MicrovmId,
     /// Whether its application may be reached. Its shell is a matter of the token alone, which is given out only where
     /// the MicroVM has one.
     pub http_ingress: bool,
+    /// Ports of the application that anybody may send requests to, without a token.
+    pub public_ports: Arc<[u16]>,
 }
 
 /// The owner of the MicroVMs.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
-    /// What this endpoint leads to, whatever the MicroVM's state. Asked on every request: must not block.
-    fn resolve(&self, endpoint: EndpointId) -> Option<Target>;
+    /// What this site leads to, whatever the MicroVM's state. Asked on every request: must not block.
+    fn resolve(&self, site: &Site) -> Option<Target>;
+
+    /// Whether a host name, in lower case, is one of the operator's own that lead to MicroVMs, whether or not it leads to
+    /// one now. Asked on every request for a host that is no endpoint: must not block.
+    fn is_domain(&self, name: &str) -> bool;
 
     /// The MicroVM's running life, resuming it first if it is suspended. The request waits meanwhile; the
     /// future is dropped when the client goes away or the wake deadline passes, so a resume under way

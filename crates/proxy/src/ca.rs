@@ -1,7 +1,7 @@
-//! The local certificate authority, made at first start, and the wildcard certificate of the endpoints.
+//! The local certificate authority, made at first start, and the certificates of the endpoints that it signs.
 //!
-//! Only the authority is kept on disk. The endpoints' certificate is made anew at every start, so it never
-//! outlives a server's key on disk and follows a change of domain by itself.
+//! Only the authority is kept on disk. The endpoints' certificates are made anew at every start, so that they never outlive
+//! a server's key on disk and follow a change of names by themselves.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -17,8 +17,6 @@ use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use time::{Duration, OffsetDateTime};
-
-use crate::EndpointHosts;
 
 const KEY_FILE: &str = "ca.key";
 /// The authority's certificate, in the directory given to [`LocalCa::open`].
@@ -94,13 +92,14 @@ impl LocalCa {
         &self.pem
     }
 
-    /// A new certificate for every endpoint host.
+    /// A new certificate for hosts of these names, which may be wildcards.
     ///
     /// # Errors
     /// See [`CaError`].
-    pub fn endpoint_certificate(&self, hosts: &EndpointHosts) -> Result<Arc<CertifiedKey>, CaError> {
+    pub fn certificate(&self, names: &[&str]) -> Result<Arc<CertifiedKey>, CaError> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(vec![hosts.wildcard()])?;
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names)?;
         params.distinguished_name = name("Rekindle endpoints");
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -6,7 +6,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use crate::WakeError;
-use crate::headers::PROXY_ERROR;
+use crate::headers::{APP_CONNECT_FAILED, PROXY_ERROR};
 use crate::limits;
 
 /// Why a request was not answered by the application.
@@ -30,6 +30,8 @@ pub(crate) enum Refusal {
     Handshake,
     #[error("the request's token is missing, expired, or not for this endpoint")]
     Unauthorized,
+    #[error("the token is too long for a cookie: ask for one for fewer ports")]
+    LongToken,
     #[error("the token does not cover this port")]
     PortDenied,
     #[error("the MicroVM has as many requests as it may")]
@@ -57,6 +59,7 @@ impl Refusal {
             Self::BadHost => (StatusCode::BAD_REQUEST, "Invalid Host header", None),
             Self::Framing => (StatusCode::BAD_REQUEST, "Invalid request framing", None),
             Self::BadPort => (StatusCode::BAD_REQUEST, "Invalid port", None),
+            Self::LongToken => (StatusCode::BAD_REQUEST, "Token too long for a cookie", None),
             Self::ConnectBody => (StatusCode::BAD_REQUEST, "Invalid CONNECT", None),
             Self::Handshake => (StatusCode::BAD_REQUEST, "Invalid WebSocket handshake", None),
             Self::TooManyShells => (StatusCode::TOO_MANY_REQUESTS, "Too many shells", None),
@@ -70,7 +73,7 @@ impl Refusal {
             }
             Self::TooMany => (StatusCode::TOO_MANY_REQUESTS, "", None),
             Self::PortDenied => (StatusCode::FORBIDDEN, "Access to port denied", None),
-            Self::AppConnect => (StatusCode::BAD_GATEWAY, "", Some("APP_CONNECT_FAILED")),
+            Self::AppConnect => (StatusCode::BAD_GATEWAY, "", Some(APP_CONNECT_FAILED)),
             Self::MicrovmConnect | Self::Wake(WakeError::Gone) => {
                 (StatusCode::BAD_GATEWAY, "", Some("MICROVM_CONNECT_FAILED"))
             }

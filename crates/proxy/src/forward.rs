@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::client::legacy;
 use hyper_util::rt::TokioIo;
-use ids::{EndpointId, MicrovmId};
+use ids::MicrovmId;
 use uuid::Uuid;
 
 use crate::activity::OpenRequest;
@@ -25,7 +25,7 @@ use crate::route::{Kind, Route, Router};
 use crate::server::Proxy;
 use crate::upstream::{ConnectError, Protocol};
 use crate::websocket::Offer;
-use crate::{Life, WakeError, headers, limits, shell, tunnel};
+use crate::{Life, Site, WakeError, headers, limits, login, session, shell, tunnel};
 
 /// A response's body: the proxy's own or the application's.
 pub(crate) type ResponseBody = Either<Full<Bytes>, AppBody>;
@@ -33,11 +33,11 @@ pub(crate) type ResponseBody = Either<Full<Bytes>, AppBody>;
 /// Answers one request. Never fails: what goes wrong becomes one of the answers of SPEC §5.4.
 pub(crate) async fn answer(
     proxy: &Proxy,
-    tls_endpoint: Option<EndpointId>,
+    tls_site: Option<&Site>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let id = request_id();
-    let mut response = match forward(proxy, tls_endpoint, request, &id).await {
+    let mut response = match forward(proxy, tls_site, request, &id).await {
         Ok(response) => response,
         Err(refusal) => {
             tracing::debug!(request = ?id, "refused: {refusal}");
@@ -50,14 +50,16 @@ pub(crate) async fn answer(
 
 async fn forward(
     proxy: &Proxy,
-    tls_endpoint: Option<EndpointId>,
+    tls_site: Option<&Site>,
     request: Request<Incoming>,
     id: &HeaderValue,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let came = Instant::now();
     let (mut head, body) = request.into_parts();
-    let router =
-        Router { backend: &*proxy.backend, hosts: &proxy.hosts, tokens: &proxy.tokens, tls_endpoint };
+    let router = Router { tls_site, ..proxy.router() };
+    if login::is_asked(&head) {
+        return login::answer(&router, &head).map(|it| it.map(Either::Left));
+    }
     let Route { microvm, port, authority, kind } = router.route(&head)?;
     let client = head.extensions.remove::<OnUpgrade>();
     let held = admit(proxy, microvm, headers::trace_parent(&head.headers)).await?;
@@ -80,6 +82,7 @@ async fn forward(
         offer.restore_request(&mut head.headers);
     }
     headers::join_cookies(&mut head.headers);
+    session::strip(&mut head.headers);
     head.headers.insert(headers::REQUEST_ID, id.clone());
     let request = Request::from_parts(readdress(head, authority, protocol)?, body);
     let response = held.life.upstream.send(port, protocol, request).await.map_err(|e| refusal(&e))?;

@@ -5,14 +5,19 @@ use http::header::{
 };
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
-pub(crate) const PROXY_ERROR: HeaderName = HeaderName::from_static("x-aws-proxy-error");
-pub(crate) const PROXY_AUTH: HeaderName = HeaderName::from_static("x-aws-proxy-auth");
-pub(crate) const PROXY_PORT: HeaderName = HeaderName::from_static("x-aws-proxy-port");
+/// What went wrong, in an answer of the proxy's own.
+pub const PROXY_ERROR: HeaderName = HeaderName::from_static("x-aws-proxy-error");
+/// The token of a request.
+pub const PROXY_AUTH: HeaderName = HeaderName::from_static("x-aws-proxy-auth");
+/// The port that a request is for.
+pub const PROXY_PORT: HeaderName = HeaderName::from_static("x-aws-proxy-port");
+/// The [`PROXY_ERROR`] where nothing listens on the port.
+pub const APP_CONNECT_FAILED: &str = "APP_CONNECT_FAILED";
 pub(crate) const PROXY_FORCE_H2: HeaderName = HeaderName::from_static("x-aws-proxy-force-h2");
 /// Which trace a request belongs to (W3C Trace Context); the application sees it too, as it is.
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 const PROXY_PREFIX: &str = "x-aws-proxy-";
-const DEFAULT_PORT: u16 = 8080;
+pub(crate) const DEFAULT_PORT: u16 = 8080;
 
 /// Headers that concern one hop only, besides those that `Connection` names.
 static HOP_BY_HOP: [HeaderName; 6] = [
@@ -24,11 +29,12 @@ static HOP_BY_HOP: [HeaderName; 6] = [
     UPGRADE,
 ];
 
-/// The port that the request asks for; `None` if the header is not one number from 1 to 65535.
-pub(crate) fn port(headers: &HeaderMap) -> Option<u16> {
+/// The port that the request asks for, `default` where it asks for none; `None` if the header is not one number from 1 to
+/// 65535.
+pub(crate) fn port(headers: &HeaderMap, default: u16) -> Option<u16> {
     let mut values = headers.get_all(PROXY_PORT).iter();
     match (values.next(), values.next()) {
-        (None, _) => Some(DEFAULT_PORT),
+        (None, _) => Some(default),
         (Some(value), None) => parse_port(value.as_bytes()),
         (Some(_), Some(_)) => None,
     }
@@ -121,15 +127,15 @@ mod tests {
     }
 
     #[test]
-    fn port_is_a_number_or_8080() {
-        assert_eq!(port(&HeaderMap::new()), Some(8080));
-        assert_eq!(port(&map(&[("X-aws-proxy-port", "65535")])), Some(65535));
+    fn port_is_a_number_or_the_default() {
+        assert_eq!(port(&HeaderMap::new(), DEFAULT_PORT), Some(8080));
+        assert_eq!(port(&map(&[("X-aws-proxy-port", "65535")]), 1), Some(65535));
         for bad in ["banana", "0", "-1", "1.5", "70000", "", "+80", "000080"] {
-            assert_eq!(port(&map(&[("x-aws-proxy-port", bad)])), None, "{bad}");
+            assert_eq!(port(&map(&[("x-aws-proxy-port", bad)]), 1), None, "{bad}");
         }
         let mut twice = map(&[("x-aws-proxy-port", "80")]);
         twice.append(PROXY_PORT, HeaderValue::from_static("81"));
-        assert_eq!(port(&twice), None);
+        assert_eq!(port(&twice, 1), None);
     }
 
     #[test]

@@ -29,15 +29,27 @@ impl EndpointHosts {
         format!("*{}", self.suffix)
     }
 
+    /// Whether a host name, in lower case, is one of those that endpoints have, or above them.
+    #[must_use]
+    pub fn reserves(&self, name: &str) -> bool {
+        let suffix = self.suffix.trim_start_matches('.');
+        name == suffix || name.ends_with(&self.suffix) || self.suffix.ends_with(&format!(".{name}"))
+    }
+
     /// The endpoint that `authority` (a host, perhaps with `:port`) names, if it is one of ours.
     #[must_use]
     pub fn endpoint(&self, authority: &str) -> Option<EndpointId> {
-        let host = strip_port(authority)?;
-        let host = host.strip_suffix('.').unwrap_or(host);
+        let host = host(authority)?;
         let split = host.len().checked_sub(self.suffix.len())?;
         let (label, suffix) = (host.get(..split)?, host.get(split..)?);
         suffix.eq_ignore_ascii_case(&self.suffix).then(|| label.parse().ok())?
     }
+}
+
+/// Its host, without a port and without the dot of the DNS root.
+pub(crate) fn host(authority: &str) -> Option<&str> {
+    let host = strip_port(authority)?;
+    Some(host.strip_suffix('.').unwrap_or(host))
 }
 
 fn strip_port(authority: &str) -> Option<&str> {
@@ -62,6 +74,19 @@ mod tests {
         assert_eq!(hosts.endpoint(&format!("{host}.")), Some(id));
         assert_eq!(hosts.endpoint(&host.to_ascii_uppercase()), Some(id));
         assert_eq!(hosts.wildcard(), "*.lambda-microvm.us-east-1.example.test");
+    }
+
+    #[test]
+    fn its_names_and_those_above_are_nobody_elses() {
+        let hosts = EndpointHosts::new("us-east-1", "example.test");
+        for name in
+            ["x.lambda-microvm.us-east-1.example.test", "us-east-1.example.test", "example.test", "test"]
+        {
+            assert!(hosts.reserves(name), "{name}");
+        }
+        for name in ["app.example.test", "x-lambda-microvm.us-east-1.example.test", "ample.test"] {
+            assert!(!hosts.reserves(name), "{name}");
+        }
     }
 
     #[test]

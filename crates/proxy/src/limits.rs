@@ -65,3 +65,5 @@ pub const SHELL_SILENCE: Duration = Duration::from_secs(150);
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Before accepting again after an accept failed (the usual reason is that descriptors ran out).
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+/// Bytes of a cookie's name and value that every browser takes (RFC 6265bis §5.5).
+pub const MAX_COOKIE: usize = 4096;

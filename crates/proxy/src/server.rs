@@ -9,7 +9,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use ids::EndpointId;
 use rustls::ServerConfig;
 use rustls::server::ResolvesServerCert;
 use tokio::net::TcpListener;
@@ -21,11 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clients::Clients;
 use crate::connection::Connection;
+use crate::route::Router;
 use crate::shell::Sessions;
-use crate::{Backend, EndpointHosts, forward, limits};
+use crate::{Backend, EndpointHosts, Site, forward, limits};
 
-const H2: &[u8] = b"h2";
-const HTTP1: &[u8] = b"http/1.1";
+pub(crate) const H2: &[u8] = b"h2";
+pub(crate) const HTTP1: &[u8] = b"http/1.1";
 
 /// The data plane of one node.
 pub struct Proxy {
@@ -50,6 +50,11 @@ impl Proxy {
         tokens: impl Into<TokenKeyring>,
     ) -> Arc<Self> {
         Arc::new(Self { backend, hosts, tokens: tokens.into(), sessions: Sessions::default() })
+    }
+
+    /// For requests on a connection whose TLS named no site.
+    pub(crate) fn router(&self) -> Router<'_> {
+        Router { backend: &*self.backend, hosts: &self.hosts, tokens: &self.tokens, tls_site: None }
     }
 
     /// Serves clients of `listener` until `stop`, then lets requests in flight finish for a while.
@@ -113,12 +118,12 @@ impl Proxy {
 
     async fn http(self: Arc<Self>, stream: TlsStream<Connection>, watcher: Watcher) {
         let session = stream.get_ref().1;
-        let tls_endpoint: Option<EndpointId> =
-            session.server_name().and_then(|name| self.hosts.endpoint(name));
+        let tls_site: Option<Arc<Site>> =
+            session.server_name().and_then(|name| self.router().site(name)).map(Arc::new);
         let builder = http_builder(session.alpn_protocol() == Some(H2));
         let service = service_fn(move |request| {
-            let proxy = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(forward::answer(&proxy, tls_endpoint, request).await) }
+            let (proxy, tls_site) = (Arc::clone(&self), tls_site.clone());
+            async move { Ok::<_, Infallible>(forward::answer(&proxy, tls_site.as_deref(), request).await) }
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         if let Err(error) = watcher.watch(connection.into_owned()).await {

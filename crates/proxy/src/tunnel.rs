@@ -23,7 +23,7 @@ use crate::error::Refusal;
 use crate::forward::Held;
 use crate::limits;
 use crate::upstream::Counted;
-use crate::websocket::accept::{Socket, socket};
+use crate::websocket::accept::{Socket, close, socket};
 
 /// What carries the bytes.
 #[derive(Debug)]
@@ -113,18 +113,10 @@ async fn exchange(socket: Socket, app: Counted) {
             },
         }
     };
-    let last = match ended {
-        // Answers the client's close, if that has not been done.
-        Ok(()) => to_client.close().await,
-        Err(fault) => match fault.close() {
-            Some(close) => to_client.send(Message::Close(Some(close))).await,
-            None => Ok(()),
-        },
-    };
-    tracing::debug!(?ended, ?last, "WebSocket tunnel ended");
-    if let Ok(mut socket) = to_client.reunite(from_client) {
-        // So that the client sees an end and no breaking off.
-        let _ = timeout(limits::CLOSE_TIMEOUT, socket.get_mut().shutdown()).await;
+    tracing::debug!(?ended, "WebSocket tunnel ended");
+    let fault = ended.err();
+    if let Ok(socket) = to_client.reunite(from_client) {
+        close(socket, fault.and_then(Fault::close), fault == Some(Fault::TooLong)).await;
     }
 }
 

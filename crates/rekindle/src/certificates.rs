@@ -1,78 +1,44 @@
-//! The certificate that the endpoints show: one of the local authority's, or the operator's own. It changes under open
-//! connections, which go on with the one that they began with.
+//! Which certificate a client is shown: the operator's own for that name, or else one of the local authority's. They change
+//! under open connections, which go on with the one that they began with.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
 use ids::EndpointId;
-use proxy::EndpointHosts;
 use proxy::ca::{CaError, LocalCa};
-use rustls::client::verify_server_name;
-use rustls::crypto::ring::sign::any_supported_type;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use proxy::{Backend, EndpointHosts};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use serde::Deserialize;
 use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
+
+use crate::certificate_files::{CertificateFiles, FilesError, Kept, Loaded};
 
 /// Between two looks whether there is a newer one.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// One of the local authority's is made anew in good time: it is valid for 820 days.
 const RENEW_AFTER: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// The operator's own, in PEM.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct CertificateFiles {
-    /// The certificate, and those that it is signed by.
-    chain: PathBuf,
-    /// Its private key.
-    key: PathBuf,
-}
+/// Certificates of the local authority's that are kept; beyond it they are made again as they are asked for.
+const MAX_MADE: usize = 4096;
 
 /// Why there is no certificate to show.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CertificateError {
     #[error(transparent)]
     Ca(#[from] CaError),
-    #[error(
-        "cannot read the endpoints' certificate {path}: {source}; check endpoint_certificate in the settings"
-    )]
-    Read { path: PathBuf, source: io::Error },
-    #[error("cannot read the endpoints' certificate {path}: {source}; give PEM")]
-    Pem { path: PathBuf, source: pem::Error },
-    #[error(
-        "cannot use the endpoints' certificate {chain} with the key {key}: {source}; give the two that belong together"
-    )]
-    Pair { chain: PathBuf, key: PathBuf, source: rustls::Error },
+    #[error(transparent)]
+    Files(#[from] FilesError),
     #[error("the endpoints' certificate {path} is not for {wanted}; have one issued for that name")]
-    Name { path: PathBuf, wanted: String },
+    Name { path: String, wanted: String },
 }
 
-/// Where certificates come from.
-pub(crate) enum Source {
-    /// The local authority, which signs for whatever the endpoints are called.
-    Authority(Box<LocalCa>),
-    /// Files.
-    Files(CertificateFiles),
-}
-
-/// The certificate shown now.
+/// The certificates shown now.
 pub(crate) struct Certificates {
-    source: Source,
+    authority: LocalCa,
     hosts: EndpointHosts,
-    current: ArcSwap<Current>,
-}
-
-struct Current {
-    certificate: Arc<CertifiedKey>,
-    since: SystemTime,
+    files: Vec<Kept>,
+    made: Mutex<HashMap<String, Arc<Loaded>>>,
 }
 
 impl std::fmt::Debug for Certificates {
@@ -82,13 +48,39 @@ impl std::fmt::Debug for Certificates {
 }
 
 impl Certificates {
-    /// Those of `source`, for the endpoints of `hosts`.
-    pub(crate) fn open(source: Source, hosts: EndpointHosts) -> Result<Self, CertificateError> {
-        let current = load(&source, &hosts)?;
-        Ok(Self { source, hosts, current: ArcSwap::from_pointee(current) })
+    /// Those of `authority`, where the operator has none: neither in `endpoints`, for the endpoints of `hosts`, nor in
+    /// `domains`.
+    pub(crate) fn open(
+        authority: LocalCa,
+        hosts: EndpointHosts,
+        endpoints: Option<CertificateFiles>,
+        domains: Vec<CertificateFiles>,
+    ) -> Result<Self, CertificateError> {
+        let certificates = Self { authority, hosts, files: Vec::new(), made: Mutex::default() };
+        let any = certificates.any_endpoint();
+        let mut files = Vec::new();
+        if let Some(endpoints) = endpoints {
+            let path = endpoints.chain.display().to_string();
+            let kept = Kept::open(endpoints)?;
+            // A certificate for one endpoint alone would be refused by the clients of all others.
+            if !kept.loaded().is_for(&any) {
+                return Err(CertificateError::Name { path, wanted: certificates.hosts.wildcard() });
+            }
+            files.push(kept);
+        }
+        for domain in domains {
+            files.push(Kept::open(domain)?);
+        }
+        let certificates = Self { files, ..certificates };
+        certificates.shown(&any)?;
+        Ok(certificates)
     }
 
-    /// Keeps it fresh until `stop`. A hang-up has the files read at once.
+    fn any_endpoint(&self) -> String {
+        self.hosts.host(EndpointId::MIN)
+    }
+
+    /// Keeps them fresh until `stop`. A hang-up has the files read at once.
     pub(crate) async fn keep(&self, mut hang_up: Signal, stop: CancellationToken) {
         loop {
             let asked = tokio::select! {
@@ -96,83 +88,80 @@ impl Certificates {
                 _ = hang_up.recv() => true,
                 () = tokio::time::sleep(LOOK_EVERY) => false,
             };
-            if asked || self.is_stale(SystemTime::now()) {
-                self.renew();
-            }
+            self.files.iter().for_each(|files| files.look(asked));
         }
     }
 
-    /// The old one remains where there is no better one.
-    fn renew(&self) {
-        match load(&self.source, &self.hosts) {
-            Ok(current) => {
-                self.current.store(Arc::new(current));
-                tracing::info!("new connections to the endpoints are shown a new certificate");
-            }
-            Err(error) => tracing::error!("{error}; the endpoints keep the certificate that they have"),
+    /// What a client of this host is shown.
+    fn shown(&self, host: &str) -> Result<Arc<CertifiedKey>, CaError> {
+        let mut loaded = self.files.iter().map(Kept::loaded);
+        match loaded.find(|loaded| loaded.is_for(host)) {
+            Some(loaded) => Ok(Arc::clone(&loaded.certificate)),
+            None => self.made(host, SystemTime::now()),
         }
     }
 
-    fn is_stale(&self, now: SystemTime) -> bool {
-        let since = self.current.load().since;
-        match &self.source {
-            Source::Authority(_) => now.duration_since(since).is_ok_and(|age| age > RENEW_AFTER),
-            // What cannot be looked at will not be read either.
-            Source::Files(files) => changed(files).is_ok_and(|changed| changed != since),
+    /// The local authority's, made where there is no fresh one.
+    fn made(&self, host: &str, now: SystemTime) -> Result<Arc<CertifiedKey>, CaError> {
+        let wildcard = self.hosts.wildcard();
+        let name = if self.hosts.endpoint(host).is_some() { &wildcard } else { host };
+        // A panic while the lock was held left whole certificates.
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh =
+            |loaded: &&Arc<Loaded>| !now.duration_since(loaded.since).is_ok_and(|age| age > RENEW_AFTER);
+        if let Some(loaded) = made.get(name).filter(fresh) {
+            return Ok(Arc::clone(&loaded.certificate));
         }
+        if made.len() >= MAX_MADE {
+            made.clear();
+        }
+        let certificate = self.authority.certificate(&[name])?;
+        let loaded = Loaded { certificate: Arc::clone(&certificate), since: now };
+        made.insert(name.to_owned(), Arc::new(loaded));
+        Ok(certificate)
     }
 }
 
-impl ResolvesServerCert for Certificates {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.current.load().certificate))
+/// The certificates, for clients of the endpoints and of the names of the operator's own.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    certificates: Arc<Certificates>,
+    backend: Known,
+}
+
+struct Known(Arc<dyn Backend>);
+
+impl std::fmt::Debug for Known {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backend").finish_non_exhaustive()
     }
 }
 
-fn load(source: &Source, hosts: &EndpointHosts) -> Result<Current, CertificateError> {
-    match source {
-        Source::Authority(ca) => {
-            Ok(Current { certificate: ca.endpoint_certificate(hosts)?, since: SystemTime::now() })
-        }
-        Source::Files(files) => {
-            // Looked at before they are read: what changes meanwhile is read again.
-            let since = changed(files)?;
-            Ok(Current { certificate: Arc::new(read(files, hosts)?), since })
-        }
+impl Shown {
+    pub(crate) fn new(certificates: Arc<Certificates>, backend: Arc<dyn Backend>) -> Self {
+        Self { certificates, backend: Known(backend) }
+    }
+
+    /// Whatever name nobody has is shown the endpoints' certificate.
+    fn host(&self, name: Option<&str>) -> String {
+        let name = name.map(str::to_ascii_lowercase).filter(|name| self.backend.0.is_domain(name));
+        name.unwrap_or_else(|| self.certificates.any_endpoint())
     }
 }
 
-fn changed(files: &CertificateFiles) -> Result<SystemTime, CertificateError> {
-    let of = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).map_err(unreadable(path));
-    Ok(of(&files.chain)?.max(of(&files.key)?))
-}
-
-fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> CertificateError {
-    let path = path.to_owned();
-    move |source| CertificateError::Read { path, source }
-}
-
-fn read(files: &CertificateFiles, hosts: &EndpointHosts) -> Result<CertifiedKey, CertificateError> {
-    let no_pem = |path: &Path| {
-        let path = path.to_owned();
-        move |source| CertificateError::Pem { path, source }
-    };
-    let chain = CertificateDer::pem_file_iter(&files.chain).and_then(Iterator::collect);
-    let chain: Vec<_> = chain.map_err(no_pem(&files.chain))?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(no_pem(&files.key))?;
-    let pair = |source| CertificateError::Pair { chain: files.chain.clone(), key: files.key.clone(), source };
-    let certificate = CertifiedKey::new(chain, any_supported_type(&key).map_err(pair)?);
-    certificate.keys_match().map_err(pair)?;
-    let leaf = ParsedCertificate::try_from(certificate.end_entity_cert().map_err(pair)?).map_err(pair)?;
-    // Whichever endpoint: a certificate for one of them alone would be refused by the clients of all others.
-    let host = hosts.host(EndpointId::random());
-    let covered = ServerName::try_from(host).is_ok_and(|name| verify_server_name(&leaf, &name).is_ok());
-    let wanted = hosts.wildcard();
-    covered.then_some(certificate).ok_or_else(|| CertificateError::Name { path: files.chain.clone(), wanted })
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let host = self.host(hello.server_name());
+        let shown = self.certificates.shown(&host);
+        shown.inspect_err(|error| tracing::error!(host, "no certificate to show: {error}")).ok()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use rcgen::{CertificateParams, KeyPair};
 
     use super::*;
@@ -190,38 +179,54 @@ mod tests {
         files
     }
 
-    fn shown(certificates: &Certificates) -> Vec<u8> {
-        certificates.current.load().certificate.end_entity_cert().unwrap().to_vec()
+    fn open(
+        dir: &Path,
+        endpoints: Option<CertificateFiles>,
+        domains: Vec<CertificateFiles>,
+    ) -> Result<Certificates, CertificateError> {
+        Certificates::open(LocalCa::open(&dir.join("ca")).unwrap(), hosts(), endpoints, domains)
+    }
+
+    fn endpoint() -> String {
+        hosts().host(EndpointId::random())
+    }
+
+    fn shown(certificates: &Certificates, host: &str) -> Vec<u8> {
+        certificates.shown(host).unwrap().end_entity_cert().unwrap().to_vec()
+    }
+
+    fn is_for(certificates: &Certificates, shown_to: &str, host: &str) -> bool {
+        let certificate = certificates.shown(shown_to).unwrap();
+        Loaded { certificate, since: SystemTime::now() }.is_for(host)
     }
 
     #[test]
     fn a_new_certificate_is_shown_and_a_broken_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let files = issue(dir.path(), &hosts().wildcard());
-        let certificates = Certificates::open(Source::Files(files.clone()), hosts()).unwrap();
-        assert!(!certificates.is_stale(SystemTime::now()));
-        let first = shown(&certificates);
+        let certificates = open(dir.path(), Some(files.clone()), vec![]).unwrap();
+        let look = || certificates.files[0].look(false);
+        let first = shown(&certificates, &endpoint());
+        look();
+        assert_eq!(shown(&certificates, &endpoint()), first);
 
         issue(dir.path(), &hosts().wildcard());
         let later = SystemTime::now() + Duration::from_secs(5);
         fs::File::open(&files.chain).unwrap().set_modified(later).unwrap();
-        assert!(certificates.is_stale(SystemTime::now()));
-        certificates.renew();
-        let second = shown(&certificates);
+        look();
+        let second = shown(&certificates, &endpoint());
         assert_ne!(second, first);
-        assert!(!certificates.is_stale(SystemTime::now()));
 
         fs::write(&files.key, "no key").unwrap();
-        certificates.renew();
-        assert_eq!(shown(&certificates), second);
+        certificates.files[0].look(true);
+        assert_eq!(shown(&certificates, &endpoint()), second);
     }
 
     #[test]
     fn what_no_client_would_accept_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let refused = |files: &CertificateFiles| {
-            Certificates::open(Source::Files(files.clone()), hosts()).unwrap_err().to_string()
-        };
+        let refused =
+            |files: &CertificateFiles| open(dir.path(), Some(files.clone()), vec![]).unwrap_err().to_string();
         let files = issue(dir.path(), "*.example.test");
         let error = refused(&files);
         assert!(error.contains("is not for *.lambda-microvm.us-east-1.example.test"), "{error}");
@@ -240,14 +245,30 @@ mod tests {
     }
 
     #[test]
-    fn the_authoritys_is_made_anew_in_good_time() {
+    fn the_authoritys_is_made_once_and_anew_in_good_time() {
         let dir = tempfile::tempdir().unwrap();
-        let source = Source::Authority(Box::new(LocalCa::open(dir.path()).unwrap()));
-        let certificates = Certificates::open(source, hosts()).unwrap();
-        assert!(!certificates.is_stale(SystemTime::now()));
-        assert!(certificates.is_stale(SystemTime::now() + RENEW_AFTER + Duration::from_secs(60)));
-        let first = shown(&certificates);
-        certificates.renew();
-        assert_ne!(shown(&certificates), first);
+        let certificates = open(dir.path(), None, vec![]).unwrap();
+        let made = |after: u64| {
+            let certificate = certificates.made(&endpoint(), SystemTime::now() + Duration::from_secs(after));
+            certificate.unwrap().end_entity_cert().unwrap().to_vec()
+        };
+        let first = made(0);
+        assert_eq!(made(60), first);
+        assert_ne!(made(RENEW_AFTER.as_secs() + 60), first);
+    }
+
+    #[test]
+    fn each_name_is_shown_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = issue(dir.path(), "*.apps.test");
+        let certificates = open(dir.path(), None, vec![files.clone()]).unwrap();
+        let own = fs::read(&files.chain).unwrap();
+        let own = rustls::pki_types::pem::PemObject::from_pem_slice(&own)
+            .map(|der: rustls::pki_types::CertificateDer<'_>| der.to_vec())
+            .unwrap();
+        assert_eq!(shown(&certificates, "a.apps.test"), own);
+        assert!(is_for(&certificates, "b.other.test", "b.other.test"), "the authority's");
+        let host = endpoint();
+        assert!(is_for(&certificates, &host, &host) && !is_for(&certificates, &host, "b.other.test"));
     }
 }

@@ -50,6 +50,20 @@ pub(crate) enum Command {
     /// With a terminal as standard input the shell has that terminal until it exits. Otherwise the input is typed into it,
     /// and its end ends the shell. The MicroVM must have been run with the connector SHELL_INGRESS.
     Shell(Shell),
+    /// Print a link that lets a browser in to a MicroVM's application, with a cookie for its endpoint alone
+    ///
+    /// Whoever has the link may use it until it expires. What it opens is woken by the browser's requests.
+    Open(Open),
+    /// Let anybody send requests to ports of a MicroVM, or of all MicroVMs of an image, without a token
+    ///
+    /// A MicroVM's own setting counts before its image's. Requests wake what sleeps. Shells, TCP tunnels and other ports still
+    /// need a token.
+    Public(Public),
+    /// Lead host names of your own to a MicroVM, or to the newest of an image
+    ///
+    /// The operator lists the names that may be used as `domains` in the settings. What a name leads to needs tokens as the
+    /// endpoint does, unless it is public.
+    Domain(Domain),
 }
 
 #[derive(Debug, Args)]
@@ -198,6 +212,97 @@ pub(crate) struct Shell {
     /// The account that the MicroVM belongs to [default: the one of the first start]
     #[arg(long, value_name = "ID|NAME")]
     pub(crate) account: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Open {
+    /// Id of a MicroVM
+    pub(crate) id: ids::MicrovmId,
+    #[command(flatten)]
+    pub(crate) whose: Whose,
+    /// Port of the application
+    #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: u16,
+    /// How long the link, and what is open by it, is good for
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub(crate) minutes: u32,
+    /// Path to go to
+    #[arg(long, default_value = "/", value_parser = path)]
+    pub(crate) path: String,
+    /// Open it in this desktop's browser too
+    #[arg(long)]
+    pub(crate) browser: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Public {
+    /// Id of a MicroVM, or name or ARN of an image
+    #[arg(value_name = "ID|IMAGE")]
+    pub(crate) target: String,
+    #[command(flatten)]
+    pub(crate) whose: Whose,
+    /// Port to be public, in place of all that are; may be repeated [default: 8080]
+    #[arg(long = "port", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) ports: Vec<u16>,
+    /// No port, from now on
+    #[arg(long, conflicts_with = "ports")]
+    pub(crate) off: bool,
+    /// Only print which ports are public by this setting
+    #[arg(long, conflicts_with_all = ["ports", "off"])]
+    pub(crate) show: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Domain {
+    #[command(subcommand)]
+    pub(crate) command: DomainCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DomainCommand {
+    /// Lead a name to a MicroVM or an image, also where it has led elsewhere
+    Add(AddDomain),
+    /// Print names, and where they lead
+    List(Whose),
+    /// Let a name lead nowhere
+    Remove(RemoveDomain),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddDomain {
+    /// Host name, such as app.example.com
+    pub(crate) name: String,
+    /// Id of a MicroVM, or name or ARN of an image
+    #[arg(value_name = "ID|IMAGE")]
+    pub(crate) target: String,
+    #[command(flatten)]
+    pub(crate) whose: Whose,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveDomain {
+    /// Host name
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) whose: Whose,
+}
+
+/// Which server and account a command is about.
+#[derive(Debug, Args)]
+pub(crate) struct Whose {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// The account that it belongs to [default: the one of the first start]
+    #[arg(long, value_name = "ID|NAME")]
+    pub(crate) account: Option<String>,
+}
+
+fn path(text: &str) -> Result<String, String> {
+    if text.starts_with('/') {
+        Ok(text.into())
+    } else {
+        Err("give a path from the root, such as /docs".into())
+    }
 }
 
 fn alias(text: &str) -> Result<(String, String), String> {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::endpoints::{Domain, EndpointAccess, ListDomainsResponse};
 use api::{CreateMicrovmAuthTokenResponse, GetMicrovmResponse};
 use auth::keys::AccessKey;
 use auth::sigv4::{SignError, sign};
@@ -14,7 +15,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use ids::MicrovmId;
+use ids::{AccountId, ImageArn, ImageName, MicrovmId, MicrovmOrImage};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -37,6 +39,10 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of an answer of the API; those that are asked for here are far smaller.
 const MAX_ANSWER: usize = 1 << 20;
+/// The port that an address does not have to tell.
+const HTTPS_PORT: u16 = 443;
+/// The path of ListDomains.
+const DOMAINS: &str = "/2026-11-29/domains";
 /// The API's signing name.
 const SERVICE: &str = "lambda";
 const ERROR_TYPE: &str = "x-amzn-errortype";
@@ -123,6 +129,7 @@ pub(crate) type EndpointStream = TlsStream<TcpStream>;
 /// Speaks to a running server with the root key of an account.
 pub(crate) struct Client {
     server: ServerFile,
+    account: AccountId,
     key: AccessKey,
     tls: TlsConnector,
 }
@@ -137,14 +144,64 @@ impl Client {
     /// Of the server that runs on a data directory; `account` is an id or a name, without it the first account's.
     pub(crate) fn of(dir: &Path, account: Option<&str>) -> Result<Self, ClientError> {
         let running = Running::find(dir)?;
-        let (_, key) = running.key(account)?;
+        let (account, key) = running.key(account)?;
         let tls = TlsConnector::from(Arc::new(trusting(&running.data)?));
-        Ok(Self { server: running.server, key, tls })
+        Ok(Self { server: running.server, account, key, tls })
+    }
+
+    /// The ARN of the account's image with this name.
+    pub(crate) fn image(&self, name: ImageName) -> ImageArn {
+        ImageArn { region: self.server.region.clone(), account: self.account.clone(), name }
+    }
+
+    /// Where clients of a host name reach the endpoints, which is the name alone on the usual port.
+    pub(crate) fn address_of(&self, host: &str) -> String {
+        match self.server.endpoint().port() {
+            HTTPS_PORT => host.to_owned(),
+            port => format!("{host}:{port}"),
+        }
     }
 
     /// GetMicrovm.
     pub(crate) async fn microvm(&self, id: MicrovmId) -> Result<GetMicrovmResponse, ClientError> {
         self.call("GetMicrovm", Method::GET, &format!("/2025-09-09/microvms/{id}"), None).await
+    }
+
+    /// GetEndpointAccess.
+    pub(crate) async fn access(&self, of: &MicrovmOrImage) -> Result<EndpointAccess, ClientError> {
+        self.call("GetEndpointAccess", Method::GET, &access_path(of), None).await
+    }
+
+    /// PutEndpointAccess.
+    pub(crate) async fn publish(
+        &self,
+        of: &MicrovmOrImage,
+        ports: &[u16],
+    ) -> Result<EndpointAccess, ClientError> {
+        let body = json!({ "publicPorts": ports });
+        self.call("PutEndpointAccess", Method::PUT, &access_path(of), Some(&body)).await
+    }
+
+    /// PutDomain.
+    pub(crate) async fn put_domain(&self, name: &str, to: &MicrovmOrImage) -> Result<Domain, ClientError> {
+        let body = json!({ "resource": to });
+        self.call("PutDomain", Method::PUT, &domain_path(name), Some(&body)).await
+    }
+
+    /// DeleteDomain.
+    pub(crate) async fn delete_domain(&self, name: &str) -> Result<(), ClientError> {
+        self.exchange("DeleteDomain", Method::DELETE, &domain_path(name), None).await.map(drop)
+    }
+
+    /// ListDomains, to its last page.
+    pub(crate) async fn domains(&self) -> Result<Vec<Domain>, ClientError> {
+        let (mut domains, mut path) = (Vec::new(), DOMAINS.to_owned());
+        loop {
+            let page: ListDomainsResponse = self.call("ListDomains", Method::GET, &path, None).await?;
+            domains.extend(page.items);
+            let Some(next) = page.next_token else { return Ok(domains) };
+            path = format!("{DOMAINS}?nextToken={}", encode(&next));
+        }
     }
 
     /// CreateMicrovmAuthToken for these ports: the headers that let a request in.
@@ -203,6 +260,19 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<A, ClientError> {
+        let body = self.exchange(operation, method, path, body).await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| ClientError::Answer { operation, reason: error.to_string() })
+    }
+
+    /// The body of the answer.
+    async fn exchange(
+        &self,
+        operation: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Bytes, ClientError> {
         let request = self.signed(method, path, body)?;
         let address = self.server.control();
         let silent = |reason: String| ClientError::Silent { operation, address, reason };
@@ -212,8 +282,7 @@ impl Client {
         if !head.status.is_success() {
             return Err(refused(operation, &head, &body));
         }
-        serde_json::from_slice(&body)
-            .map_err(|error| ClientError::Answer { operation, reason: error.to_string() })
+        Ok(body)
     }
 
     fn signed(
@@ -233,6 +302,19 @@ impl Client {
         sign(&mut head, body.as_bytes(), &self.key, &self.server.region, SERVICE, now)?;
         Ok(Request::from_parts(head, Full::from(body)))
     }
+}
+
+/// An identifier as a part of a path, or of a query.
+fn encode(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+fn access_path(of: &MicrovmOrImage) -> String {
+    format!("/2026-11-29/endpoint-access/{}", encode(&of.to_string()))
+}
+
+fn domain_path(name: &str) -> String {
+    format!("{DOMAINS}/{}", encode(name))
 }
 
 /// One request on a connection of its own.

@@ -14,7 +14,7 @@ use network::Cidr;
 use proxy::Allowance;
 use serde::{Deserialize, Deserializer};
 
-use crate::certificates::CertificateFiles;
+use crate::certificate_files::CertificateFiles;
 use crate::networks;
 
 /// vCPUs that a VM can have.
@@ -46,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) region: String,
     pub(crate) domain: String,
     pub(crate) endpoint_certificate: Option<CertificateFiles>,
+    pub(crate) domains: Vec<String>,
+    pub(crate) domain_certificates: Vec<CertificateFiles>,
     pub(crate) account: Option<AccountId>,
     #[serde(deserialize_with = "cidr")]
     pub(crate) slot_cidr: Option<Cidr>,
@@ -110,6 +112,8 @@ impl Default for Config {
             region: "us-east-1".into(),
             domain: "localhost".into(),
             endpoint_certificate: None,
+            domains: Vec::new(),
+            domain_certificates: Vec::new(),
             account: None,
             slot_cidr: None,
             max_slots: 1024,
@@ -170,6 +174,10 @@ impl Config {
         self.endpoint_limits.check()?;
         require(ids::is_region(&self.region), "region", &self.region, "a name such as us-east-1")?;
         require(is_domain(&self.domain), "domain", &self.domain, "a domain name in lower case")?;
+        for name in &self.domains {
+            let fine = is_domain(name.strip_prefix("*.").unwrap_or(name)) && name.contains('.');
+            require(fine, "domains", name, "host names in lower case, or *.NAME for those right below one")?;
+        }
         require(self.max_slots > 0, "max_slots", &self.max_slots, "1 or more")?;
         let ready = u32::try_from(self.ready_slots).is_ok_and(|ready| ready <= self.max_slots);
         require(ready, "ready_slots", &self.ready_slots, "at most as many as max_slots")?;
@@ -254,6 +262,7 @@ mod tests {
         assert_eq!((config.aliases.len(), config.rates.len()), (1, 1));
         assert_ne!(config.endpoint_limits, EndpointLimits::default());
         assert!(config.endpoint_certificate.is_some());
+        assert_eq!((config.domains.len(), config.domain_certificates.len()), (2, 1));
         assert!(config.traces.endpoint.is_some() && config.traces.service_name.is_some());
     }
 
@@ -273,6 +282,8 @@ mod tests {
             ("region = \"US East\"", "region"),
             ("domain = \"-x\"", "domain"),
             ("domain = \"\"", "domain"),
+            ("domains = [\"*.*.example.com\"]", "domains"),
+            ("domains = [\"Example.com\"]", "domains"),
             ("account = \"12\"", "account"),
             ("slot_cidr = \"10.0.0.1/8\"", "slot_cidr"),
             ("max_slots = 0", "max_slots"),

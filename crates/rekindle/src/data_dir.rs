@@ -12,10 +12,10 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, FileError, SECRET};
+use crate::secret_file::{Secret, SecretFile};
 
 /// For its owner alone: it holds keys, and tenants' memory.
 const DIR_MODE: u32 = 0o700;
-const SECRET_BYTES: usize = 32;
 const PAGE_SECRET: &str = "pages.key";
 const SESSION_SECRET: &str = "sessions.key";
 
@@ -203,32 +203,25 @@ impl DataDir {
     }
 
     /// The secret that signs the tokens of listings' pages, which a first start makes.
-    pub(crate) fn open_page_secret(&self) -> Result<[u8; SECRET_BYTES], DataDirError> {
+    pub(crate) fn open_page_secret(&self) -> Result<Secret, DataDirError> {
         self.open_secret(PAGE_SECRET, "listings under way must then begin anew")
     }
 
     /// The secret behind temporary credentials, which a first start makes.
-    pub(crate) fn open_session_secret(&self) -> Result<[u8; SECRET_BYTES], DataDirError> {
+    pub(crate) fn open_session_secret(&self) -> Result<Secret, DataDirError> {
         self.open_secret(SESSION_SECRET, "temporary credentials must then be asked for anew")
     }
 
-    fn open_secret(&self, name: &str, loss: &'static str) -> Result<[u8; SECRET_BYTES], DataDirError> {
-        let path = self.path.join(name);
-        if let Some(content) = files::read(&path)? {
-            let bytes = content.len();
-            let reason = format!("{bytes} bytes, not {SECRET_BYTES}");
-            return content.try_into().map_err(|_| DataDirError::Damaged { path, reason, loss });
-        }
-        let mut secret = [0; SECRET_BYTES];
-        getrandom::fill(&mut secret)?;
-        files::write(&path, &secret, SECRET)?;
-        Ok(secret)
+    fn open_secret(&self, name: &str, loss: &'static str) -> Result<Secret, DataDirError> {
+        let file = SecretFile { path: self.path.join(name), most: 1, loss };
+        Ok(file.open()?[0])
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret_file::SECRET_BYTES;
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777

@@ -4,23 +4,28 @@ mod account;
 mod agent;
 mod authority;
 mod capacity;
+mod certificate_files;
 mod certificates;
 mod cli;
 mod client;
 mod config;
 mod data_dir;
 mod doctor;
+mod domains;
 mod env;
 mod files;
 mod listen;
 mod logs;
 mod networks;
+mod open;
 mod port_forward;
+mod public;
 mod quote;
 mod range;
 mod roles;
 mod running;
 mod s3_access;
+mod secret_file;
 mod serve;
 mod server_file;
 mod services;
@@ -73,6 +78,9 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Trace(args) => trace::run(&args)?,
         Command::PortForward(args) => runtime()?.block_on(port_forward::run(&args))?,
         Command::Shell(args) => runtime()?.block_on(shell::run(&args))?,
+        Command::Open(args) => runtime()?.block_on(open::run(&args))?,
+        Command::Public(args) => runtime()?.block_on(public::run(&args))?,
+        Command::Domain(args) => runtime()?.block_on(domains::run(&args.command))?,
         Command::Doctor(args) => {
             if !runtime()?.block_on(doctor::run(&args)) {
                 return Ok(ExitCode::FAILURE);

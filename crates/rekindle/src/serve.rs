@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::certificates::{CertificateError, Certificates, Source};
+use crate::certificates::{CertificateError, Certificates, Shown};
 use crate::cli;
 use crate::config::{Config, ConfigError};
 use crate::data_dir::{Account, DataDir, DataDirError};
@@ -69,10 +69,12 @@ pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
         account_id: account.id.clone(),
     };
     let hosts = EndpointHosts::new(&config.region, &config.domain);
-    let source =
-        config.endpoint_certificate.clone().map_or_else(|| Source::Authority(Box::new(ca)), Source::Files);
-    let certificates = Arc::new(Certificates::open(source, hosts.clone())?);
-    let tls = tls_config(certificates.clone())?;
+    let certificates = Arc::new(Certificates::open(
+        ca,
+        hosts.clone(),
+        config.endpoint_certificate.clone(),
+        config.domain_certificates.clone(),
+    )?);
     let token_keys = TokenKeys::open(&data)?;
     let tokens = token_keys.keyring();
     let reached = Endpoints { hosts, port: server.endpoint_listen.port(), tokens };
@@ -84,6 +86,7 @@ pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
     let identity = services.identity.clone();
     let front = Front { region: config.region.clone(), identity, throttle, audit };
     let control = Control::new(services.api.clone(), front).with_fallback(s3);
+    let tls = tls_config(Arc::new(Shown::new(certificates.clone(), services.endpoints.clone())))?;
     let proxy = Proxy::new(services.endpoints.clone(), reached.hosts, reached.tokens);
 
     server.write(&data)?;

@@ -10,7 +10,7 @@ use ::capacity::Capacity;
 use auth::keyring::TokenKeyring;
 use build::{Builder, Workshop};
 use connectors::{Connectors, Networks};
-use control::{Builds, Operations, Service};
+use control::{Builds, DomainNames, Operations, Service};
 use engine::qemu::{ProbeError, Qemu};
 use guest::{Dirs, DirsError, GuestError, Host};
 use identity::Identity;
@@ -169,6 +169,7 @@ impl Services {
             page_secret: data.open_page_secret()?,
             base_image_created_at,
             quotas: config.quotas,
+            domains: DomainNames::new(config.domains.clone()),
         };
         let builds = Arc::new(ByBuilder(builder.clone()));
         let api = Operations::new(

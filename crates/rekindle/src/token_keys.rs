@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use auth::keyring::TokenKeyring;
@@ -11,16 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::TokensCommand;
 use crate::data_dir::{DataDir, DataDirError};
-use crate::files::{self, FileError, SECRET};
+use crate::files::FileError;
+use crate::secret_file::{Secret, SecretFile};
 
-const SECRET_BYTES: usize = 32;
 /// How long a token may be good (SPEC §5.2), and with it the key before the newest.
 const LONGEST_TOKEN: Duration = Duration::from_secs(60 * 60);
 /// A key seals for so long.
 const ROTATE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Between two looks at the file.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-const LOSS: &str = "clients then need new endpoint tokens";
 
 /// Why the keys are not replaced.
 #[derive(Debug, thiserror::Error)]
@@ -36,84 +34,36 @@ pub(crate) enum TokensError {
     Print(#[from] io::Error),
 }
 
-/// What the file holds: the newest secret, and the one before it while its tokens may be good.
-#[derive(Clone, PartialEq, Eq)]
-struct Secrets {
-    current: [u8; SECRET_BYTES],
-    previous: Option<[u8; SECRET_BYTES]>,
+/// The file of a data directory: the newest secret, and the one before it while its tokens may be good.
+fn file(data: &DataDir) -> SecretFile {
+    SecretFile { path: data.token_key(), most: 2, loss: "clients then need new endpoint tokens" }
 }
 
-impl Secrets {
-    fn parse(content: &[u8]) -> Option<Self> {
-        let (current, rest) = content.split_first_chunk()?;
-        let previous = match rest {
-            [] => None,
-            rest => Some(rest.try_into().ok()?),
-        };
-        Some(Self { current: *current, previous })
-    }
-
-    fn text(&self) -> Vec<u8> {
-        self.current.iter().chain(self.previous.iter().flatten()).copied().collect()
-    }
-
-    fn keys(&self) -> (TokenKey, Option<TokenKey>) {
-        (TokenKey::from_secret(self.current), self.previous.map(TokenKey::from_secret))
-    }
+fn keys(secrets: &[Secret]) -> (TokenKey, Option<TokenKey>) {
+    // A file holds one or more.
+    (TokenKey::from_secret(secrets[0]), secrets.get(1).copied().map(TokenKey::from_secret))
 }
 
-/// The file of a data directory.
-struct SecretsFile(PathBuf);
-
-impl SecretsFile {
-    fn of(data: &DataDir) -> Self {
-        Self(data.token_key())
-    }
-
-    fn read(&self) -> Result<Option<Secrets>, DataDirError> {
-        let Some(content) = files::read(&self.0)? else { return Ok(None) };
-        let damaged = || DataDirError::Damaged {
-            path: self.0.clone(),
-            reason: format!("{} bytes, not {SECRET_BYTES} or twice that", content.len()),
-            loss: LOSS,
-        };
-        Secrets::parse(&content).map(Some).ok_or_else(damaged)
-    }
-
-    /// A new secret, before the one that was there, or in place of all.
-    fn renew(&self, previous: Option<&Secrets>) -> Result<Secrets, DataDirError> {
-        let mut current = [0; SECRET_BYTES];
-        getrandom::fill(&mut current)?;
-        let secrets = Secrets { current, previous: previous.map(|secrets| secrets.current) };
-        files::write(&self.0, &secrets.text(), SECRET)?;
-        Ok(secrets)
-    }
-
-    fn open(&self) -> Result<Secrets, DataDirError> {
-        self.read()?.map_or_else(|| self.renew(None), Ok)
-    }
-
-    /// How long the newest has been the newest.
-    fn age(&self, now: SystemTime) -> Result<Duration, FileError> {
-        let written = fs::metadata(&self.0).and_then(|file| file.modified());
-        // A clock that was set back makes it young: it is replaced later, which harms nobody.
-        Ok(now.duration_since(written.map_err(FileError::new("look at", &self.0))?).unwrap_or_default())
-    }
+/// How long the newest secret has been the newest.
+fn age(file: &SecretFile, now: SystemTime) -> Result<Duration, FileError> {
+    let written = fs::metadata(&file.path).and_then(|file| file.modified());
+    // A clock that was set back makes it young: it is replaced later, which harms nobody.
+    Ok(now.duration_since(written.map_err(FileError::new("look at", &file.path))?).unwrap_or_default())
 }
 
 /// The keys that a server uses, and the file that they follow.
 pub(crate) struct TokenKeys {
-    file: SecretsFile,
-    known: Secrets,
+    file: SecretFile,
+    known: Vec<Secret>,
     keyring: TokenKeyring,
 }
 
 impl TokenKeys {
     /// Those of the data directory, which a first start makes.
     pub(crate) fn open(data: &DataDir) -> Result<Self, DataDirError> {
-        let file = SecretsFile::of(data);
+        let file = file(data);
         let known = file.open()?;
-        let (current, previous) = known.keys();
+        let (current, previous) = keys(&known);
         Ok(Self { file, known, keyring: TokenKeyring::new(current, previous) })
     }
 
@@ -137,11 +87,11 @@ impl TokenKeys {
 
     fn look(&mut self, now: SystemTime) -> Result<(), DataDirError> {
         let mut secrets = self.file.open()?;
-        if self.file.age(now)? > ROTATE_AFTER {
-            secrets = self.file.renew(Some(&secrets))?;
+        if age(&self.file, now)? > ROTATE_AFTER {
+            secrets = self.file.renew(Some(secrets[0]))?;
         }
         if secrets != self.known {
-            let (current, previous) = secrets.keys();
+            let (current, previous) = keys(&secrets);
             self.keyring.replace(current, previous);
             self.known = secrets;
             tracing::info!("new endpoint tokens are sealed under a new key");
@@ -158,7 +108,7 @@ pub(crate) fn run(command: &TokensCommand) -> Result<(), TokensError> {
             "new tokens are under a new key; those given out are good until they expire"
         }
         TokensCommand::Revoke(args) => {
-            SecretsFile::of(&DataDir::find(&args.data_dir)?).renew(None)?;
+            file(&DataDir::find(&args.data_dir)?).renew(None)?;
             "new tokens are under a new key; those given out open nothing any more"
         }
     };
@@ -166,14 +116,14 @@ pub(crate) fn run(command: &TokensCommand) -> Result<(), TokensError> {
 }
 
 fn rotate(data: &DataDir, now: SystemTime) -> Result<(), TokensError> {
-    let file = SecretsFile::of(data);
+    let file = file(data);
     let secrets = file.open()?;
-    let age = file.age(now).map_err(DataDirError::from)?;
+    let age = age(&file, now).map_err(DataDirError::from)?;
     match LONGEST_TOKEN.checked_sub(age) {
-        Some(left) if secrets.previous.is_some() && !left.is_zero() => {
+        Some(left) if secrets.len() > 1 && !left.is_zero() => {
             Err(TokensError::TooSoon(left.as_secs().div_ceil(60)))
         }
-        _ => Ok(file.renew(Some(&secrets)).map(drop)?),
+        _ => Ok(file.renew(Some(secrets[0])).map(drop)?),
     }
 }
 
@@ -183,6 +133,7 @@ mod tests {
     use ids::MicrovmId;
 
     use super::*;
+    use crate::secret_file::SECRET_BYTES;
 
     fn scope() -> Scope {
         Scope { microvm: MicrovmId::random(), ports: Ports::All, expires_at: u64::MAX }
@@ -224,7 +175,7 @@ mod tests {
         assert!(keyring.open(&token, 0).is_err());
 
         let token = keyring.seal(&scope());
-        SecretsFile::of(&data).renew(None).unwrap();
+        file(&data).renew(None).unwrap();
         keys.look(now).unwrap();
         assert!(keyring.open(&token, 0).is_err());
     }

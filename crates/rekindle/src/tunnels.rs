@@ -10,6 +10,7 @@ use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use ids::MicrovmId;
+use proxy::headers::{APP_CONNECT_FAILED, PROXY_ERROR, PROXY_PORT};
 use tokio::sync::Mutex;
 
 use crate::client::{Client, ClientError};
@@ -18,10 +19,6 @@ use crate::client::{Client, ClientError};
 const TOKEN_MINUTES: u32 = 60;
 /// How long before its end a token is renewed; no tunnel takes longer to open.
 const RENEW_BEFORE: Duration = Duration::from_secs(10 * 60);
-/// What the endpoint's port is said with.
-const PORT: &str = "x-aws-proxy-port";
-const PROXY_ERROR: &str = "x-aws-proxy-error";
-const NOTHING_LISTENS: &str = "APP_CONNECT_FAILED";
 
 /// Why there is no tunnel.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +124,7 @@ impl Tunnels {
     }
 
     async fn refusal(&self, port: u16, answer: &Response<Incoming>) -> TunnelError {
-        if answer.headers().get(PROXY_ERROR).is_some_and(|code| code == NOTHING_LISTENS) {
+        if answer.headers().get(PROXY_ERROR).is_some_and(|code| code == APP_CONNECT_FAILED) {
             return TunnelError::Nobody { id: self.id, port };
         }
         if answer.status() == StatusCode::FORBIDDEN {
@@ -162,6 +159,6 @@ fn connect(port: u16, token: HeaderMap) -> Request<Empty<Bytes>> {
     *request.uri_mut() = Uri::builder().authority(target.as_str()).build().expect("a host and a number");
     *request.headers_mut() = token;
     request.headers_mut().insert(http::header::HOST, target.parse().expect("a host and a number"));
-    request.headers_mut().insert(PORT, port.into());
+    request.headers_mut().insert(PROXY_PORT, port.into());
     request
 }

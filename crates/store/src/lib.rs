@@ -5,6 +5,7 @@
 
 pub mod builds;
 mod connectors;
+mod exposure;
 mod identity;
 mod readers;
 mod recent;
@@ -28,6 +29,7 @@ use writer::Change;
 pub use connectors::{
     ConnectorRecord, ConnectorSettings, ConnectorUser, ConnectorVersionRecord, ElasticIp, NetworkProtocol,
 };
+pub use exposure::{DomainRecord, Exposure, PublicPortsRecord};
 pub use identity::{
     AccessKeyRecord, AccountRecord, GrantedPolicies, PolicyRecord, PolicyVersionRecord, RoleRecord,
     UserRecord,
@@ -50,13 +52,14 @@ const STATEMENTS: usize = 256;
 /// Changes queued for the writer before callers wait.
 const WRITE_QUEUE: usize = 1024;
 /// The tables as they were added. The database keeps how many of these it has; one that was released is never changed.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("schema/1-microvms.sql"),
     include_str!("schema/2-identity.sql"),
     include_str!("schema/3-connectors.sql"),
     include_str!("schema/4-version-deletion.sql"),
     include_str!("schema/5-memory-quota.sql"),
     include_str!("schema/6-listing.sql"),
+    include_str!("schema/7-exposure.sql"),
 ];
 
 /// Why records could not be read or written.
@@ -170,6 +173,20 @@ impl Store {
         if let Some(found) = &found {
             self.recent.keep_microvm(moment, found);
         }
+        Ok(found)
+    }
+
+    /// How MicroVMs are reached beyond their tokens, as it is written so far.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn exposure(&self) -> Result<Arc<Exposure>, StoreError> {
+        let moment = match self.recent.exposure() {
+            Ok(kept) => return Ok(kept),
+            Err(moment) => moment,
+        };
+        let found = Arc::new(self.read(|tx| tx.exposure())?);
+        self.recent.keep_exposure(moment, &found);
         Ok(found)
     }
 

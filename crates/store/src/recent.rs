@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hashlink::LruCache;
 use ids::MicrovmId;
 
-use crate::MicrovmRecord;
+use crate::tx::Written;
+use crate::{Exposure, MicrovmRecord};
 
 /// MicroVMs kept: some 5 MB, as their records usually are.
 const MAX_MICROVMS: usize = 4096;
@@ -33,12 +34,13 @@ struct Kept {
     commits: u64,
     microvms: LruCache<MicrovmId, Arc<MicrovmRecord>>,
     looks: LruCache<String, Arc<dyn Any + Send + Sync>>,
+    exposure: Option<Arc<Exposure>>,
 }
 
 impl Default for Recent {
     fn default() -> Self {
         let (microvms, looks) = (LruCache::new(MAX_MICROVMS), LruCache::new(MAX_LOOKS));
-        Self(Mutex::new(Kept { commits: 0, microvms, looks }))
+        Self(Mutex::new(Kept { commits: 0, microvms, looks, exposure: None }))
     }
 }
 
@@ -46,6 +48,11 @@ impl Recent {
     pub(crate) fn microvm(&self, id: MicrovmId) -> Found<Arc<MicrovmRecord>> {
         let mut kept = self.lock();
         kept.microvms.get(&id).map(Arc::clone).ok_or(Moment(kept.commits))
+    }
+
+    pub(crate) fn exposure(&self) -> Found<Arc<Exposure>> {
+        let kept = self.lock();
+        kept.exposure.as_ref().map(Arc::clone).ok_or(Moment(kept.commits))
     }
 
     /// What was found for `key`; of another type than it was kept as, nothing.
@@ -63,6 +70,14 @@ impl Recent {
         }
     }
 
+    /// The same of the exposure.
+    pub(crate) fn keep_exposure(&self, moment: Moment, exposure: &Arc<Exposure>) {
+        let mut kept = self.lock();
+        if kept.still(moment) {
+            kept.exposure = Some(Arc::clone(exposure));
+        }
+    }
+
     /// The same of a look.
     pub(crate) fn keep_look(&self, moment: Moment, key: &str, found: Arc<dyn Any + Send + Sync>) {
         let mut kept = self.lock();
@@ -71,13 +86,16 @@ impl Recent {
         }
     }
 
-    /// Forgets what a transaction wrote that is about to be committed: these MicroVMs, and whatever any look found.
-    pub(crate) fn committing(&self, written: &[MicrovmId]) {
+    /// Forgets what a transaction wrote that is about to be committed, and whatever any look found.
+    pub(crate) fn committing(&self, written: &Written) {
         let mut kept = self.lock();
         kept.commits += 1;
         kept.looks.clear();
-        for id in written {
+        for id in &written.microvms {
             kept.microvms.remove(id);
+        }
+        if written.exposure {
+            kept.exposure = None;
         }
     }
 

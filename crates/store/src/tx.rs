@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::str::FromStr;
 
-use ids::{AccountId, BuildId, EndpointId, ImageArn, ImageVersion, MicrovmId};
+use ids::{AccountId, BuildId, EndpointId, ImageArn, ImageVersion, MicrovmId, MicrovmOrImage};
 use lifecycle::image::{BuildState, ImageState};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
@@ -20,8 +20,23 @@ type Result<T> = std::result::Result<T, StoreError>;
 #[derive(Debug)]
 pub struct Tx<'a> {
     pub(crate) connection: &'a Connection,
-    /// MicroVMs written.
-    written: RefCell<Vec<MicrovmId>>,
+    written: RefCell<Written>,
+}
+
+/// What a transaction wrote, of what is kept in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    /// These MicroVMs.
+    pub(crate) microvms: Vec<MicrovmId>,
+    /// Whether some of the exposure.
+    pub(crate) exposure: bool,
+}
+
+impl Written {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.microvms.extend(other.microvms);
+        self.exposure |= other.exposure;
+    }
 }
 
 impl<'a> Tx<'a> {
@@ -29,8 +44,13 @@ impl<'a> Tx<'a> {
         Self { connection, written: RefCell::default() }
     }
 
-    pub(crate) fn into_written(self) -> Vec<MicrovmId> {
+    pub(crate) fn into_written(self) -> Written {
         self.written.into_inner()
+    }
+
+    /// Some of the exposure is written.
+    pub(crate) fn expose(&self) {
+        self.written.borrow_mut().exposure = true;
     }
 
     /// The image with this ARN.
@@ -87,6 +107,7 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// [`StoreError`].
     pub fn delete_image(&self, arn: &ImageArn) -> Result<()> {
+        self.end_exposure(&MicrovmOrImage::Image(arn.clone()))?;
         let arn = arn.to_string();
         self.run("DELETE FROM builds WHERE image = ?1", [&arn])?;
         self.run("DELETE FROM versions WHERE image = ?1", [&arn])?;
@@ -378,7 +399,10 @@ impl<'a> Tx<'a> {
                 doc("MicroVM", microvm)?
             ],
         )?;
-        self.written.borrow_mut().push(microvm.id);
+        self.written.borrow_mut().microvms.push(microvm.id);
+        if microvm.life.terminated_at.is_some() {
+            self.end_exposure(&MicrovmOrImage::Microvm(microvm.id))?;
+        }
         self.note_uses(microvm)
     }
 
@@ -391,7 +415,7 @@ impl<'a> Tx<'a> {
             (SELECT id FROM microvms WHERE terminated_at < ?1 ORDER BY terminated_at LIMIT ?2) RETURNING id";
         let mut statement = self.connection.prepare_cached(SQL)?;
         for forgotten in statement.query_map(params![moment, limit], |row| text(row, 0))? {
-            self.written.borrow_mut().push(forgotten?);
+            self.written.borrow_mut().microvms.push(forgotten?);
         }
         Ok(())
     }

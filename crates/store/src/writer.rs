@@ -8,21 +8,21 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use ids::MicrovmId;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
 use crate::recent::Recent;
+use crate::tx::Written;
 use crate::{StoreError, Tx};
 
 /// Changes of one transaction at the most: it bounds how long the first of them waits for the others.
 const MAX_BATCH: usize = 128;
 
-/// A change, to be made in a transaction if one could be begun, and which MicroVMs it wrote is noted. What it gives back
+/// A change, to be made in a transaction if one could be begun, and what it wrote is noted. What it gives back
 /// tells its caller how that ended.
 pub(crate) type Change =
-    Box<dyn FnOnce(rusqlite::Result<&mut Transaction<'_>>, &mut Vec<MicrovmId>) -> Answer + Send>;
+    Box<dyn FnOnce(rusqlite::Result<&mut Transaction<'_>>, &mut Written) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), Arc<rusqlite::Error>>) + Send>;
 
 /// What a change came to: its own result, or the panic that it ended with.
@@ -54,14 +54,14 @@ where
 
 fn in_savepoint<T, E: From<StoreError>>(
     transaction: rusqlite::Result<&mut Transaction<'_>>,
-    written: &mut Vec<MicrovmId>,
+    written: &mut Written,
     change: impl FnOnce(&Tx<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
     let savepoint = transaction.and_then(Transaction::savepoint).map_err(StoreError::from)?;
     // An early return drops the savepoint, which rolls back to it.
     let tx = Tx::new(&savepoint);
     let value = change(&tx)?;
-    written.append(&mut tx.into_written());
+    written.add(tx.into_written());
     savepoint.commit().map_err(StoreError::from)?;
     Ok(value)
 }
@@ -74,7 +74,7 @@ pub(crate) fn run(mut connection: Connection, mut queue: Receiver<Change>, recen
         let committed = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => batch(transaction, first, &mut queue, &mut answers, recent).map_err(Arc::new),
             Err(error) => {
-                answers.push(first(Err(error), &mut vec![]));
+                answers.push(first(Err(error), &mut Written::default()));
                 Ok(())
             }
         };
@@ -92,7 +92,7 @@ fn batch(
     answers: &mut Vec<Answer>,
     recent: &Recent,
 ) -> rusqlite::Result<()> {
-    let (mut next, mut written) = (Some(first), vec![]);
+    let (mut next, mut written) = (Some(first), Written::default());
     while let Some(change) = next {
         answers.push(change(Ok(&mut transaction), &mut written));
         // A full disk ends the whole transaction, not the savepoint alone: the commit then fails, for all of them.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::OPERATIONS;
 use auth::keys::AccessKey;
 use connectors::{Connectors, Networks, SecurityGroup, Subnet};
-use control::{Audit, Control, Front, Operations, Quotas, Rates, Settings, Throttle};
+use control::{Audit, Control, DomainNames, Front, Operations, Quotas, Rates, Settings, Throttle};
 use doubles::Imagined;
 use identity::{Identity, TemporaryCredentials};
 use network::egress::Routes;
@@ -119,6 +119,7 @@ async fn serve(dir: &Path, manners: Manners) -> Value {
         page_secret: [5; 32],
         base_image_created_at: 1_700_000_000_000,
         quotas: manners.quotas,
+        domains: DomainNames::default(),
     };
     // Sessions of the root: one that lasts, one that is over.
     let root = identity.credential(ACCOUNT, None).unwrap().caller;

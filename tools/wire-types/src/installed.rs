@@ -25,3 +25,8 @@ pub fn installed_models() -> Result<PathBuf, GenerateError> {
 pub fn generated() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/api/src/generated")
 }
+
+/// Where Rekindle's own models are.
+pub(crate) fn own_models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/api/models")
+}

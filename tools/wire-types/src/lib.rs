@@ -1,4 +1,4 @@
-//! Writes `crates/api/src/generated` from the service models in the PyPI package `botocore`: types, constraints,
+//! Writes `crates/api/src/generated` from the service models in the PyPI package `botocore`, and from our own: types, constraints,
 //! operations and errors. The models' prose is left out.
 
 mod constraints;

@@ -9,12 +9,23 @@ pub(crate) struct Service {
     pub(crate) family: &'static str,
     /// Module of the generated code.
     pub(crate) module: &'static str,
-    /// Where botocore keeps the model, below `data`.
+    /// Where the model is, below botocore's `data` or the directory of our own.
     pub(crate) model: &'static str,
+    /// Whose it is.
+    pub(crate) origin: Origin,
     /// Only operations whose path begins so.
     pub(crate) paths: &'static str,
     /// Members that several structures share, which become one Rust structure within them.
     pub(crate) groups: &'static [Group],
+}
+
+/// Whose a model is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// AWS's, from botocore.
+    Botocore,
+    /// Rekindle's own, for what AWS has nothing for.
+    Own,
 }
 
 /// Members of `of` that make up one Rust structure wherever all of them are found together.
@@ -50,11 +61,12 @@ impl Service {
 }
 
 /// Everything that is generated.
-pub(crate) const SERVICES: [Service; 2] = [
+pub(crate) const SERVICES: [Service; 3] = [
     Service {
         family: "Microvms",
         module: "microvms",
         model: "lambda-microvms/2025-09-09",
+        origin: Origin::Botocore,
         paths: "/",
         groups: &[
             Group {
@@ -84,7 +96,16 @@ pub(crate) const SERVICES: [Service; 2] = [
         family: "Core",
         module: "connectors",
         model: "lambda-core/2026-04-30",
+        origin: Origin::Botocore,
         paths: "/2026-04-04/network-connectors",
+        groups: &[],
+    },
+    Service {
+        family: "Endpoints",
+        module: "endpoints",
+        model: "rekindle/2026-11-29",
+        origin: Origin::Own,
+        paths: "/",
         groups: &[],
     },
 ];

@@ -7,16 +7,19 @@ use crate::names;
 use crate::rust::{rule, type_of};
 use crate::services::{Group, Service};
 
-const USES: &str = "use std::collections::BTreeMap;\n\nuse serde::{Deserialize, Serialize};\n\n\
-    use crate::common::{Sensitive, text_enum};\n";
+/// What the generated types may use: what of them shows that they do, and how it is named.
+const USES: [(&str, &str); 6] = [
+    ("BTreeMap<", "std::collections::BTreeMap"),
+    ("", "serde::{Deserialize, Serialize}"),
+    ("Sensitive", "crate::common::Sensitive"),
+    ("text_enum!", "crate::common::text_enum"),
+    ("IsoTimestamp", "crate::timestamp::IsoTimestamp"),
+    (": Timestamp", "crate::timestamp::Timestamp"),
+];
 const DERIVES: &str = "#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]\n";
 
 pub(crate) fn write(service: &Service, model: &Model) -> String {
-    let stamp = if service.module == "microvms" { "Timestamp" } else { "IsoTimestamp" };
-    let mut text = format!("{USES}use crate::timestamp::{stamp};\n\n");
-    if service.module != "microvms" {
-        text = text.replace("{Sensitive, text_enum}", "text_enum");
-    }
+    let mut text = String::new();
     for group in service.groups.iter().filter(|group| group.name != group.of) {
         let members = group_members(model, group);
         text += &format!("/// What {} and others share.\n", group.of);
@@ -55,7 +58,12 @@ pub(crate) fn write(service: &Service, model: &Model) -> String {
             _ => {}
         }
     }
-    text
+    uses(&text) + &text
+}
+
+fn uses(text: &str) -> String {
+    let used = USES.iter().filter(|(shows, _)| text.contains(shows));
+    used.map(|(_, path)| format!("use {path};\n")).collect::<String>() + "\n"
 }
 
 /// What a structure is for, as its documentation.

@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 
 use api::connectors::*;
+use api::endpoints::*;
+use api::identifiers::microvm_or_image;
 use api::*;
 use iam::{Access, Context};
 use identity::{AccessDenied, Caller, Identity, Principal, Reason};
-use ids::{AccountId, ConnectorArn, ImageArn, ImageName};
+use ids::{AccountId, ConnectorArn, ImageArn, ImageName, MicrovmId, MicrovmOrImage};
 use store::{Store, StoreError};
 
 use super::failure::Failure;
@@ -107,6 +109,14 @@ impl Resource {
     }
 }
 
+/// What the actions of an operation's service begin with.
+fn service(operation: Operation) -> &'static str {
+    match operation.model().family {
+        Family::Microvms | Family::Core | Family::Lambda => "lambda",
+        Family::Endpoints => "rekindle",
+    }
+}
+
 /// Whether `caller` may have `request` carried out on `resource`.
 pub(crate) fn check<R: Touches>(
     identity: &Identity,
@@ -115,7 +125,7 @@ pub(crate) fn check<R: Touches>(
     resource: &Resource,
     at: &Place<'_>,
 ) -> Result<(), Failure> {
-    let action = format!("lambda:{}", R::OPERATION.name());
+    let action = format!("{}:{}", service(R::OPERATION), R::OPERATION.name());
     let target = resource.arn();
     if resource.account().is_some_and(|owner| *owner != caller.account) {
         return Err(denied(&foreign(caller, &action, &target)).into());
@@ -199,7 +209,8 @@ macro_rules! touches_nothing_named {
         }
     )+};
 }
-touches_nothing_named!(ListMicrovmImagesRequest ListManagedMicrovmImagesInput ListNetworkConnectorsRequest);
+touches_nothing_named!(ListMicrovmImagesRequest ListManagedMicrovmImagesInput ListNetworkConnectorsRequest
+    ListDomainsRequest DeleteDomainRequest);
 
 macro_rules! touches_its_image {
     ($($request:ident)+) => {$(
@@ -214,18 +225,35 @@ touches_its_image!(GetMicrovmImageInput DeleteMicrovmImageInput GetMicrovmImageV
     ListMicrovmImageVersionsInput ListMicrovmImageBuildsInput UpdateMicrovmImageVersionRequest
     DeleteMicrovmImageVersionInput);
 
+fn image_of(id: MicrovmId, at: &Place<'_>) -> Result<Resource, Failure> {
+    let owned = at.store.microvm(id)?.filter(|microvm| microvm.account == *at.account);
+    let owned = owned.ok_or_else(|| Error::unknown_microvm(&id.to_string()))?;
+    Ok(Resource::Image(owned.image.clone()))
+}
+
 macro_rules! touches_its_microvms_image {
     ($($request:ident)+) => {$(
         impl Touches for $request {
             fn resource(&self, at: &Place<'_>) -> Result<Resource, Failure> {
-                let id = self.microvm_id()?;
-                let owned = at.store.microvm(id)?.filter(|microvm| microvm.account == *at.account);
-                let owned = owned.ok_or_else(|| Error::unknown_microvm(&self.microvm_identifier))?;
-                Ok(Resource::Image(owned.image.clone()))
+                image_of(self.microvm_id()?, at)
             }
         }
     )+};
 }
+
+macro_rules! touches_an_image_or_a_microvms {
+    ($($request:ident)+) => {$(
+        impl Touches for $request {
+            fn resource(&self, at: &Place<'_>) -> Result<Resource, Failure> {
+                match microvm_or_image(&self.resource)? {
+                    MicrovmOrImage::Microvm(id) => image_of(id, at),
+                    MicrovmOrImage::Image(arn) => Ok(Resource::Image(arn)),
+                }
+            }
+        }
+    )+};
+}
+touches_an_image_or_a_microvms!(GetEndpointAccessRequest PutEndpointAccessRequest PutDomainRequest);
 touches_its_microvms_image!(GetMicrovmRequest SuspendMicrovmRequest ResumeMicrovmRequest TerminateMicrovmRequest
     CreateMicrovmAuthTokenRequest CreateMicrovmShellAuthTokenRequest);
 

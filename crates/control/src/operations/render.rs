@@ -43,6 +43,10 @@ pub(crate) fn time(millis: u64) -> Timestamp {
     Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
 }
 
+pub(crate) fn iso_time(millis: u64) -> IsoTimestamp {
+    IsoTimestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
+}
+
 pub(crate) fn image_summary(record: &ImageRecord, latest: Latest) -> MicrovmImageSummary {
     MicrovmImageSummary {
         image_arn: record.arn.to_string(),

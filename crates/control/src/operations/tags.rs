@@ -67,7 +67,7 @@ pub(crate) fn unknown(arn: &str) -> Error {
         Family::Core | Family::Lambda => {
             Error::not_found("NetworkConnector", arn, format!("Network connector not found: {arn}"))
         }
-        Family::Microvms => Error::unknown_image(arn),
+        Family::Microvms | Family::Endpoints => Error::unknown_image(arn),
     }
 }
 

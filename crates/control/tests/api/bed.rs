@@ -18,7 +18,9 @@ use ids::{BuildId, ImageArn, ImageVersion};
 use node::{Node, now_ms};
 use percent_encoding::NON_ALPHANUMERIC;
 use proxy::EndpointHosts;
-use rekindle_control::{Audit, Builds, Control, Front, Operations, Quotas, Rates, Settings, Throttle};
+use rekindle_control::{
+    Audit, Builds, Control, DomainNames, Front, Operations, Quotas, Rates, Settings, Throttle,
+};
 use serde_json::{Value, json};
 use store::{SnapshotSizes, Store};
 use time::OffsetDateTime;
@@ -109,6 +111,7 @@ pub(crate) async fn bed_with(quotas: Quotas, rates: Rates, endpoint_port: u16) -
         page_secret: [5; 32],
         base_image_created_at: 1,
         quotas,
+        domains: DomainNames::new(vec!["*.example.com".into()]),
     };
     let room = Capacity::new(Limits { build_memory: 1, ..Limits::default() });
     let node = Node::start(store.clone(), Arc::new(machines.clone()), room.clone()).unwrap();

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::bed::{BASE, Bed, IMAGES, MICROVMS, OTHER, OWNER, arn, bed, bed_with, image, image_path, with};
 
 /// A user of OWNER with this policy; its access key and secret.
-async fn user(bed: &Bed, name: &str, statements: Value) -> (String, String) {
+pub(crate) async fn user(bed: &Bed, name: &str, statements: Value) -> (String, String) {
     bed.iam(&[("Action", "CreateUser"), ("UserName", name)]).await;
     let policy = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
     let put =

@@ -67,7 +67,7 @@ async fn every_operation_is_called_by_its_own_name_and_fails_in_its_familys_mann
         let path = format!("/{}", segments.collect::<Vec<_>>().join("/"));
         let (status, kind, body) = call(model.method, &path, "").await;
         let (expected, members) = match model.family {
-            Family::Microvms => {
+            Family::Microvms | Family::Endpoints => {
                 ("ConflictException", json!({"resourceType": "Test", "resourceId": "123456789012"}))
             }
             Family::Core | Family::Lambda => ("ResourceConflictException", json!({"Type": "User"})),

@@ -5,6 +5,7 @@
 
 mod bed;
 mod connectors;
+mod exposure;
 mod gate;
 mod http;
 mod images;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use capacity::{Limits, Want};
 use lifecycle::microvm::{IdlePolicy, Microvm, Policy};
 use proxy::{Activity, Backend, BoxedIo, Connector};
+use store::{DomainRecord, PublicPortsRecord};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -178,6 +179,12 @@ impl Bed {
         assert_eq!(self.stored(id), state);
     }
 
+    /// Where its endpoint leads, and whether to its application.
+    fn resolve(&self, vm: &MicrovmRecord) -> Option<(MicrovmId, bool)> {
+        let target = self.node.resolve(&Site::Endpoint(vm.endpoint))?;
+        Some((target.microvm, target.http_ingress))
+    }
+
     fn stored(&self, id: MicrovmId) -> State {
         self.store.read(|tx| tx.microvm(id)).unwrap().unwrap().life.state
     }
@@ -191,7 +198,7 @@ impl Bed {
 async fn a_request_waits_for_the_launch_and_wakes_the_sleeping() {
     let bed = bed(Counting::default());
     let vm = bed.launch().await;
-    assert_eq!(bed.node.resolve(vm.endpoint), Some(Target { microvm: vm.id, http_ingress: true }));
+    assert_eq!(bed.resolve(&vm), Some((vm.id, true)));
     assert_eq!(bed.node.wake(vm.id, None).await.unwrap().generation, 1);
     bed.node.ask(vm.id, Event::SuspendRequested).await.unwrap();
     let (one, two) = tokio::join!(bed.node.wake(vm.id, None), bed.node.wake(vm.id, None));
@@ -271,11 +278,7 @@ async fn the_end_is_durable_and_the_endpoint_gone() {
     bed.node.ask(vm.id, Event::TerminateRequested).await.unwrap();
     bed.reach(vm.id, State::Terminated).await;
     assert!(matches!(bed.node.wake(vm.id, None).await, Err(WakeError::Gone)));
-    assert_eq!(
-        bed.node.resolve(vm.endpoint).map(|target| target.microvm),
-        Some(vm.id),
-        "so that a bearer of its token learns that it is gone"
-    );
+    assert_eq!(bed.resolve(&vm), Some((vm.id, true)), "so that a bearer of its token learns that it is gone");
     assert_eq!(bed.calls(), ["launch", "terminate with hook"]);
 }
 
@@ -283,7 +286,39 @@ async fn the_end_is_durable_and_the_endpoint_gone() {
 async fn without_ingress_no_endpoint_leads_to_its_application() {
     let bed = bed(Counting::default());
     let vm = bed.launch_with(false, 60).await;
-    assert_eq!(bed.node.resolve(vm.endpoint), Some(Target { microvm: vm.id, http_ingress: false }));
+    assert_eq!(bed.resolve(&vm), Some((vm.id, false)));
+}
+
+#[tokio::test]
+async fn a_name_leads_to_the_newest_of_its_image_that_has_come_up() {
+    let bed = bed(Counting::default());
+    let first = bed.launch().await;
+    let name = Site::Domain("app.test".into());
+    assert_eq!((bed.node.is_domain("app.test"), bed.node.resolve(&name)), (false, None));
+    let domain = DomainRecord {
+        name: "app.test".into(),
+        account: first.account.clone(),
+        subject: MicrovmOrImage::Image(first.image.clone()),
+        created_at: 1,
+    };
+    let ports = PublicPortsRecord { subject: domain.subject.clone(), ports: vec![8080] };
+    let write = move |tx: &store::Tx<'_>| tx.put_domain(&domain).and_then(|()| tx.put_public_ports(&ports));
+    bed.store.write(write).await.unwrap();
+    let led = || bed.node.resolve(&name).map(|target| (target.microvm, target.public_ports.to_vec()));
+    bed.node.wake(first.id, None).await.unwrap();
+    assert_eq!(led(), Some((first.id, vec![8080])));
+
+    let second = bed.launch().await;
+    bed.node.wake(second.id, None).await.unwrap();
+    assert_eq!(led(), Some((second.id, vec![8080])));
+    bed.node.ask(second.id, Event::TerminateRequested).await.unwrap();
+    bed.reach(second.id, State::Terminated).await;
+    assert_eq!(led(), Some((first.id, vec![8080])));
+    let ended = bed.node.resolve(&Site::Endpoint(second.endpoint)).unwrap();
+    assert!(ended.public_ports.is_empty());
+    bed.node.ask(first.id, Event::TerminateRequested).await.unwrap();
+    bed.reach(first.id, State::Terminated).await;
+    assert_eq!((led(), bed.node.is_domain("app.test")), (None, true));
 }
 
 #[tokio::test]

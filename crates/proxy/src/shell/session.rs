@@ -6,13 +6,9 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, SplitSink, SplitStream, StreamExt};
 use futures::{SinkExt, Stream};
 use hyper::upgrade::OnUpgrade;
-use tokio::io::AsyncWriteExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, interval_at, timeout};
-use tokio_tungstenite::tungstenite::{
-    self,
-    protocol::{Message, WebSocketConfig},
-};
+use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -20,7 +16,7 @@ use super::closing::Closing;
 use super::messages::{client_input, session_init};
 use super::{Shell, ShellInput, ShellOutput};
 use crate::forward::Held;
-use crate::websocket::accept::{Socket, socket};
+use crate::websocket::accept::{Socket, close, socket};
 use crate::{Activity, Life, limits};
 
 type ToClient = SplitSink<Socket, Message>;
@@ -45,7 +41,8 @@ impl Session {
         let (mut to, mut from) = socket.split();
         let closing = self.converse(&mut to, &mut from).await;
         if let Ok(socket) = to.reunite(from) {
-            close(socket, closing).await;
+            let unread = closing.as_ref().is_some_and(Closing::leaves_unread);
+            close(socket, closing.as_ref().map(Closing::frame), unread).await;
         }
     }
 
@@ -150,30 +147,6 @@ fn pieces(input: ShellInput) -> Vec<ShellInput> {
         pieces.push(ShellInput::Keys(keys.split_to(keys.len().min(limits::SHELL_KEYS))));
     }
     pieces
-}
-
-/// Tells the client why, if it is there to be told, and waits until it has closed too, so that nothing of what was shown
-/// is lost.
-async fn close(mut socket: Socket, closing: Option<Closing>) {
-    let farewell = async {
-        let unread = closing.as_ref().is_some_and(Closing::leaves_unread);
-        if let Some(closing) = closing {
-            socket.close(Some(closing.frame())).await?;
-            while let Some(Ok(_)) = socket.next().await {}
-        }
-        let connection = socket.get_mut();
-        connection.shutdown().await?;
-        if unread {
-            // Closed over bytes that came, the connection would be reset, and the client might not read why.
-            tokio::io::copy(connection, &mut tokio::io::sink()).await?;
-        }
-        Ok::<_, tungstenite::Error>(())
-    };
-    match timeout(limits::CLOSE_TIMEOUT, farewell).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!("closing the connection of a shell: {error}"),
-        Err(_) => tracing::debug!("the client of a shell did not close its connection in time"),
-    }
 }
 
 fn config() -> WebSocketConfig {

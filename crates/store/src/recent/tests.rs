@@ -73,13 +73,13 @@ fn what_was_read_before_a_commit_is_not_kept_after_it() {
     };
     let moment = || recent.microvm(record.id).unwrap_err();
     let before = moment();
-    recent.committing(&[]);
+    recent.committing(&Written::default());
     assert!(!keeps(before), "it may be what is about to change");
     assert!(!keeps(moment()), "nor what is read while it does");
     recent.committed();
     assert!(!keeps(before));
     assert!(keeps(moment()));
-    recent.committing(&[record.id]);
+    recent.committing(&Written { microvms: vec![record.id], ..Written::default() });
     recent.committed();
     assert!(recent.microvm(record.id).is_err());
 }

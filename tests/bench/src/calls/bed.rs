@@ -9,7 +9,7 @@ use auth::keys::AccessKey;
 use auth::token::TokenKey;
 use capacity::{Capacity, Limits};
 use connectors::{Connectors, Networks};
-use control::{Audit, Builds, Control, Front, Operations, Quotas, Rates, Settings, Throttle};
+use control::{Audit, Builds, Control, DomainNames, Front, Operations, Quotas, Rates, Settings, Throttle};
 use iam::{RoleSession, ServiceRoles};
 use identity::Identity;
 use ids::{BuildId, EndpointId, ImageArn, ImageVersion, MicrovmId};
@@ -74,6 +74,7 @@ pub(crate) async fn control(store: &Store, audit: &Path) -> Result<Control, Fail
         page_secret: SECRET,
         base_image_created_at: 1,
         quotas: Quotas { memory_mib: usize::MAX, ..Quotas::default() },
+        domains: DomainNames::default(),
     };
     let identity = Identity::open(store.clone(), SECRET)?;
     let capacity = Capacity::new(Limits::default());

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use auth::token::{Ports, Scope, TokenKey};
 use ids::{EndpointId, MicrovmId};
 use proxy::{
-    Activity, Backend, BoxedIo, Connector, EndpointHosts, Life, Proxy, Target, WakeError, tls_config,
+    Activity, Backend, BoxedIo, Connector, EndpointHosts, Life, Proxy, Site, Target, WakeError, tls_config,
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustls::pki_types::pem::PemObject;
@@ -104,9 +104,14 @@ struct OneLife {
 
 #[async_trait]
 impl Backend for OneLife {
-    fn resolve(&self, endpoint: EndpointId) -> Option<Target> {
-        let target = Target { microvm: self.endpoint.microvm, http_ingress: true };
-        (endpoint == self.endpoint.id).then_some(target)
+    fn resolve(&self, site: &Site) -> Option<Target> {
+        let microvm = self.endpoint.microvm;
+        let target = || Target { microvm, http_ingress: true, public_ports: Arc::default() };
+        (*site == Site::Endpoint(self.endpoint.id)).then(target)
+    }
+
+    fn is_domain(&self, _: &str) -> bool {
+        false
     }
 
     async fn wake(&self, _: MicrovmId, _: Option<&str>) -> Result<Arc<Life>, WakeError> {

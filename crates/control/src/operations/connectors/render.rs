@@ -1,13 +1,15 @@
 //! Connectors as clients give and see them.
 
+use api::Error;
 use api::connectors::*;
-use api::{Error, IsoTimestamp};
 use ids::ConnectorVersion;
 use lifecycle::connector::{ConnectorState, FaultCode, Update};
 use store::{
     ConnectorRecord, ConnectorSettings, ConnectorUser, ConnectorVersionRecord, ElasticIp,
     NetworkProtocol as Protocol,
 };
+
+use crate::operations::render::iso_time;
 
 /// What a version is made from.
 pub(super) fn settings(
@@ -108,7 +110,7 @@ pub(super) fn updated(
         state: Some(state(connector.life.state)),
         last_update_status: Some(status),
         last_update_status_reason: version.fault.as_ref().map(|fault| fault.reason.clone()),
-        last_modified: Some(time(connector.updated_at)),
+        last_modified: Some(iso_time(connector.updated_at)),
     }
 }
 
@@ -141,7 +143,7 @@ pub(super) fn connector(
         last_update_status: status,
         last_update_status_reason: failed.map(|fault| fault.reason.clone()),
         last_update_status_reason_code: failed.map(|fault| update_code(fault.code)),
-        last_modified: Some(time(connector.updated_at)),
+        last_modified: Some(iso_time(connector.updated_at)),
     }
 }
 
@@ -166,7 +168,7 @@ pub(super) fn version(
         last_update_status: None,
         last_update_status_reason: None,
         last_update_status_reason_code: None,
-        last_modified: Some(time(version.updated_at)),
+        last_modified: Some(iso_time(version.updated_at)),
     }
 }
 
@@ -179,7 +181,7 @@ pub(super) fn summary(connector: &ConnectorRecord) -> NetworkConnectorSummary {
         id: connector.arn.id.to_string(),
         r#type: NetworkConnectorType::VpcEgress,
         state: Some(state(connector.life.state)),
-        last_modified: Some(time(connector.updated_at)),
+        last_modified: Some(iso_time(connector.updated_at)),
         latest_version_arn: Some(connector.arn.of_version(latest).to_string()),
         latest_version: Some(number(latest)),
     }
@@ -199,7 +201,7 @@ pub(super) fn version_summary(
         state: state(version.state),
         state_reason_code: version.fault.as_ref().map(|fault| state_code(fault.code)),
         state_reason: version.fault.map(|fault| fault.reason),
-        last_modified: Some(time(version.updated_at)),
+        last_modified: Some(iso_time(version.updated_at)),
     }
 }
 
@@ -209,10 +211,6 @@ fn was_in_force(version: &ConnectorVersionRecord) -> bool {
 
 fn number(version: ConnectorVersion) -> i64 {
     version.number().into()
-}
-
-fn time(millis: u64) -> IsoTimestamp {
-    IsoTimestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
 }
 
 fn state(state: ConnectorState) -> NetworkConnectorState {

@@ -1,16 +1,12 @@
 //! Requests that are made to harm: each is refused or cut, the application sees nothing of it, and others are served.
 
-#![allow(clippy::unwrap_used)]
-
-mod world;
-
 use std::time::Duration;
 
+use crate::world::{App, World, empty};
 use http::StatusCode;
 use rekindle_proxy::limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
-use world::{App, World, empty};
 
 /// For an answer that does not come to be missed.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,16 +1,12 @@
 //! What one MicroVM may have of its endpoint, as its clients see it.
 
-#![allow(clippy::unwrap_used)]
-
-mod world;
-
 use std::time::{Duration, Instant};
 
+use crate::world::{App, World, channel, empty};
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
 use rekindle_proxy::Allowance;
-use world::{App, World, channel, empty};
 
 async fn within(app: App, allowance: Allowance) -> World {
     let world = World::start(app).await;

@@ -1,14 +1,10 @@
 //! Applications that speak TLS (SPEC §5.5).
 
-#![allow(clippy::unwrap_used)]
-
-mod world;
-
+use crate::world::{App, World, empty, text};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use world::{App, World, empty, text};
 
 #[tokio::test]
 async fn tls_is_found_by_the_first_request_which_is_lost_in_no_part() {
@@ -39,7 +35,7 @@ async fn tls_is_found_by_the_first_request_which_is_lost_in_no_part() {
 async fn a_body_of_unknown_length_is_sent_again_whole() {
     let world = World::start(App::Tls { h2: false, explains: false }).await;
     let mut client = world.connect(true).await;
-    let (feed, body) = world::channel();
+    let (feed, body) = crate::world::channel();
     for piece in ["one ", "two ", "three"] {
         feed.send(piece.into()).unwrap();
     }

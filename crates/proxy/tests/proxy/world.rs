@@ -1,7 +1,5 @@
 //! A proxy on loopback, a backend with one MicroVM, and an application whose manners a test chooses.
 
-#![allow(dead_code, reason = "each of the tests uses a part of it")]
-
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
@@ -28,7 +26,7 @@ use ids::{EndpointId, MicrovmId};
 use rekindle_proxy::ca::LocalCa;
 use rekindle_proxy::{
     Activity, Allowance, Backend, BoxedIo, Connector, EndpointHosts, Farewell, Life, Proxy, Shell,
-    ShellInput, ShellOutput, Target, WakeError, tls_config,
+    ShellInput, ShellOutput, Site, Target, WakeError, tls_config,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -207,7 +205,11 @@ fn switch(mut request: Request<Incoming>) -> Response<BoxBody<Bytes, hyper::Erro
     response
 }
 
+/// A name of the operator's own.
+pub(crate) const DOMAIN: &str = "app.test";
+
 struct OneVm {
+    public_ports: Mutex<Vec<u16>>,
     endpoint: EndpointId,
     microvm: MicrovmId,
     connector: Arc<AppConnector>,
@@ -220,8 +222,17 @@ struct OneVm {
 
 #[async_trait]
 impl Backend for OneVm {
-    fn resolve(&self, endpoint: EndpointId) -> Option<Target> {
-        (endpoint == self.endpoint).then_some(Target { microvm: self.microvm, http_ingress: true })
+    fn resolve(&self, site: &Site) -> Option<Target> {
+        let known = match site {
+            Site::Endpoint(endpoint) => *endpoint == self.endpoint,
+            Site::Domain(name) => self.is_domain(name),
+        };
+        let public_ports = self.public_ports.lock().unwrap().as_slice().into();
+        known.then_some(Target { microvm: self.microvm, http_ingress: true, public_ports })
+    }
+
+    fn is_domain(&self, name: &str) -> bool {
+        name == DOMAIN
     }
 
     async fn wake(&self, microvm: MicrovmId, _: Option<&str>) -> Result<Arc<Life>, WakeError> {
@@ -269,6 +280,7 @@ impl World {
             open: watch::Sender::new(0),
         });
         let backend = Arc::new(OneVm {
+            public_ports: Mutex::default(),
             endpoint: EndpointId::random(),
             microvm: MicrovmId::random(),
             life: Mutex::new(fresh_life(&connector, 1)),
@@ -279,7 +291,8 @@ impl World {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let resolver = rustls::sign::SingleCertAndKey::from(ca.endpoint_certificate(&hosts).unwrap());
+        let certificate = ca.certificate(&[&hosts.wildcard(), DOMAIN]).unwrap();
+        let resolver = rustls::sign::SingleCertAndKey::from(certificate);
         let tls = tls_config(Arc::new(resolver)).unwrap();
         let stop = CancellationToken::new();
         let owner: Arc<dyn Backend> = Arc::<OneVm>::clone(&backend);
@@ -315,6 +328,16 @@ impl World {
         self.tokens.seal(&Scope { microvm, ports, expires_at: now + seconds })
     }
 
+    /// A token for these ports.
+    pub(crate) fn token_for_ports(&self, ports: &[u16]) -> String {
+        self.seal(self.backend.microvm, Ports::Ranges(ports.iter().map(|port| *port..=*port).collect()), 60)
+    }
+
+    /// These ports need no token.
+    pub(crate) fn publish(&self, ports: &[u16]) {
+        *self.backend.public_ports.lock().unwrap() = ports.to_vec();
+    }
+
     /// A POST with a good token, good for both versions of HTTP.
     pub(crate) fn request(&self, path: &str) -> request::Builder {
         Request::post(format!("https://{}{path}", self.host())).header("x-aws-proxy-auth", self.token())
@@ -327,6 +350,11 @@ impl World {
     /// A connection whose TLS names no endpoint.
     pub(crate) async fn connect_without_name(&self) -> Client {
         self.open(&self.host(), false, false).await
+    }
+
+    /// A connection whose TLS names that host.
+    pub(crate) async fn connect_to(&self, name: &str, h2: bool) -> Client {
+        self.open(name, h2, true).await
     }
 
     async fn open(&self, name: &str, h2: bool, sni: bool) -> Client {

@@ -1,9 +1,6 @@
 //! TCP through the endpoint, as a client sees it.
 
-#![allow(clippy::unwrap_used)]
-
-mod world;
-
+use crate::world::{App, Client, World, empty, text};
 use futures::{SinkExt, StreamExt};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -15,7 +12,6 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use world::{App, Client, World, empty, text};
 
 /// A CONNECT to `target` with these headers besides the token.
 async fn connect(
@@ -182,11 +178,14 @@ async fn handshake(world: &World, with_key: bool) -> (Response<()>, Option<Socke
     (response.map(drop), socket)
 }
 
-async fn closed(socket: &mut Socket) -> Option<CloseCode> {
-    match socket.next().await.unwrap().unwrap() {
+/// The code of the close that comes next, which is answered.
+async fn closed(mut socket: Socket) -> Option<CloseCode> {
+    let code = match socket.next().await.unwrap().unwrap() {
         Message::Close(frame) => frame.map(|frame| frame.code),
         other => panic!("not a close: {other:?}"),
-    }
+    };
+    assert!(socket.next().await.is_none());
+    code
 }
 
 #[tokio::test]
@@ -205,8 +204,7 @@ async fn a_websocket_carries_a_tcp_connection() {
     // An empty message ends the client's direction; the close comes after all that the application sends.
     socket.send(Message::Binary("".into())).await.unwrap();
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::Binary("ended".into()));
-    assert_eq!(closed(&mut socket).await, Some(CloseCode::Normal));
-    assert!(socket.next().await.is_none());
+    assert_eq!(closed(socket).await, Some(CloseCode::Normal));
     world.until_idle().await;
 }
 
@@ -218,12 +216,12 @@ async fn a_websocket_for_tcp_ends_with_its_reason() {
 
     let mut socket = handshake(&world, true).await.1.unwrap();
     socket.send(Message::Text("hello".into())).await.unwrap();
-    assert_eq!(closed(&mut socket).await, Some(CloseCode::Unsupported));
+    assert_eq!(closed(socket).await, Some(CloseCode::Unsupported));
 
     let mut socket = handshake(&world, true).await.1.unwrap();
     // The proxy may close before it has all.
     let _ = socket.send(Message::Binary(vec![0; 2 << 20].into())).await;
-    assert_eq!(closed(&mut socket).await, Some(CloseCode::Size));
+    assert_eq!(closed(socket).await, Some(CloseCode::Size));
 
     let mut socket = handshake(&world, true).await.1.unwrap();
     socket.close(None).await.unwrap();

@@ -1,19 +1,13 @@
 //! The data plane as a client sees it: a real TLS client over loopback, an application behind duplex pipes.
 
-// Clippy's leave to unwrap covers test functions, not the helpers beside them.
-#![allow(clippy::unwrap_used)]
-
-mod shell;
-mod world;
-
 use std::time::Duration;
 
+use crate::world::{App, World, empty, text};
 use http::{Request, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use rekindle_proxy::WakeError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use world::{App, World, empty, text};
 
 #[tokio::test]
 async fn forwards_over_both_versions_of_http() {
@@ -127,7 +121,7 @@ async fn bodies_stream_both_ways_and_count_as_activity() {
         let world = World::start(App::Mirror).await;
         let activity = world.activity();
         let mut client = world.connect(h2).await;
-        let (feed, body) = world::channel();
+        let (feed, body) = crate::world::channel();
         let response = client.send(world.request("/").body(body).unwrap()).await;
         assert_eq!(activity.open_requests(), 1);
         let mut body = response.into_body();
