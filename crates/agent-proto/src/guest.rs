@@ -9,7 +9,7 @@ use yamux::Mode;
 use crate::Relay;
 use crate::codec::{FrameError, read_frame, write_frame};
 use crate::handshake::{self, HandshakeError};
-use crate::messages::{DnsMessage, Event, GuestStream, Request, Response};
+use crate::messages::{DnsMessage, Event, GuestStream, Metadata, Request, Response};
 use crate::session::{Session, SessionEnded, Stream};
 use crate::shell;
 
@@ -107,6 +107,17 @@ impl Host {
         write_frame(&mut stream, &DnsMessage(query)).await?;
         let answer: Option<Option<DnsMessage>> = read_frame(&mut stream).await?;
         Ok(answer.flatten().map(|message| message.0))
+    }
+
+    /// Has the host tell what this guest is; `None` while it is nobody's.
+    ///
+    /// # Errors
+    /// Where the session ends first.
+    pub async fn describe(&self) -> Result<Option<Metadata>, TellError> {
+        let mut stream = self.session.open().await?;
+        write_frame(&mut stream, &GuestStream::Metadata).await?;
+        let metadata: Option<Option<Metadata>> = read_frame(&mut stream).await?;
+        Ok(metadata.flatten())
     }
 
     /// Ends the session for every clone; returns once the transport is free, with the last answers sent.

@@ -11,17 +11,35 @@ use yamux::Mode;
 use crate::Relay;
 use crate::codec::{FrameError, read_frame, write_frame};
 use crate::handshake::{self, HandshakeError};
-use crate::messages::{DnsMessage, Event, GuestStream, MAX_DNS_MESSAGE, Request, Response};
+use crate::messages::{DnsMessage, Event, GuestStream, MAX_DNS_MESSAGE, Metadata, Request, Response};
 use crate::session::{Session, SessionEnded, Stream};
 use crate::shell;
 
 /// Events not yet taken by their receiver; a full queue holds the guest's writers back.
 const EVENT_BACKLOG: usize = 256;
-/// DNS queries of one guest answered at once; more wait.
-const DNS_AT_ONCE: usize = 64;
+/// Questions of one guest answered at once; more wait.
+const QUESTIONS_AT_ONCE: usize = 64;
 
 /// Answers a raw DNS query with a raw DNS message, or nothing where it cannot be resolved.
 pub type Resolver = Arc<dyn Fn(Vec<u8>) -> BoxFuture<'static, Option<Vec<u8>>> + Send + Sync>;
+
+/// Tells a guest what it is, each time that it asks; nothing while it is nobody's.
+pub type Describer = Arc<dyn Fn() -> Option<Metadata> + Send + Sync>;
+
+/// What a guest's questions are answered by.
+#[derive(Clone)]
+pub struct Answers {
+    /// DNS queries.
+    pub resolver: Resolver,
+    /// What the guest asks of itself.
+    pub describer: Describer,
+}
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Answers").finish_non_exhaustive()
+    }
+}
 
 /// Why a call to the guest failed.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +84,7 @@ impl Channel {
     /// Where the transport fails or is closed.
     pub async fn establish<T>(
         mut io: T,
-        resolver: Resolver,
+        answers: Answers,
     ) -> Result<(Self, mpsc::Receiver<Event>), HandshakeError>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -74,7 +92,7 @@ impl Channel {
         handshake::greet(&mut io).await?;
         let (session, accepted) = Session::start(io, Mode::Client);
         let (events, receiver) = mpsc::channel(EVENT_BACKLOG);
-        tokio::spawn(serve_guest(accepted, events, resolver));
+        tokio::spawn(serve_guest(accepted, events, answers));
         Ok((Self { session }, receiver))
     }
 
@@ -129,8 +147,8 @@ async fn exchange(stream: &mut Stream, request: &Request) -> Result<Response, Ca
     read_frame(stream).await?.ok_or(CallError::NoAnswer)
 }
 
-async fn serve_guest(mut accepted: mpsc::Receiver<Stream>, events: mpsc::Sender<Event>, resolver: Resolver) {
-    let permits = Arc::new(Semaphore::new(DNS_AT_ONCE));
+async fn serve_guest(mut accepted: mpsc::Receiver<Stream>, events: mpsc::Sender<Event>, answers: Answers) {
+    let permits = Arc::new(Semaphore::new(QUESTIONS_AT_ONCE));
     // Given to the first `Events` stream; a second one is dropped.
     let mut events = Some(events);
     while let Some(mut stream) = accepted.recv().await {
@@ -141,7 +159,10 @@ async fn serve_guest(mut accepted: mpsc::Receiver<Stream>, events: mpsc::Sender<
                 }
             }
             Ok(Some(GuestStream::Dns)) => {
-                tokio::spawn(answer_query(stream, Arc::clone(&permits), Arc::clone(&resolver)));
+                tokio::spawn(answer_query(stream, Arc::clone(&permits), Arc::clone(&answers.resolver)));
+            }
+            Ok(Some(GuestStream::Metadata)) => {
+                tokio::spawn(describe(stream, Arc::clone(&permits), Arc::clone(&answers.describer)));
             }
             // A stream that does not say what it is for is dropped, which resets it.
             Ok(None) | Err(_) => {}
@@ -168,4 +189,13 @@ async fn answer_query(mut stream: Stream, permits: Arc<Semaphore>, resolver: Res
         // A guest that went away needs no answer.
         let _ = write_frame(&mut stream, &answer).await;
     }
+}
+
+async fn describe(mut stream: Stream, permits: Arc<Semaphore>, describer: Describer) {
+    let Ok(_permit) = permits.acquire().await else {
+        return;
+    };
+    let metadata: Option<Metadata> = describer();
+    // A guest that went away needs no answer.
+    let _ = write_frame(&mut stream, &metadata).await;
 }

@@ -2,7 +2,8 @@
 //!
 //! A life of the channel starts with a handshake that survives stale bytes ([`handshake`]); then both sides
 //! multiplex it with yamux. The host opens one stream per [`Request`], which may go on to carry a relay's
-//! bytes or a shell's frames; the guest opens one for its [`Event`]s and one per DNS query. Everything from the guest is hostile input: bounded, and never a panic.
+//! bytes or a shell's frames; the guest opens one for its [`Event`]s, and one per DNS query or question about itself.
+//! Everything from the guest is hostile input: bounded, and never a panic.
 
 mod codec;
 pub mod guest;

@@ -1,9 +1,11 @@
 //! The messages themselves.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Which messages there are. A snapshot keeps the agent that it was made with, so it is noted with it.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Bytes of entropy that a new life starts with.
 pub const ENTROPY_BYTES: usize = 64;
@@ -228,6 +230,45 @@ pub(crate) enum GuestStream {
     Events,
     /// One [`DnsMessage`] frame from the guest, one back (`None`: could not be resolved).
     Dns,
+    /// One frame back, an optional [`Metadata`].
+    Metadata,
+}
+
+/// What a guest may know of itself, for the metadata service in it (SPEC §8).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// Such as `us-east-1`.
+    pub region: String,
+    /// Such as `use1-az1`.
+    pub availability_zone_id: String,
+    /// A secret that the MicroVMs of one image share: 44 characters.
+    pub group_key: String,
+    /// Those of its role. None: it has no role, or none that may be taken on now.
+    pub credentials: Option<Credentials>,
+}
+
+/// A role's credentials for a while.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    /// `ASIA…`.
+    pub access_key_id: String,
+    /// What signs.
+    pub secret_access_key: String,
+    /// What every request carries.
+    pub session_token: String,
+    /// When they were issued, as `2026-01-31T23:59:59Z`.
+    pub last_updated: String,
+    /// When they end, written likewise.
+    pub expiration: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("access_key_id", &self.access_key_id)
+            .field("expiration", &self.expiration)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A raw DNS message.

@@ -7,18 +7,28 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use rekindle_agent_proto::guest::{self, Host};
-use rekindle_agent_proto::host::{CallError, Channel, Resolver};
+use rekindle_agent_proto::host::{Answers, CallError, Channel};
 use rekindle_agent_proto::{
-    Event, HookCall, HookOutcome, LogSource, MAX_SHELL_CHUNK, Request, Response, ShellInput, ShellOutput,
+    Event, HookCall, HookOutcome, LogSource, MAX_SHELL_CHUNK, Metadata, Request, Response, ShellInput,
+    ShellOutput,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 
-fn backwards() -> Resolver {
-    Arc::new(|mut query: Vec<u8>| {
-        query.reverse();
-        async move { (!query.is_empty()).then_some(query) }.boxed()
-    })
+/// Turns queries around, and tells a guest that it is in `nowhere-1`.
+fn answers() -> Answers {
+    Answers {
+        resolver: Arc::new(|mut query: Vec<u8>| {
+            query.reverse();
+            async move { (!query.is_empty()).then_some(query) }.boxed()
+        }),
+        describer: Arc::new(|| Some(metadata())),
+    }
+}
+
+fn metadata() -> Metadata {
+    let [region, availability_zone_id, group_key] = ["nowhere-1", "n1-az1", "secret"].map(str::to_owned);
+    Metadata { region, availability_zone_id, group_key, credentials: None }
 }
 
 async fn serve(io: DuplexStream, host: tokio::sync::oneshot::Sender<Host>) {
@@ -67,8 +77,14 @@ async fn pair() -> (Channel, mpsc::Receiver<Event>, Host) {
     let (ours, theirs) = duplex(4096);
     let (sender, host) = tokio::sync::oneshot::channel();
     tokio::spawn(serve(theirs, sender));
-    let (channel, events) = Channel::establish(ours, backwards()).await.unwrap();
+    let (channel, events) = Channel::establish(ours, answers()).await.unwrap();
     (channel, events, host.await.unwrap())
+}
+
+#[tokio::test]
+async fn a_guest_is_told_what_it_is() {
+    let (_channel, _events, host) = pair().await;
+    assert_eq!(host.describe().await.unwrap(), Some(metadata()));
 }
 
 #[tokio::test]
@@ -160,7 +176,7 @@ async fn a_guest_that_talks_nonsense_only_ends_its_session() {
         theirs.write_all(&[0xff; 4000]).await.unwrap();
         theirs
     });
-    let (channel, mut events) = Channel::establish(ours, backwards()).await.unwrap();
+    let (channel, mut events) = Channel::establish(ours, answers()).await.unwrap();
     let _theirs = nonsense.await.unwrap();
     channel.ended().await;
     assert!(channel.call(&Request::Freeze).await.is_err());
@@ -176,7 +192,7 @@ async fn a_closed_session_has_sent_its_last_answer() {
         call.answer(&Response::Done).await.unwrap();
         host.close().await;
     });
-    let (channel, _events) = Channel::establish(ours, backwards()).await.unwrap();
+    let (channel, _events) = Channel::establish(ours, answers()).await.unwrap();
     assert_eq!(channel.call(&Request::Freeze).await.unwrap(), Response::Done);
     channel.ended().await;
 }

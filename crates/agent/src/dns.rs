@@ -4,15 +4,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use agent_proto::MAX_DNS_MESSAGE;
-use agent_proto::guest::Host;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::watch;
 
 use crate::error::{Error, trying};
-use crate::network::RESOLVER;
+use crate::network::{METADATA_LINK, RESOLVER};
+use crate::sessions::Sessions;
 
-const ADDRESSES: [Ipv4Addr; 2] = [RESOLVER, Ipv4Addr::new(127, 0, 0, 2)];
+/// The last is where containers within the container, which have a loopback of their own, find one (SPEC §7).
+const ADDRESSES: [Ipv4Addr; 3] = [RESOLVER, Ipv4Addr::new(127, 0, 0, 2), METADATA_LINK];
 const PORT: u16 = 53;
 const HEADER: usize = 12;
 /// In the header's third byte.
@@ -21,10 +21,7 @@ const IS_RESPONSE: u8 = 0x80;
 const RECURSION_AVAILABLE: u8 = 0x80;
 const SERVER_FAILURE: u8 = 2;
 
-/// The session to send queries over, while there is one.
-type Sessions = watch::Receiver<Option<Host>>;
-
-/// Listens on both addresses and answers in the background.
+/// Listens on all addresses and answers in the background.
 pub(crate) async fn serve(sessions: &Sessions) -> Result<(), Error> {
     for address in ADDRESSES {
         let attempt = || format!("listening for DNS on {address}");

@@ -20,11 +20,13 @@ mod freezer;
 mod hook;
 mod life;
 mod machine_id;
+mod metadata;
 mod network;
 mod port;
 mod privileges;
 mod pty;
 mod serve;
+mod sessions;
 mod shell;
 mod sockets;
 mod user;
@@ -53,9 +55,10 @@ fn main() -> ExitCode {
 fn init() -> Result<(), error::Error> {
     boot::ready_machine()?;
     network::configure()?;
+    let metadata = metadata::listen()?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(error::trying("starting the runtime"))?
-        .block_on(serve::serve())
+        .block_on(serve::serve(metadata))
 }

@@ -13,6 +13,11 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
 /// Where programs find their resolver, an address of the loopback interface.
 pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 53);
 
+/// Where programs find the metadata service, and the near end of the link to it.
+pub(crate) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+pub(crate) const METADATA_LINK: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
+
+const METADATA_MASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 252);
 const LINK_MASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 252);
 const HOST_MASK: Ipv4Addr = Ipv4Addr::BROADCAST;
 const LOOPBACK_MASK: Ipv4Addr = Ipv4Addr::new(255, 0, 0, 0);
@@ -27,6 +32,12 @@ pub(crate) fn configure() -> Result<(), Error> {
         add_default_route(&socket)?;
     }
     Ok(())
+}
+
+/// Brings up one end of the metadata service's link, in the namespace that this thread is in.
+pub(crate) fn bring_up_link(name: &str, address: Ipv4Addr) -> Result<(), Error> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).map_err(trying("opening a socket"))?;
+    bring_up(&socket, name, address, METADATA_MASK)
 }
 
 fn bring_up(socket: &OwnedFd, name: &str, address: Ipv4Addr, mask: Ipv4Addr) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! Serving the host: one session after another, one task per request.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use agent_proto::guest::{Call, Calls, Host, Incoming, accept};
@@ -12,7 +13,7 @@ use crate::error::{Error, trying};
 use crate::life::{self, Random};
 use crate::port::Port;
 use crate::shell::{self, Admission};
-use crate::{builder, dns, hook};
+use crate::{builder, dns, hook, metadata};
 
 /// Events kept while no host listens; more hold their writers back.
 const EVENT_BACKLOG: usize = 64;
@@ -22,6 +23,7 @@ struct Guest {
     random: Random,
     app: Mutex<Option<App>>,
     shells: Admission,
+    metadata: metadata::Service,
     events: mpsc::Sender<Event>,
 }
 
@@ -33,15 +35,21 @@ enum After {
     PowerOff,
 }
 
-/// Serves hosts until one has the machine powered off, or the machine fails.
-pub(crate) async fn serve() -> Result<(), Error> {
+/// Serves hosts until one has the machine powered off, or the machine fails. `listener`: where programs ask for
+/// metadata.
+pub(crate) async fn serve(listener: TcpListener) -> Result<(), Error> {
     let port = Port::open()?;
     let (events, receiver) = mpsc::channel(EVENT_BACKLOG);
     let mut untold = Untold { receiver, next: None, exit: None };
-    let guest =
-        Arc::new(Guest { random: Random::open()?, app: Mutex::new(None), shells: Admission::new(), events });
     let (sessions, current) = watch::channel(None);
     dns::serve(&current).await?;
+    let guest = Arc::new(Guest {
+        random: Random::open()?,
+        app: Mutex::new(None),
+        shells: Admission::new(),
+        metadata: metadata::Service::start(listener, current)?,
+        events,
+    });
     loop {
         match accept(port.clone()).await {
             Ok((host, calls)) => {
@@ -171,6 +179,9 @@ async fn carry_out(request: &Request, guest: &Guest) -> Result<Response, Error> 
         }
         Request::Live(new) => {
             life::begin(new, &guest.random)?;
+            if new.machine_id.is_some() {
+                guest.metadata.forget();
+            }
             if let Some(app) = guest.app.lock().await.as_ref() {
                 app.thaw(new.machine_id.as_deref())?;
             }

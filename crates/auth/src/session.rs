@@ -44,6 +44,12 @@ impl SessionKey {
         STANDARD.encode(&derive(&self.secrets, access_key_id.as_bytes())[..SECRET_BYTES])
     }
 
+    /// A secret that follows from `group` and the installation: 44 characters of base64.
+    #[must_use]
+    pub fn group_key(&self, group: &str) -> String {
+        STANDARD.encode(derive(&self.secrets, format!("instance group: {group}").as_bytes()))
+    }
+
     /// A session token with these claims, good for this access key id alone.
     ///
     /// # Panics
@@ -113,6 +119,8 @@ mod tests {
         assert_eq!((secret.len(), &key().secret("ASIA1")), (40, &secret));
         assert_ne!(key().secret("ASIA2"), secret);
         assert_ne!(SessionKey::from_secret([8; 32]).secret("ASIA1"), secret);
+        assert_eq!(key().group_key("web").len(), 44);
+        assert_ne!(key().group_key("web"), key().group_key("other"));
         assert!(!format!("{:?}", key()).contains('7'));
     }
 

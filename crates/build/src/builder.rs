@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_proto::host::Describer;
 use capacity::{Capacity, Kind, Want};
 use connectors::Connectors;
-use guest::{Dirs, Host};
+use guest::{Dirs, Host, MetadataService, Persona};
 use ids::{BuildId, ImageArn, ImageVersion};
 use logs::Logs;
 use objects::ObjectStore;
@@ -54,6 +55,8 @@ pub struct Workshop {
     pub objects: ObjectStore,
     /// What build roles may do.
     pub roles: Arc<dyn iam::ServiceRoles>,
+    /// What the VMs that run the application are told of themselves.
+    pub metadata: Arc<MetadataService>,
     /// What the VMs of builds with network connectors reach.
     pub connectors: Connectors,
     /// The build logs.
@@ -144,6 +147,12 @@ impl Builder {
 }
 
 impl Workshop {
+    /// Describes a VM that runs the application of `version` under `name`: it acts as the build role (SPEC §3).
+    pub(crate) fn describer(&self, name: &str, version: &VersionRecord) -> Describer {
+        let role = Some(version.build_role_arn.clone());
+        self.metadata.describer(Persona { name: name.to_owned(), image: version.image.clone(), role })
+    }
+
     async fn carry_out(&self, id: BuildId) {
         let begun = self.store.write::<_, StoreError>(move |tx| builds::begin(tx, id, now_ms())).await;
         let (build, version) = match begun {

@@ -29,6 +29,7 @@ pub(crate) async fn capture(
     log: LogFile,
 ) -> Result<(), BuildError> {
     let mut guest = workshop.host.boot(name, layer.source()?, layer.memory(), egress).await?;
+    guest.describe(workshop.describer(name, version));
     let captured = bring_up(&mut guest, layer, version, config, log).await;
     guest.end().await;
     captured?;

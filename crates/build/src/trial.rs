@@ -25,6 +25,7 @@ pub(crate) async fn run(
     layer.make_overlay(&overlay)?;
     let shape = layer.clone_with(overlay)?;
     let mut guest = workshop.host.restore(name, shape, layer.restore(), egress).await?;
+    guest.describe(workshop.describer(name, version));
     let valid = validate(&mut guest, version, log).await;
     guest.end().await;
     valid

@@ -1,10 +1,10 @@
 //! One running guest.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use agent_proto::host::Channel;
+use agent_proto::host::{Answers, Channel, Describer};
 use agent_proto::{ENTROPY_BYTES, Event, HookCall, HookOutcome, NewLife, Request, Response};
 use engine::{Compatibility, DiffWrite, Machine, MachineSpec, SaveError};
 use futures::FutureExt;
@@ -31,6 +31,7 @@ pub struct Guest {
     machine: Box<dyn Machine>,
     channel: Channel,
     events: Option<mpsc::Receiver<Event>>,
+    describer: Arc<OnceLock<Describer>>,
 }
 
 impl std::fmt::Debug for Guest {
@@ -56,10 +57,17 @@ impl Guest {
         machine: Box<dyn Machine>,
         seconds: u64,
     ) -> Result<Self, GuestError> {
-        match greet(&host, &*machine, seconds).await {
+        let describer = Arc::new(OnceLock::<Describer>::new());
+        let asked = Arc::clone(&describer);
+        let answers = Answers {
+            resolver: host.resolver(),
+            describer: Arc::new(move || asked.get().and_then(|describe| describe())),
+        };
+        match greet(&*machine, answers, seconds).await {
             Ok((channel, events)) => {
                 timeline::reached(Step::Agent);
-                Ok(Self { host, name: name.to_owned(), slot, machine, channel, events: Some(events) })
+                let name = name.to_owned();
+                Ok(Self { host, name, slot, machine, channel, events: Some(events), describer })
             }
             Err(error) => {
                 end(&*machine).await;
@@ -103,6 +111,12 @@ impl Guest {
             Some(events) => output::listen(events, log.into()),
             None => watch::channel(None).1,
         }
+    }
+
+    /// Has its questions about itself answered from now on. Only the first call says what it is.
+    pub fn describe(&self, describer: Describer) {
+        // What it is does not change.
+        let _ = self.describer.set(describer);
     }
 
     /// Has the agent do something within `limit`; an answer that says it failed is an error.
@@ -238,12 +252,12 @@ impl Guest {
 }
 
 async fn greet(
-    host: &Host,
     machine: &dyn Machine,
+    answers: Answers,
     seconds: u64,
 ) -> Result<(Channel, mpsc::Receiver<Event>), GuestError> {
     let stream = machine.channel().await.map_err(agent_proto::HandshakeError::from)?;
-    let session = Channel::establish(stream, host.resolver());
+    let session = Channel::establish(stream, answers);
     match tokio::time::timeout(Duration::from_secs(seconds), session).await {
         Ok(session) => Ok(session?),
         Err(_) => Err(timed_out(machine, "waiting for its agent", seconds).await),

@@ -19,7 +19,7 @@ mod trust;
 pub use context::Context;
 pub use error::PolicyError;
 pub use policy::{Policy, evaluate};
-pub use roles::{RoleSession, ServiceRoles};
+pub use roles::{RoleCredentials, RoleKeys, RoleSession, RoleUse, ServiceRoles};
 pub use trust::{TrustPolicy, TrustedPrincipal};
 
 /// What is asked for: an action on a resource, under circumstances.

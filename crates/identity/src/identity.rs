@@ -113,8 +113,22 @@ impl Identity {
     #[must_use]
     pub fn issue(&self, caller: &Caller, seconds: u64) -> TemporaryCredentials {
         let now = now_ms() / 1000;
-        let expires_at = now.saturating_add(seconds);
-        self.seal(&credentials::claims(caller, now, expires_at), expires_at)
+        self.issue_for(caller, now, now.saturating_add(seconds))
+    }
+
+    /// The same, from one second of Unix time to another.
+    ///
+    /// # Panics
+    /// As [`Identity::issue`].
+    #[must_use]
+    pub fn issue_for(&self, caller: &Caller, issued_at: u64, expires_at: u64) -> TemporaryCredentials {
+        self.seal(&credentials::claims(caller, issued_at, expires_at), expires_at)
+    }
+
+    /// A secret of a group that is known by this name: 44 characters of base64.
+    #[must_use]
+    pub fn group_key(&self, group: &str) -> String {
+        self.0.sessions.group_key(group)
     }
 
     /// Answers one call of IAM or STS. Every failure is an answer too.

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use connectors::{ConnectorError, Connectors};
-use guest::{Dirs, GuestError, Host, ImageLayer, LayerError, Purpose, Suspension, SuspensionError};
-
+use guest::{
+    Dirs, GuestError, Host, ImageLayer, LayerError, MetadataService, Persona, Purpose, Suspension,
+    SuspensionError,
+};
 use ids::MicrovmId;
 use logs::Logs;
 use network::Egress;
@@ -95,6 +97,7 @@ pub struct GuestMachines {
     dirs: Dirs,
     logs: Logs,
     roles: Arc<dyn iam::ServiceRoles>,
+    metadata: Arc<MetadataService>,
     connectors: Connectors,
     exporter: Option<Exporter>,
     /// For each processor of a MicroVM.
@@ -103,7 +106,8 @@ pub struct GuestMachines {
 
 impl GuestMachines {
     /// Machines whose files are in `dirs` and whose applications' output goes to `logs`, where `roles` says that
-    /// their execution role may write it, and which reach what `connectors` lets them.
+    /// their execution role may write it, which `metadata` describes to themselves, and which reach what `connectors`
+    /// lets them.
     #[must_use]
     pub fn new(
         host: Arc<Host>,
@@ -111,9 +115,11 @@ impl GuestMachines {
         dirs: Dirs,
         logs: Logs,
         roles: Arc<dyn iam::ServiceRoles>,
+        metadata: Arc<MetadataService>,
         connectors: Connectors,
     ) -> Self {
-        Self { host, store, dirs, logs, roles, connectors, exporter: None, allowance: Allowance::default() }
+        let allowance = Allowance::default();
+        Self { host, store, dirs, logs, roles, metadata, connectors, exporter: None, allowance }
     }
 
     /// The same, with the timelines exported as traces too.
@@ -214,6 +220,7 @@ impl GuestMachines {
             dir: self.dirs.microvm(microvm.id),
             layer: self.dirs.version(&microvm.image, microvm.version),
             machine_id: machine_id(microvm.id),
+            describer: self.metadata.describer(persona(microvm)),
             run_body: run_body(microvm),
             timelines: self.timelines(microvm),
             allowance: self.allowance.times((microvm.memory_mib / MIB_PER_PROCESSOR).max(1)),
@@ -330,6 +337,12 @@ impl Machines for GuestMachines {
 fn run_body(microvm: &MicrovmRecord) -> Vec<u8> {
     let payload = microvm.run_hook_payload.as_deref().unwrap_or_default();
     serde_json::json!({"microvmId": microvm.id, "runHookPayload": payload}).to_string().into_bytes()
+}
+
+/// Who it is to itself: a session of its role has its id for a name.
+fn persona(microvm: &MicrovmRecord) -> Persona {
+    let (image, role) = (microvm.image.clone(), microvm.execution_role_arn.clone());
+    Persona { name: microvm.id.to_string(), image, role }
 }
 
 /// The digits of its uuid.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use agent_proto::host::{CallError, Channel};
+use agent_proto::host::{CallError, Channel, Describer};
 use agent_proto::{HookCall, HookOutcome};
 use async_trait::async_trait;
 use guest::{Guest, Host, ImageLayer, Purpose, Saved, Suspension, hooks};
@@ -77,6 +77,8 @@ pub(crate) struct Parts {
     pub(crate) layer: PathBuf,
     /// Of a new MicroVM.
     pub(crate) machine_id: String,
+    /// Of a life, which it begins with.
+    pub(crate) describer: Describer,
     pub(crate) run_body: Vec<u8>,
     pub(crate) timelines: Timelines,
     pub(crate) allowance: Allowance,
@@ -106,6 +108,7 @@ impl Running {
             }
             None => life,
         });
+        parts.guest.describe(Arc::clone(&parts.describer));
         let exited = parts.guest.listen(Arc::clone(&parts.log));
         Self { parts, life, exited, housekeeping: Housekeeping::default() }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use iam::{Access, Context, RoleSession, ServiceRoles};
+use iam::{Access, Context, RoleCredentials, RoleKeys, RoleSession, RoleUse, ServiceRoles};
 use identity::{Caller, Identity};
 
 /// Who the roles must trust.
@@ -25,10 +25,32 @@ impl ServiceRoles for Roles {
         account: &str,
         source_arn: &str,
     ) -> Result<Arc<dyn RoleSession>, String> {
-        let context = Context::new().with("aws:SourceAccount", account).with("aws:SourceArn", source_arn);
-        let caller =
-            self.0.assume_for_service(role_arn, SERVICE, &context).map_err(|error| error.to_string())?;
+        let caller = self.take_on(role_arn, account, source_arn)?;
         Ok(Arc::new(Session { identity: self.0.clone(), caller }))
+    }
+}
+
+impl Roles {
+    fn take_on(&self, role_arn: &str, account: &str, source_arn: &str) -> Result<Caller, String> {
+        let context = Context::new().with("aws:SourceAccount", account).with("aws:SourceArn", source_arn);
+        self.0.assume_for_service(role_arn, SERVICE, &context).map_err(|error| error.to_string())
+    }
+}
+
+impl RoleCredentials for Roles {
+    fn issue(&self, wanted: &RoleUse<'_>, issued_at: u64, expires_at: u64) -> Result<RoleKeys, String> {
+        let caller = self.take_on(wanted.role_arn, wanted.account, wanted.source_arn)?;
+        let caller = caller.with_session_name(wanted.session);
+        let issued = self.0.issue_for(&caller, issued_at, expires_at);
+        Ok(RoleKeys {
+            access_key_id: issued.access_key_id,
+            secret_access_key: issued.secret_access_key,
+            session_token: issued.session_token,
+        })
+    }
+
+    fn group_key(&self, group: &str) -> String {
+        self.0.group_key(group)
     }
 }
 

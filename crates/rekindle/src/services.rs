@@ -12,7 +12,7 @@ use build::{Builder, Workshop};
 use connectors::{Connectors, Networks};
 use control::{Builds, DomainNames, Operations, Service};
 use engine::qemu::{ProbeError, Qemu};
-use guest::{Dirs, DirsError, GuestError, Host};
+use guest::{Dirs, DirsError, GuestError, Host, MetadataService};
 use identity::Identity;
 use identity::accounts::AccountError;
 use ids::{BuildId, ImageArn, ImageVersion};
@@ -129,12 +129,14 @@ impl Services {
         let connectors = Connectors::new(store.clone(), networks(config), Arc::clone(&roles) as _);
         connectors.recover().await?;
 
+        let metadata = MetadataService::new(Arc::clone(&roles) as _);
         let machines = GuestMachines::new(
             Arc::clone(&host),
             store.clone(),
             dirs.clone(),
             logs.clone(),
             Arc::clone(&roles) as _,
+            Arc::clone(&metadata),
             connectors.clone(),
         );
         let exporter = exporter(config)?;
@@ -153,6 +155,7 @@ impl Services {
             store: store.clone(),
             objects: objects.clone(),
             roles,
+            metadata,
             connectors: connectors.clone(),
             logs,
             dirs,

@@ -17,6 +17,10 @@ with hooks that fail to order and with more to ask for.
     GET  /keepsakes                 what has become of what the application holds since its start or since
     POST /keepsakes?seconds=S       which makes it anew, with timers that end then (see keepsakes.py)
     POST /listen?echo=P&https=Q     begins to listen on other ports (see listeners.py)
+    GET  /metadata?path=P           what the metadata service has there: with a token of the request's own, or `token`'s;
+                                    as the user `uid`, if given
+    GET  /metadata/token?ttl=S      what it answers to the wish for a token; `method` is another than PUT
+    GET  /metadata/before           its credentials at the application's start, from before the snapshot
     POST /ledger                    begins to write a database (see ledger.py)
     GET  /ledger                    its last row that is committed
     GET  /ledger/row?number=N       one row
@@ -41,6 +45,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import app
 import listeners
+import metadata
 from keepsakes import Keepsakes
 from ledger import Ledger
 
@@ -71,11 +76,12 @@ class App(app.App):
     pauses: Pauses
     keepsakes: Keepsakes
     ledger: Ledger
+    credentials_before: dict
     filled = bytearray()
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
-        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
         match url.path:
             case "/file":
                 self.file(query["path"])
@@ -105,6 +111,15 @@ class App(app.App):
                 self.answer(200, {"pauses": App.pauses.stop()})
             case "/keepsakes":
                 self.answer(200, {"kept": App.keepsakes.look(), "timers": App.keepsakes.timers()})
+            case "/metadata" if "uid" in query:
+                self.answer(200, metadata.get_as(int(query["uid"]), query["path"]))
+            case "/metadata":
+                self.answer(200, metadata.get(query["path"], query.get("token")))
+            case "/metadata/token":
+                headers = {metadata.TTL: query["ttl"]} if "ttl" in query else {}
+                self.answer(200, metadata.request(query.get("method", "PUT"), "/latest/api/token", headers))
+            case "/metadata/before":
+                self.answer(200, App.credentials_before)
             case "/ledger":
                 self.answer(200, App.ledger.state())
             case "/ledger/row":
@@ -224,6 +239,7 @@ def main() -> None:
     app.App, app.Hooks = App, Hooks
     # From before the snapshot; these timers outlast every test.
     App.pauses, App.keepsakes = Pauses(), Keepsakes("first", 1e6)
+    App.credentials_before = metadata.get(metadata.PROFILE)
     app.main()
 
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use agent_proto::host::{Channel, Resolver};
+use agent_proto::host::{Answers, Channel};
 use agent_proto::{ENTROPY_BYTES, NewLife, Request, Response};
 use e2e::Server;
 use e2e::command::rekindle;
@@ -172,7 +172,7 @@ async fn end(machine: &dyn Machine) -> Result<(), Failure> {
 }
 
 async fn first_answer(machine: &dyn Machine) -> Result<Channel, Failure> {
-    let (channel, _) = Channel::establish(machine.channel().await?, no_names()).await?;
+    let (channel, _) = Channel::establish(machine.channel().await?, no_answers()).await?;
     let wall_clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
     // The bytes need not be random where nothing depends on them.
     let life = NewLife {
@@ -191,7 +191,7 @@ fn done(answer: &Response) -> Result<(), Failure> {
     if *answer == Response::Done { Ok(()) } else { Err(format!("the guest answered {answer:?}").into()) }
 }
 
-/// The application of the benchmark resolves none.
-fn no_names() -> Resolver {
-    Arc::new(|_| Box::pin(std::future::ready(None)))
+/// The application of the benchmark asks nothing.
+fn no_answers() -> Answers {
+    Answers { resolver: Arc::new(|_| Box::pin(std::future::ready(None))), describer: Arc::new(|| None) }
 }

@@ -28,15 +28,16 @@ impl<'a> Microvm<'a> {
     /// Where it is refused.
     pub fn launch(server: &'a Server, image: &Image, arguments: &[&str]) -> Self {
         // In its name the application's output is kept.
-        let role = server.execution_role();
-        let run = [
-            "lambda-microvms",
-            "run-microvm",
-            "--image-identifier",
-            &image.arn,
-            "--execution-role-arn",
-            &role,
-        ];
+        Self::launch_as(server, image, Some(&server.execution_role()), arguments)
+    }
+
+    /// The same, acting as this role or as none.
+    ///
+    /// # Panics
+    /// Where it is refused.
+    pub fn launch_as(server: &'a Server, image: &Image, role: Option<&str>, arguments: &[&str]) -> Self {
+        let mut run = vec!["lambda-microvms", "run-microvm", "--image-identifier", &image.arn];
+        run.extend(role.iter().flat_map(|role| ["--execution-role-arn", role]));
         let microvm = server.aws(&[&run[..], arguments].concat());
         let text =
             |name: &str| microvm[name].as_str().unwrap_or_else(|| panic!("no {name}: {microvm}")).to_owned();

@@ -85,7 +85,12 @@ impl<'a> User<'a> {
         self.with_keys(&keys["AccessKeyId"], &keys["SecretAccessKey"], Some(&keys["SessionToken"]))
     }
 
-    fn with_keys(&self, id: &Json, secret: &Json, token: Option<&Json>) -> Self {
+    /// Whoever these keys belong to.
+    ///
+    /// # Panics
+    /// Where they are no texts.
+    #[must_use]
+    pub fn with_keys(&self, id: &Json, secret: &Json, token: Option<&Json>) -> Self {
         let mut environment = self.environment.clone();
         let keys = [("AWS_ACCESS_KEY_ID", Some(id)), ("AWS_SECRET_ACCESS_KEY", Some(secret))];
         for (name, value) in keys.into_iter().chain([("AWS_SESSION_TOKEN", token)]) {

@@ -2,8 +2,12 @@
 
 use std::fmt::Debug;
 use std::io::Cursor;
+use std::time::Instant;
 
-use agent_proto::{Event, MAX_FRAME, Request, Response, ShellInput, ShellOutput, read_frame, write_frame};
+use agent_proto::{
+    Event, MAX_FRAME, Metadata, Request, Response, ShellInput, ShellOutput, read_frame, write_frame,
+};
+use imds::{Read, Status, Tokens, Verdict};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -12,6 +16,40 @@ pub(crate) fn artifact(bytes: &[u8]) {
     if let Err(error) = build::artifact::check(Cursor::new(bytes)) {
         assert!(error.to_string().starts_with("ARCHIVE_"));
     }
+}
+
+/// Requests to the metadata service, one after another as on a connection. Only the token that was given out opens it.
+pub(crate) fn metadata(bytes: &[u8]) {
+    const SEED: [u8; imds::SEED_BYTES] = [7; imds::SEED_BYTES];
+    let (mut tokens, now, mut rest) = (Tokens::default(), Instant::now(), bytes);
+    let mut given: Option<String> = None;
+    while let Read::Request(request, length) = imds::read(rest) {
+        assert!(length > 0 && length <= imds::MAX_HEAD, "a head of {length} bytes");
+        let answer = match imds::decide(&request, &mut tokens, now, SEED) {
+            Verdict::Answer(answer) => {
+                if answer.status == Status::Ok {
+                    given = Some(answer.body.clone());
+                }
+                answer
+            }
+            Verdict::Document => {
+                assert_eq!(request.token, given.as_deref(), "opened by a token that nobody was given");
+                imds::document(&request, &described())
+            }
+        };
+        let written = answer.render(request.keeps_open);
+        let mut headers = [httparse::EMPTY_HEADER; 8];
+        let mut head = httparse::Response::new(&mut headers);
+        let parsed = head.parse(&written).unwrap();
+        assert_eq!(written.len() - parsed.unwrap(), answer.body.len(), "a body beside its length");
+        assert_eq!(head.code, Some(answer.status.code()));
+        rest = &rest[length..];
+    }
+}
+
+fn described() -> Metadata {
+    let [region, availability_zone_id, group_key] = ["us-east-1", "use1-az1", "key"].map(str::to_owned);
+    Metadata { region, availability_zone_id, group_key, credentials: None }
 }
 
 pub(crate) fn frame(bytes: &[u8]) {

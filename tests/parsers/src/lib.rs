@@ -17,12 +17,13 @@ mod signatures;
 pub type Entry = fn(&[u8]);
 
 /// Every entry by the name of its fuzz target, which is the folder of its corpus too.
-pub const ENTRIES: [(&str, Entry); 11] = [
+pub const ENTRIES: [(&str, Entry); 12] = [
     ("artifact", guests::artifact),
     ("authority", endpoints::authority),
     ("call", request::call),
     ("frame", guests::frame),
     ("ids", names::ids),
+    ("metadata", guests::metadata),
     ("page", listings::page),
     ("policy", policies::policy),
     ("route", request::route),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use agent_proto::host::{Channel, Resolver};
+use agent_proto::host::{Answers, Channel};
 use agent_proto::{ENTROPY_BYTES, Event, HookCall, HookOutcome, NewLife, Request, Response};
 use engine::Machine;
 use futures::FutureExt;
@@ -33,9 +33,10 @@ pub(crate) struct Guest {
 impl Guest {
     /// Waits for the agent.
     pub(crate) async fn meet(machine: Box<dyn Machine>) -> Self {
-        let resolver: Resolver = Arc::new(|_| async { None }.boxed());
+        let answers =
+            Answers { resolver: Arc::new(|_| async { None }.boxed()), describer: Arc::new(|| None) };
         let io = machine.channel().await.unwrap();
-        let Ok(met) = tokio::time::timeout(MEET_WITHIN, Channel::establish(io, resolver)).await else {
+        let Ok(met) = tokio::time::timeout(MEET_WITHIN, Channel::establish(io, answers)).await else {
             panic!("no agent answers; console: {}", machine.console().await.unwrap());
         };
         let (channel, mut events) = met.unwrap();

@@ -58,6 +58,8 @@ pub(crate) fn a_microvm_reaches_its_connectors_networks_in_every_life() {
     let closed = connector(&server, "closed", &[GROUP]);
     let bound = run(&server, &image, &closed);
     assert_eq!(reached(&bound), [false, false, false], "past the security group");
+    let region = bound.json("/metadata?path=/latest/meta-data/placement/region");
+    assert_eq!(region["text"], server.variable("AWS_REGION"), "metadata needs no way out");
     [bound, other].iter().for_each(|microvm| drop(microvm.terminate()));
     server.aws(&["lambda-core", "delete-network-connector", "--identifier", "closed"]);
 }

@@ -1,6 +1,8 @@
 //! Who may do what: accounts are strangers to each other, users and roles may do what their policies say.
 
-use rekindle_e2e::{Artifact, Hooks, Image, ImageRequest, Json, Microvm, Server, User, json};
+use std::process::Command;
+
+use rekindle_e2e::{Artifact, Hooks, Image, ImageRequest, Json, Microvm, Server, User, command, json};
 
 use crate::fixture;
 
@@ -211,6 +213,93 @@ pub(crate) fn a_session_of_a_role_may_do_what_the_role_may() {
     let other = root.new_role("others", &json!({"Service": LAMBDA}), &listing);
     let error = user.aws_error(&["sts", "assume-role", "--role-arn", &other, "--role-session-name", "e2e"]);
     assert!(error.contains("AccessDenied") && error.contains("sts:AssumeRole"), "{error}");
+}
+
+pub(crate) fn an_application_may_do_what_its_role_may() {
+    let server = fixture::shared();
+    let root = User::root(&server);
+    let image = fixture::probe(&server);
+    let readable = server.upload("for-the-role.txt", b"for the role");
+    let secret = server.upload("for-nobody.txt", b"for nobody");
+    let reading = json!([{
+        "Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::artifacts/for-the-role.txt",
+    }]);
+    let role = root.new_role("reader", &json!({"Service": LAMBDA}), &reading);
+    let microvm = Microvm::launch_as(&server, &image, Some(&role), &[]);
+    microvm.wait("RUNNING");
+    let document = credentials(&microvm);
+    assert_lasts_55_minutes(&document, &microvm);
+    let application =
+        root.with_keys(&document["AccessKeyId"], &document["SecretAccessKey"], Some(&document["Token"]));
+    let arn = format!("arn:aws:sts::{}:assumed-role/reader/{}", root.account(), microvm.id);
+    assert_eq!(application.aws(&["sts", "get-caller-identity"])["Arn"], arn.as_str());
+    let elsewhere = server.scratch("read-by-the-application");
+    let elsewhere = elsewhere.to_str().unwrap();
+    application.aws(&[
+        "s3api",
+        "get-object",
+        "--bucket",
+        "artifacts",
+        "--key",
+        "for-the-role.txt",
+        elsewhere,
+    ]);
+    assert_eq!(std::fs::read_to_string(elsewhere).unwrap(), "for the role");
+    let error = application.aws_error(&[
+        "s3api",
+        "get-object",
+        "--bucket",
+        "artifacts",
+        "--key",
+        "for-nobody.txt",
+        elsewhere,
+    ]);
+    assert!(error.contains("AccessDenied"), "{error}");
+    let error = application.aws_error(&["lambda-microvms", "list-microvm-images"]);
+    assert!(error.contains(&denial(&arn, "lambda:ListMicrovmImages", "*")), "{error}");
+
+    // What the application was given before its snapshot is the build role's, and is told to nobody afterwards.
+    let before = microvm.json("/metadata/before");
+    let before: Json = serde_json::from_str(before["text"].as_str().unwrap()).unwrap();
+    let build = root.with_keys(&before["AccessKeyId"], &before["SecretAccessKey"], Some(&before["Token"]));
+    let build = build.aws(&["sts", "get-caller-identity"])["Arn"].as_str().unwrap().to_owned();
+    assert!(build.contains(&format!(":assumed-role/{CREATE_ROLE}/snapshot-")), "{build}");
+    assert_ne!(before["AccessKeyId"], document["AccessKeyId"]);
+
+    microvm.suspend();
+    microvm.resume();
+    assert_eq!(credentials(&microvm), document, "unexpired credentials are those of before the sleep");
+    microvm.terminate();
+
+    let nobody = Microvm::launch_as(&server, &image, None, &[]);
+    nobody.wait("RUNNING");
+    let listing = nobody.json("/metadata?path=/latest/meta-data/");
+    assert_eq!(listing["text"], "placement/\ntags/", "without a role: {listing}");
+    assert_eq!(nobody.json(&format!("/metadata?path={CREDENTIALS}"))["status"], 404);
+    nobody.terminate();
+    server.aws_text(&["s3", "rm", &readable]);
+    server.aws_text(&["s3", "rm", &secret]);
+}
+
+const CREDENTIALS: &str = "/latest/meta-data/iam/security-credentials/";
+
+fn credentials(microvm: &Microvm<'_>) -> Json {
+    let answer = microvm.json(&format!("/metadata?path={CREDENTIALS}execution_role"));
+    assert_eq!(answer["status"], 200, "{answer}");
+    serde_json::from_str(answer["text"].as_str().unwrap()).unwrap()
+}
+
+/// From the launch on, in whole seconds.
+fn assert_lasts_55_minutes(document: &Json, microvm: &Microvm<'_>) {
+    let seconds = |field: &str| {
+        let text = document[field].as_str().unwrap_or_else(|| panic!("no {field}: {document}"));
+        let moment = command::must(Command::new("date").args(["--utc", "--date", text, "+%s"]));
+        moment.trim().parse::<f64>().unwrap()
+    };
+    assert_eq!(seconds("Expiration") - seconds("LastUpdated"), 55.0 * 60.0, "{document}");
+    let started = microvm.get()["startedAt"].as_f64().unwrap();
+    assert!((seconds("LastUpdated") - started).abs() < 30.0, "not of the launch at {started}: {document}");
+    assert_eq!((&document["Code"], &document["Type"]), (&json!("Success"), &json!("AWS-HMAC")));
 }
 
 pub(crate) fn a_build_reads_what_its_role_may_read() {

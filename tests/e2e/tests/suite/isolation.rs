@@ -12,6 +12,9 @@ use crate::fixture;
 /// Docker's default set (SPEC §3).
 const DOCKER_CAPABILITIES: &str = "00000000a80425fb";
 
+/// Where a guest finds its metadata service.
+const METADATA: &str = "169.254.169.254";
+
 /// A process of the host.
 struct Process(i32);
 
@@ -92,8 +95,50 @@ pub(crate) fn a_guest_reaches_public_addresses_and_nothing_else() {
     for address in addresses(&["-n", &neighbours]) {
         assert!(!reaches(&guest, &address, 8080), "another guest at {address}");
     }
-    assert!(!reaches(&guest, "169.254.169.254", 80), "a cloud's metadata");
+    assert!(!reaches(&guest, "169.254.170.2", 80), "a cloud's credentials");
+    assert!(reaches(&guest, METADATA, 80), "its own metadata");
+    metadata_is_told_inside_alone(&guest, &other, &neighbours);
     [guest, other].iter().for_each(|microvm| drop(microvm.terminate()));
+}
+
+/// The protocol of IMDSv2, to every user of the guest and to nobody else. `outside`: the namespace of the other's VMM.
+fn metadata_is_told_inside_alone(guest: &Microvm<'_>, other: &Microvm<'_>, outside: &str) {
+    let ask = |microvm: &Microvm<'_>, query: &str| {
+        let answer = microvm.json(&format!("/metadata{query}"));
+        (answer["status"].as_u64().unwrap(), answer["text"].as_str().unwrap().to_owned())
+    };
+    let region = guest.server().variable("AWS_REGION").to_owned();
+    let see = |path: &str| ask(guest, &format!("?path=/latest/meta-data/{path}"));
+    assert_eq!(see(""), (200, "iam/\nplacement/\ntags/".into()));
+    assert_eq!(see("iam/security-credentials/"), (200, "execution_role".into()));
+    assert_eq!(see("placement/"), (200, "availability-zone-id\nregion".into()));
+    assert_eq!(see("placement/region"), (200, region.clone()));
+    assert_eq!(see("placement/region&uid=65534"), (200, region), "to another user");
+    let key = "tags/instance/aws_instance-group-symmetric-key";
+    assert_eq!(see(key).1.len(), 44);
+    assert_eq!(ask(other, &format!("?path=/latest/meta-data/{key}")), see(key), "of one image");
+
+    let refused = (401, "MMDS token not valid.".to_owned());
+    assert_eq!(see("&token=wrong"), refused);
+    let (status, text) = see("&token=");
+    assert!(status == 401 && text.starts_with("No MMDS token provided. Use "), "{status} {text}");
+    let (status, token) = ask(guest, "/token?ttl=21600");
+    assert_eq!((status, token.len()), (200, 48));
+    assert_eq!(see(&format!("&token={token}")).0, 200);
+    assert_eq!(ask(other, &format!("?path=/&token={token}")), refused, "another's token");
+    for (query, status) in [("?ttl=0", 400), ("?ttl=21601", 400), ("", 400), ("?ttl=1&method=POST", 405)] {
+        assert_eq!(ask(guest, &format!("/token{query}")).0, status, "{query}");
+    }
+    // The proxy reaches the application's ports alone, and a packet for the address from outside goes nowhere.
+    guest.request("/latest/meta-data/", &["--header", "X-aws-proxy-port: 80"]).expect(502);
+    let inside = |what: &[&str]| command::run(Command::new("ip").args(["netns", "exec", outside]).args(what));
+    let route = ["ip", "route", "replace", METADATA, "via", "169.254.77.2"];
+    assert!(inside(&route).status.success(), "no way to the guest to try");
+    let connect = format!("exec 3<>/dev/tcp/{METADATA}/80");
+    assert!(!inside(&["timeout", "2", "bash", "-c", &connect]).status.success(), "metadata is told outside");
+    let reply = inside(&["timeout", "5", "bash", "-c", "exec 3<>/dev/tcp/169.254.77.2/8080"]);
+    assert!(reply.status.success(), "the way to the guest is none, so that nothing was tried");
+    inside(&["ip", "route", "delete", METADATA]);
 }
 
 /// IPv4 addresses that `ip` shows, loopback aside.

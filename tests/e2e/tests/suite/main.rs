@@ -51,6 +51,7 @@ fn main() -> ExitCode {
                 accounts_are_strangers,
                 a_user_may_do_what_its_policy_allows,
                 a_session_of_a_role_may_do_what_the_role_may,
+                an_application_may_do_what_its_role_may,
                 a_build_reads_what_its_role_may_read,
             }
             builds {
