@@ -8,6 +8,7 @@ mod allowance;
 mod app_tls;
 mod attacks;
 mod endpoint;
+mod grpc;
 mod public;
 mod sessions;
 mod shell;

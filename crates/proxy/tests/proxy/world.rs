@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use auth::token::{Ports, Scope, TokenKey};
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt};
 use http::header::SEC_WEBSOCKET_ACCEPT;
 use http::{Method, Request, Response, request};
 use http_body::Frame;
@@ -62,6 +62,8 @@ pub(crate) enum App {
         /// Whether it tells a client that speaks plain HTTP so, and does not just break off.
         explains: bool,
     },
+    /// Answers calls of gRPC.
+    Grpc,
     /// Speaks no HTTP: sends back what comes as it comes, and says so when it has ended.
     Tcp,
 }
@@ -72,6 +74,8 @@ struct AppConnector {
     requests: Arc<AtomicUsize>,
     port: AtomicU16,
     open: watch::Sender<usize>,
+    /// Calls of gRPC that wait.
+    calls: watch::Sender<usize>,
 }
 
 #[async_trait]
@@ -96,6 +100,13 @@ impl Connector for AppConnector {
                     let _ = write.write_all(b"ended").await;
                     let _ = write.shutdown().await;
                 });
+            }
+            App::Grpc => {
+                let calls = self.calls.clone();
+                let service = service_fn(move |request| crate::grpc::answer(calls.clone(), request));
+                let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                // However it ends.
+                tokio::spawn(server.serve_connection(TokioIo::new(theirs), service).map(drop));
             }
             App::Echo | App::Mirror => {
                 let (app, open, requests) = (self.app, self.open.clone(), Arc::clone(&self.requests));
@@ -278,6 +289,7 @@ impl World {
             requests: Arc::default(),
             port: AtomicU16::new(0),
             open: watch::Sender::new(0),
+            calls: watch::Sender::new(0),
         });
         let backend = Arc::new(OneVm {
             public_ports: Mutex::default(),
@@ -445,6 +457,18 @@ impl World {
             .await
             .unwrap()
             .unwrap();
+    }
+
+    /// Calls of gRPC that wait in the application.
+    pub(crate) fn calls(&self) -> usize {
+        *self.backend.connector.calls.borrow()
+    }
+
+    /// So many of them do.
+    pub(crate) async fn until_called(&self, calls: usize) {
+        let mut waiting = self.backend.connector.calls.subscribe();
+        let waited = waiting.wait_for(|waiting| *waiting == calls);
+        tokio::time::timeout(Duration::from_secs(10), waited).await.unwrap().unwrap();
     }
 
     /// No request is open.
