@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::Sender;
 
+use crate::cgroup;
 use crate::disks::{mount_image, mount_scratch};
 use crate::error::{Error, trying};
 use crate::freezer::Freezer;
@@ -55,7 +56,9 @@ impl App {
     /// Mounts its disks and starts its first process; output and exit are told as events.
     pub(crate) fn start(spec: &AppSpec, events: &Sender<Event>) -> Result<Self, Error> {
         mount_root(spec.all_capabilities)?;
-        if !spec.all_capabilities {
+        if spec.all_capabilities {
+            cgroup::delegate().map_err(trying("giving the container its controllers"))?;
+        } else {
             fs::write(USER_NAMESPACES, "0").map_err(trying("keeping user namespaces to the privileged"))?;
         }
         let machine_id = MachineId::draw()?;

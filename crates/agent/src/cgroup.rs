@@ -1,11 +1,22 @@
-//! The news of a cgroup, which its kernel tells in `cgroup.events`.
+//! What is asked of cgroups by more than one: their news, which the kernel tells in `cgroup.events`, and their delegation.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+/// Where every cgroup is found.
+pub(crate) const ROOT: &str = "/sys/fs/cgroup";
+
+/// Lets what is in the cgroups below the root divide among itself whatever this machine can divide.
+pub(crate) fn delegate() -> io::Result<()> {
+    let root = Path::new(ROOT);
+    let controllers = fs::read_to_string(root.join("cgroup.controllers"))?;
+    let all: Vec<String> = controllers.split_whitespace().map(|name| format!("+{name}")).collect();
+    fs::write(root.join("cgroup.subtree_control"), all.join(" "))
+}
 
 /// A cgroup's news, kept open.
 pub(crate) struct Events(AsyncFd<File>);

@@ -20,6 +20,7 @@ use rustix::mount::{
 };
 
 use crate::app::ROOT;
+use crate::cgroup;
 use crate::error::{Error, trying};
 use crate::fork::{self, Fork};
 use crate::freezer::CGROUP;
@@ -27,22 +28,28 @@ use crate::machine_id;
 use crate::user::{self, Identity};
 use crate::{environment, privileges};
 
-const MASKED: [&str; 8] = [
+/// Docker's, like those below.
+const MASKED: [&str; 12] = [
     "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
-    "/proc/timer_list",
     "/proc/sched_debug",
     "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// What a container with every capability has besides, so that it can mount file systems of its own making.
 const FUSE: &str = "fuse";
-/// Exit code for a command that cannot be started, as shells have it.
+/// Exit codes for a command that cannot be started, and for one that is no program, as shells and Docker have them.
 pub(crate) const CANNOT_START: u8 = 127;
+const NOT_EXECUTABLE: u8 = 126;
 
 /// Runs the container; exits with its exit code.
 pub(crate) fn main() -> ExitCode {
@@ -64,11 +71,17 @@ fn run() -> Result<u8, Error> {
     unshare()?;
     match fork::fork()? {
         Fork::Child => {
-            let error = become_container(&spec);
+            let (error, code) = become_container(&spec);
             eprintln!("Failed to start container: {error}");
-            std::process::exit(i32::from(CANNOT_START))
+            std::process::exit(i32::from(code))
         }
-        Fork::Parent(child) => fork::wait(child),
+        Fork::Parent(child) => {
+            // Its cgroup is the container's alone, which could not divide it among others while somebody is in it whom it
+            // does not see.
+            fs::write(Path::new(cgroup::ROOT).join("cgroup.procs"), "0")
+                .map_err(trying("leaving the application's cgroup"))?;
+            fork::wait(child)
+        }
     }
 }
 
@@ -83,14 +96,21 @@ fn unshare() -> Result<(), Error> {
 }
 
 /// Does not return where the application starts.
-fn become_container(spec: &AppSpec) -> Error {
+fn become_container(spec: &AppSpec) -> (Error, u8) {
     match prepare(spec) {
         Ok(mut command) => {
             let program = command.get_program().to_string_lossy().into_owned();
-            Error::new(format!("executing {program}"), command.exec())
+            let error = command.exec();
+            let code = exit_code(&error);
+            (Error::new(format!("executing {program}"), error), code)
         }
-        Err(error) => error,
+        Err(error) => (error, CANNOT_START),
     }
+}
+
+/// Of a program that could not be executed.
+fn exit_code(error: &io::Error) -> u8 {
+    if error.kind() == io::ErrorKind::PermissionDenied { NOT_EXECUTABLE } else { CANNOT_START }
 }
 
 fn prepare(spec: &AppSpec) -> Result<Command, Error> {
@@ -133,7 +153,7 @@ fn mount_kernel(all: bool) -> Result<(), Error> {
         ("proc", "/proc", safe, ""),
         ("sysfs", "/sys", sys, ""),
         ("cgroup2", "/sys/fs/cgroup", sys, ""),
-        ("tmpfs", "/dev", dev, "mode=0755,size=64k"),
+        ("tmpfs", "/dev", dev, "mode=0755,size=64m"),
         (
             "devpts",
             "/dev/pts",
@@ -243,4 +263,15 @@ fn command(spec: &AppSpec, identity: &Identity) -> Result<Command, Error> {
 
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_program_is_told_from_what_is_not_there() {
+        let code = |program| exit_code(&Command::new(program).exec());
+        assert_eq!((code("/etc/passwd"), code("/nowhere")), (126, 127));
+    }
 }

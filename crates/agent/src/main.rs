@@ -25,6 +25,7 @@ mod network;
 mod port;
 mod privileges;
 mod pty;
+mod seccomp;
 mod serve;
 mod sessions;
 mod shell;

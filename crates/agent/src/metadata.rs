@@ -12,6 +12,7 @@ use imds::{Answer, MAX_HEAD, Read, SEED_BYTES, Tokens, Verdict};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::sync::watch::error::RecvError;
 use tokio::time::timeout;
 
 use crate::error::{Error, trying};
@@ -106,22 +107,24 @@ impl Service {
         match verdict {
             Verdict::Answer(answer) => answer,
             Verdict::Document => match timeout(HOST_PATIENCE, self.metadata()).await {
-                Ok(Some(metadata)) => imds::document(request, &metadata),
-                Ok(None) | Err(_) => Answer::unavailable(),
+                Ok(Ok(metadata)) => imds::document(request, metadata.as_ref()),
+                Ok(Err(_)) | Err(_) => Answer::unavailable(),
             },
         }
     }
 
     /// What the host says; a session that ends meanwhile may be followed by another, of this life or the next.
-    async fn metadata(&self) -> Option<Metadata> {
+    async fn metadata(&self) -> Result<Option<Metadata>, RecvError> {
         let mut sessions = self.sessions.clone();
         loop {
-            let host = sessions.wait_for(Option::is_some).await.ok()?.clone()?;
-            if let Ok(metadata) = host.describe().await {
-                return metadata;
+            let host = sessions.wait_for(Option::is_some).await?.clone();
+            if let Some(host) = host {
+                if let Ok(metadata) = host.describe().await {
+                    return Ok(metadata);
+                }
+                host.ended().await;
             }
-            host.ended().await;
-            sessions.changed().await.ok()?;
+            sessions.changed().await?;
         }
     }
 }

@@ -1,16 +1,23 @@
-//! The rights that a process of the container keeps: user, groups and capabilities.
+//! The rights that a process of the container keeps: user, groups, capabilities, system calls and limits.
 
 use std::io;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
+
 use crate::error::{Error, trying};
+use crate::seccomp;
 use crate::user::Identity;
 
 /// Docker's default capability set.
 const DEFAULT_CAPABILITIES: u64 = 0xa804_25fb;
 const LAST_CAPABILITY: u32 = 63;
 
-/// Makes this process one of the container's: with `all`, it keeps every capability.
+/// As a Docker host has them where it runs under systemd: open files, soft and hard.
+const OPEN_FILES: (u64, u64) = (1024, 524_288);
+
+/// Makes this process one of the container's: with `all`, it keeps every capability and system call.
 pub(crate) fn assume(identity: &Identity, all: bool) -> Result<(), Error> {
+    set_limits()?;
     if !all {
         bound_capabilities()?;
     }
@@ -18,8 +25,18 @@ pub(crate) fn assume(identity: &Identity, all: bool) -> Result<(), Error> {
     set_capabilities(all, identity.uid == 0)?;
     if !all {
         rustix::thread::set_no_new_privs(true).map_err(trying("setting no_new_privs"))?;
+        seccomp::install()?;
     }
     Ok(())
+}
+
+fn set_limits() -> Result<(), Error> {
+    let attempt = "setting limits";
+    let open_files = Rlimit { current: Some(OPEN_FILES.0), maximum: Some(OPEN_FILES.1) };
+    let unlimited = Rlimit { current: None, maximum: None };
+    setrlimit(Resource::Nofile, open_files).map_err(trying(attempt))?;
+    setrlimit(Resource::Nproc, unlimited).map_err(trying(attempt))?;
+    setrlimit(Resource::Core, unlimited).map_err(trying(attempt))
 }
 
 fn bound_capabilities() -> Result<(), Error> {

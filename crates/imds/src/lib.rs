@@ -74,11 +74,12 @@ fn give_token(request: &Request<'_>, tokens: &mut Tokens, now: Instant, seed: [u
     }
 }
 
-/// The document or listing at the request's path, as `metadata` has it.
+/// The document or listing at the request's path, as `metadata` has it. A machine without has none.
 #[must_use]
-pub fn document(request: &Request<'_>, metadata: &Metadata) -> Answer {
+pub fn document(request: &Request<'_>, metadata: Option<&Metadata>) -> Answer {
     let path = request.path();
-    documents::find(&path, metadata)
+    metadata
+        .and_then(|metadata| documents::find(&path, metadata))
         .map_or_else(|| Answer::missing(&path), |text| Answer::text(Status::Ok, text))
 }
 
@@ -111,7 +112,7 @@ mod tests {
         assert_eq!(length, text.len());
         let answer = match decide(&request, tokens, now, SEED) {
             Verdict::Answer(answer) => answer,
-            Verdict::Document => document(&request, &metadata(true)),
+            Verdict::Document => document(&request, Some(&metadata(true))),
         };
         (answer.status.code(), answer.body)
     }
@@ -178,7 +179,8 @@ mod tests {
     fn without_a_role_there_is_no_profile() {
         let text = get("/latest/meta-data/iam/security-credentials/", "t");
         let Read::Request(request, _) = read(text.as_bytes()) else { panic!() };
-        assert_eq!(document(&request, &metadata(false)).status, Status::NotFound);
-        assert_eq!(document(&request, &metadata(true)).body, "execution_role");
+        assert_eq!(document(&request, Some(&metadata(false))).status, Status::NotFound);
+        assert_eq!(document(&request, None).status, Status::NotFound);
+        assert_eq!(document(&request, Some(&metadata(true))).body, "execution_role");
     }
 }

@@ -9,6 +9,7 @@ with hooks that fail to order and with more to ask for.
     GET  /fill?mib=N                fills N MiB of memory, no page of it zeros; the checksum of that
     GET  /filled                    the checksum of what is there now
     GET  /headers                   the request's own headers
+    GET  /confinement               what comes of asking for more than a container may have (see confinement.py)
     GET  /environment               the process's environment
     GET  /clocks                    every clock, in nanoseconds
     GET  /tls                       the beginning of a TLS connection that is made at random
@@ -101,6 +102,8 @@ class App(app.App):
                 self.answer(200, {"checksum": zlib.crc32(App.filled)})
             case "/headers":
                 self.answer(200, {name.lower(): value for name, value in self.headers.items()})
+            case "/confinement":
+                self.answer(200, json.loads(subprocess.check_output([sys.executable, "confinement.py"])))
             case "/environment":
                 self.answer(200, dict(os.environ))
             case "/clocks":

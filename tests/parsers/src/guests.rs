@@ -34,7 +34,7 @@ pub(crate) fn metadata(bytes: &[u8]) {
             }
             Verdict::Document => {
                 assert_eq!(request.token, given.as_deref(), "opened by a token that nobody was given");
-                imds::document(&request, &described())
+                imds::document(&request, Some(&described()))
             }
         };
         let written = answer.render(request.keeps_open);

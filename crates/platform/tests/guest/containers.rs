@@ -57,6 +57,21 @@ mkdir /sys/fs/cgroup/x 2>/dev/null && echo BAD cgroup
 echo one >/dev/null && head -c 4 /dev/urandom | wc -c && echo two >/dev/stdout
 echo checked
 "#;
+/// With every capability; but the host's port is the agent's alone, and there is no other way to the host.
+const CHECK_ALL: &str = r#"
+grep -E '^(CapEff|Seccomp)' /proc/self/status
+ls -l /dev/fuse
+mount -t tmpfs none /mnt && echo mounted
+cd /sys/fs/cgroup && mkdir init x && echo 0 >init/cgroup.procs && echo +memory +pids >cgroup.subtree_control \
+    && echo 1000000 >x/memory.max && echo divided
+[ -r /sys/firmware/acpi ] && head -c 1 /proc/keys >/dev/null && echo unmasked
+echo other >/proc/sys/kernel/hostname && hostname
+for port in /sys/class/virtio-ports/*/dev; do
+    mknod /dev/port c $(tr : ' ' <$port) && (: <>/dev/port) 2>/dev/null && echo BAD opened the port
+done
+[ -e /dev/port ] && echo tried the port
+perl -e 'for (qw(40 38)) { socket(my $s, $_, 1, 0) or print "family $_: $!\n"; }'
+"#;
 const ROOT_DOCKERFILE: &str = "FROM rekindle/debian:13\nCOPY check.sh /\nCMD [\"sh\", \"/check.sh\"]\n";
 
 pub(crate) async fn are_confined(bench: &Bench) {
@@ -98,21 +113,24 @@ pub(crate) async fn are_confined(bench: &Bench) {
     assert!(!log.contains("BAD"));
     guest.power_off().await;
 
-    image.config.cmd = [
-        "sh",
-        "-c",
-        "grep CapEff /proc/self/status; ls -l /dev/fuse; mkdir /sys/fs/cgroup/x && \
-        mount -t tmpfs none /mnt && echo mounted",
-    ]
-    .map(String::from)
-    .to_vec();
+    image.config.cmd = ["sh", "-c", CHECK_ALL].map(String::from).to_vec();
     let mut guest = bench.start("all", &image, true).await;
     assert_eq!(guest.exit().await, 0, "{}", guest.log());
     let log = guest.log();
     println!("{log}");
-    assert!(
-        log.contains("CapEff:\t000001ffffffffff") && log.contains("crw-rw-rw-") && log.contains("mounted")
-    );
+    for want in [
+        "CapEff:\t000001ffffffffff",
+        "Seccomp:\t0",
+        "crw-rw-rw-",
+        "mounted\n",
+        "divided\n",
+        "other\n",
+        "tried the port\n",
+        "family 40: Address family not supported",
+    ] {
+        assert!(log.contains(want), "{want}");
+    }
+    assert!(!log.contains("BAD"));
     guest.power_off().await;
 
     image.config.cmd = vec!["/nowhere/server".into()];
