@@ -56,7 +56,7 @@ impl Guest {
         machine: Box<dyn Machine>,
         seconds: u64,
     ) -> Result<Self, GuestError> {
-        match greet(&host, &*machine, seconds).await {
+        match greet(&host, &slot, &*machine, seconds).await {
             Ok((channel, events)) => {
                 timeline::reached(Step::Agent);
                 Ok(Self { host, name: name.to_owned(), slot, machine, channel, events: Some(events) })
@@ -239,11 +239,12 @@ impl Guest {
 
 async fn greet(
     host: &Host,
+    slot: &Slot,
     machine: &dyn Machine,
     seconds: u64,
 ) -> Result<(Channel, mpsc::Receiver<Event>), GuestError> {
     let stream = machine.channel().await.map_err(agent_proto::HandshakeError::from)?;
-    let session = Channel::establish(stream, host.resolver());
+    let session = Channel::establish(stream, host.resolver(slot));
     match tokio::time::timeout(Duration::from_secs(seconds), session).await {
         Ok(session) => Ok(session?),
         Err(_) => Err(timed_out(machine, "waiting for its agent", seconds).await),
