@@ -13,7 +13,7 @@ pub enum Connector {
     Custom(ConnectorArn),
 }
 
-/// A connector that AWS provides, so that every account has it.
+/// A connector that every account has: AWS provides them all, but for [`ManagedConnector::NoEgress`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ManagedConnector {
     /// HTTP and shell.
@@ -26,6 +26,8 @@ pub enum ManagedConnector {
     NoIngress,
     /// The internet; the default.
     InternetEgress,
+    /// Nothing, not even names. AWS has none of this kind.
+    NoEgress,
 }
 
 const PREFIX: &str = ":aws:network-connector:aws-network-connector:";
@@ -47,8 +49,14 @@ impl Connector {
 }
 
 impl ManagedConnector {
-    const ALL: [Self; 5] =
-        [Self::AllIngress, Self::HttpIngress, Self::ShellIngress, Self::NoIngress, Self::InternetEgress];
+    const ALL: [Self; 6] = [
+        Self::AllIngress,
+        Self::HttpIngress,
+        Self::ShellIngress,
+        Self::NoIngress,
+        Self::InternetEgress,
+        Self::NoEgress,
+    ];
 
     /// The last part of its ARN.
     #[must_use]
@@ -59,6 +67,7 @@ impl ManagedConnector {
             Self::ShellIngress => "SHELL_INGRESS",
             Self::NoIngress => "NO_INGRESS",
             Self::InternetEgress => "INTERNET_EGRESS",
+            Self::NoEgress => "NO_EGRESS",
         }
     }
 
@@ -81,7 +90,7 @@ impl ManagedConnector {
     /// Whether it is about what comes in, rather than what goes out.
     #[must_use]
     pub fn is_ingress(self) -> bool {
-        self != Self::InternetEgress
+        !matches!(self, Self::InternetEgress | Self::NoEgress)
     }
 
     /// Whether it lets requests to the application in.
@@ -103,7 +112,7 @@ mod tests {
             assert_eq!(Connector::from_arn(&arn), Ok(Connector::Managed(connector)));
         }
         assert_eq!(ManagedConnector::from_arn("x").unwrap_err().message, "Malformed network connector ARN");
-        let arn = "arn:aws:lambda:us-east-1:aws:network-connector:aws-network-connector:NO_EGRESS";
+        let arn = "arn:aws:lambda:us-east-1:aws:network-connector:aws-network-connector:VPC_EGRESS";
         let message = ManagedConnector::from_arn(arn).unwrap_err().message;
         assert_eq!(message, format!("Unrecognized managed network connector ARN: {arn}"));
     }

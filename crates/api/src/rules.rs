@@ -15,9 +15,10 @@ use crate::{
     GetMicrovmImageBuildInput, GetMicrovmImageInput, GetMicrovmImageVersionInput, GetMicrovmRequest,
     HookState, Hooks, ImageConfig, ListManagedMicrovmImageVersionsInput, ListManagedMicrovmImagesInput,
     ListMicrovmImageBuildsInput, ListMicrovmImageVersionsInput, ListMicrovmImagesRequest,
-    ListMicrovmsRequest, ListTagsRequest, MicrovmHooks, PortSpecification, ResumeMicrovmRequest,
-    RunMicrovmRequest, SuspendMicrovmRequest, TagResourceRequest, TerminateMicrovmRequest,
-    UntagResourceRequest, UpdateMicrovmImageRequest, UpdateMicrovmImageVersionRequest,
+    ListMicrovmsRequest, ListTagsRequest, ManagedConnector, MicrovmHooks, PortSpecification,
+    ResumeMicrovmRequest, RunMicrovmRequest, SuspendMicrovmRequest, TagResourceRequest,
+    TerminateMicrovmRequest, UntagResourceRequest, UpdateMicrovmImageRequest,
+    UpdateMicrovmImageVersionRequest,
 };
 
 /// Longest life of a MicroVM, and its default.
@@ -92,7 +93,7 @@ impl Rules for RunMicrovmRequest {
         self.image_arn()?;
         no_kms(self.kms_key_identifier.as_deref())?;
         connectors(self.ingress_network_connectors.as_deref(), Connector::is_ingress)?;
-        connectors(self.egress_network_connectors.as_deref(), |connector| !connector.is_ingress())
+        egress_connectors(self.egress_network_connectors.as_deref())
     }
 }
 
@@ -132,6 +133,18 @@ fn connectors(list: Option<&[String]>, allowed: impl Fn(&Connector) -> bool) -> 
     })
 }
 
+/// One that lets nothing out says nothing beside one that does.
+fn egress_connectors(list: Option<&[String]>) -> Result<(), Error> {
+    connectors(list, |connector| !connector.is_ingress())?;
+    let is_none = |arn: &String| ManagedConnector::from_arn(arn) == Ok(ManagedConnector::NoEgress);
+    let list = list.unwrap_or_default();
+    if list.iter().any(is_none) && !list.iter().all(is_none) {
+        let message = "NO_EGRESS cannot be combined with other egress network connectors";
+        return Err(Error::validation(message));
+    }
+    Ok(())
+}
+
 fn image_config(config: &ImageConfig) -> Result<(), Error> {
     no_kms(config.kms_key_identifier.as_deref())?;
     config.code_artifact.location()?;
@@ -139,7 +152,7 @@ fn image_config(config: &ImageConfig) -> Result<(), Error> {
     if let Some(hooks) = &config.hooks {
         ready_hook(hooks)?;
     }
-    connectors(config.egress_network_connectors.as_deref(), |connector| !connector.is_ingress())?;
+    egress_connectors(config.egress_network_connectors.as_deref())?;
     let mut keys = config.environment_variables.iter().flat_map(|variables| variables.keys());
     match keys.find(|key| RESERVED_ENVIRONMENT.contains(&key.as_str())) {
         Some(key) => Err(Error::validation(format!("Environment variable key '{key}' is reserved"))),

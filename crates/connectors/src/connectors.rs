@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::ManagedConnector;
 use iam::ServiceRoles;
 use ids::{AccountId, ConnectorArn, ConnectorId};
 use lifecycle::connector::{ConnectorState, Fault, FaultCode};
@@ -166,8 +167,8 @@ impl Connectors {
     }
 }
 
-/// Fixes the versions of the connectors with these ARNs, of which those are managed ones that are no account's. None:
-/// there are only those, and with them the internet.
+/// Fixes what the connectors with these ARNs are: the versions of an account's own, and whether a managed one leads to
+/// the internet. None: that is all there is.
 ///
 /// # Errors
 /// [`ConnectorError`] for one that there is not, or that is not ACTIVE.
@@ -181,10 +182,19 @@ pub fn bind(
     for text in arns {
         match text.parse::<ConnectorArn>() {
             Ok(arn) => binding.connectors.push(bind_one(tx, region, account, &arn)?),
-            Err(_) => binding.internet = true,
+            Err(_) => binding.internet |= leads_to_the_internet(text)?,
         }
     }
-    Ok((!binding.connectors.is_empty()).then_some(binding))
+    let only_the_internet = binding.connectors.is_empty() && (binding.internet || arns.is_empty());
+    Ok((!only_the_internet).then_some(binding))
+}
+
+fn leads_to_the_internet(managed: &str) -> Result<bool, ConnectorError> {
+    match ManagedConnector::from_arn(managed) {
+        Ok(ManagedConnector::InternetEgress) => Ok(true),
+        Ok(ManagedConnector::NoEgress) => Ok(false),
+        _ => Err(ConnectorError::Unknown(managed.to_owned())),
+    }
 }
 
 fn bind_one(
@@ -361,6 +371,7 @@ mod tests {
         let way = networks().way(&account(OWNER), &settings(&["subnet-a"], &["sg-web"])).unwrap();
         assert_eq!(egress.ways, [Way { routes: Routes::internet(), allowed: None }, way]);
         assert_eq!(bed.bind(&[INTERNET]).unwrap(), None);
+        assert_eq!(bed.bind(&[]).unwrap(), None);
 
         // A binding stays with its version, whatever comes after.
         bed.update(settings(&["subnet-x"], &[])).await;
@@ -369,6 +380,18 @@ mod tests {
         assert_eq!(bed.connectors.egress(&account(OWNER), &binding).unwrap(), egress);
         assert_eq!(bed.bind(&[&second.to_string()]).unwrap().unwrap().connectors, [second]);
         assert_ne!(bed.bind(&[&arn]).unwrap().unwrap().connectors, binding.connectors);
+    }
+
+    #[tokio::test]
+    async fn no_egress_is_a_binding_to_nothing() {
+        let bed = Bed::with(settings(&["subnet-a"], &[])).await;
+        let none = INTERNET.replace("INTERNET_EGRESS", "NO_EGRESS");
+        let binding = bed.bind(&[&none]).unwrap().unwrap();
+        assert_eq!(binding, EgressBinding { internet: false, connectors: vec![] });
+        assert_eq!(bed.connectors.egress(&account(OWNER), &binding).unwrap(), Egress::default());
+        // What is not known never opens anything.
+        let ingress = INTERNET.replace("INTERNET_EGRESS", "HTTP_INGRESS");
+        assert!(matches!(bed.bind(&[&ingress]), Err(ConnectorError::Unknown(_))));
     }
 
     #[tokio::test]

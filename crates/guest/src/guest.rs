@@ -60,7 +60,7 @@ impl Guest {
         let describer = Arc::new(OnceLock::<Describer>::new());
         let asked = Arc::clone(&describer);
         let answers = Answers {
-            resolver: host.resolver(),
+            resolver: host.resolver(&slot),
             describer: Arc::new(move || asked.get().and_then(|describe| describe())),
         };
         match greet(&*machine, answers, seconds).await {

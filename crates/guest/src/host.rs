@@ -14,7 +14,7 @@ use agent_proto::host::Resolver;
 use capacity::Capacity;
 use engine::{Compatibility, Disk, Engine, Jail, Machine, MachineSpec, Restore};
 use network::cgroup::{Cgroups, Limits};
-use network::{AcquireError, Egress, Pool, Slot, dns};
+use network::{AcquireError, Egress, Pool, Slot};
 use serde::{Deserialize, Serialize};
 use timeline::Step;
 
@@ -55,7 +55,7 @@ pub struct Host {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) pool: Pool,
     cgroups: Cgroups,
-    resolver: Resolver,
+    upstreams: Arc<[SocketAddr]>,
     pub(crate) dirs: Dirs,
     pub(crate) spares: Spares,
     pub(crate) capacity: Capacity,
@@ -78,8 +78,8 @@ impl Host {
         dirs: Dirs,
         capacity: Capacity,
     ) -> Arc<Self> {
-        let resolver = resolver(upstreams);
-        Arc::new(Self { engine, pool, cgroups, resolver, dirs, spares: Spares::default(), capacity })
+        let upstreams = upstreams.into();
+        Arc::new(Self { engine, pool, cgroups, upstreams, dirs, spares: Spares::default(), capacity })
     }
 
     /// What snapshots of this host depend on besides their files.
@@ -282,8 +282,13 @@ impl Host {
         }
     }
 
-    pub(crate) fn resolver(&self) -> Resolver {
-        Arc::clone(&self.resolver)
+    /// Resolves names for the guest in this slot, as far as what the slot is bound to lets it.
+    pub(crate) fn resolver(&self, slot: &Slot) -> Resolver {
+        let resolver = self.pool.resolver(slot, Arc::clone(&self.upstreams));
+        Arc::new(move |query| {
+            let resolver = resolver.clone();
+            Box::pin(async move { resolver.answer(&query).await })
+        })
     }
 
     pub(crate) async fn greet(
@@ -375,20 +380,4 @@ pub(crate) async fn end(machine: &dyn Machine) {
     if let Err(error) = ended {
         tracing::error!(pid = machine.pid(), %error, "cannot end a VMM");
     }
-}
-
-fn resolver(upstreams: Vec<SocketAddr>) -> Resolver {
-    let upstreams: Arc<[SocketAddr]> = upstreams.into();
-    Arc::new(move |query| {
-        let upstreams = Arc::clone(&upstreams);
-        Box::pin(async move {
-            match dns::forward(&query, &upstreams).await {
-                Ok(answer) => Some(answer),
-                Err(error) => {
-                    tracing::debug!(%error, "a guest's name was not resolved");
-                    dns::server_failure(&query)
-                }
-            }
-        })
-    })
 }

@@ -26,6 +26,7 @@ const PORT: u16 = 53;
 const FLAG_RESPONSE: u8 = 0x80;
 const FLAG_TRUNCATED: u8 = 0x02;
 const RCODE_SERVFAIL: u8 = 2;
+const RCODE_NXDOMAIN: u8 = 3;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -87,10 +88,19 @@ pub async fn forward(query: &[u8], upstreams: &[SocketAddr]) -> Result<Vec<u8>, 
 
 /// The answer that says resolving failed, for the guest not to wait in vain; `None` if this was no query.
 pub fn server_failure(query: &[u8]) -> Option<Vec<u8>> {
+    without_records(query, RCODE_SERVFAIL)
+}
+
+/// The answer that says that there is no such name; `None` if this was no query.
+pub fn no_such_name(query: &[u8]) -> Option<Vec<u8>> {
+    without_records(query, RCODE_NXDOMAIN)
+}
+
+fn without_records(query: &[u8], code: u8) -> Option<Vec<u8>> {
     let question = question(query).filter(|_| is_query(query))?;
     let mut answer = query[..2].to_vec();
-    // Opcode and "recursion desired" are the query's; recursion was available, it only failed.
-    answer.extend([FLAG_RESPONSE | (query[2] & 0x79), 0x80 | RCODE_SERVFAIL, 0, 1, 0, 0, 0, 0, 0, 0]);
+    // Opcode and "recursion desired" are the query's; recursion is available, whatever came of it.
+    answer.extend([FLAG_RESPONSE | (query[2] & 0x79), 0x80 | code, 0, 1, 0, 0, 0, 0, 0, 0]);
     answer.extend(question);
     Some(answer)
 }
@@ -234,9 +244,13 @@ mod tests {
     #[test]
     fn a_failure_repeats_the_question() {
         let asked = query("example.com");
-        let answer = server_failure(&asked).unwrap();
-        assert!(answers(&asked, &answer));
-        assert_eq!(answer[3] & 0x0f, RCODE_SERVFAIL);
+        for (answer, code) in
+            [(server_failure(&asked), RCODE_SERVFAIL), (no_such_name(&asked), RCODE_NXDOMAIN)]
+        {
+            let answer = answer.unwrap();
+            assert!(answers(&asked, &answer));
+            assert_eq!(answer[3] & 0x0f, code);
+        }
     }
 
     #[test]

@@ -196,6 +196,12 @@ pub struct Egress {
 }
 
 impl Egress {
+    /// Whether anything at all is let out.
+    #[must_use]
+    pub fn leads_somewhere(&self) -> bool {
+        self.ways.iter().any(Way::leads_somewhere)
+    }
+
     /// The sets of addresses that [`Egress::rules`] refers to, by name and content.
     pub(crate) fn sets(&self, prefix: &str) -> Vec<(String, String)> {
         let listed = |(index, way): (usize, &Way)| {
@@ -222,6 +228,13 @@ impl Egress {
             }
         }
         rules
+    }
+}
+
+impl Way {
+    fn leads_somewhere(&self) -> bool {
+        let routed = self.routes.internet || !self.routes.listed.is_empty();
+        routed && self.allowed.as_ref().is_none_or(|allowed| !allowed.is_empty())
     }
 }
 
@@ -331,5 +344,11 @@ mod tests {
             ]
         );
         assert!(Egress::default().rules("s", "accept").is_empty());
+        assert!(egress.leads_somewhere());
+        let closed = [
+            Way { routes: Routes::internet(), allowed: Some(vec![]) },
+            Way { routes: Routes::default(), allowed: None },
+        ];
+        assert!(!Egress { ways: closed.to_vec() }.leads_somewhere());
     }
 }

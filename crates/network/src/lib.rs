@@ -19,6 +19,7 @@ pub mod egress;
 mod host;
 mod netns;
 mod pool;
+mod resolver;
 pub mod rules;
 mod slot;
 
@@ -27,4 +28,5 @@ pub use config::{Cidr, ConfigError, InstanceTag, NetworkConfig};
 pub use egress::Egress;
 pub use host::{OpenError, remove_instance};
 pub use pool::{AcquireError, AdoptError, BindError, Pool, ReapError};
+pub use resolver::Resolver;
 pub use slot::{Slot, TAP_NAME};

@@ -4,6 +4,7 @@
 //! is put off until no slot has changed hands for a while: a MicroVM that is starting needs the CPU itself.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use crate::command::CommandError;
 use crate::config::NetworkConfig;
 use crate::egress::Egress;
 use crate::host::{self, OpenError};
+use crate::resolver::Resolver;
 use crate::slot::{self, Slot};
 
 /// How long no slot must have changed hands before the pool tidies up and fills up.
@@ -111,6 +113,8 @@ struct State {
     binds: VecDeque<Bind>,
     /// What slots are bound to, by their index; most are to nothing.
     bound: BTreeMap<u32, Egress>,
+    /// Those whose guests resolve no names.
+    nameless: BTreeSet<u32>,
     removals: VecDeque<Slot>,
     reaps: VecDeque<Reap>,
     /// Making a slot failed: only the next acquisition tries again.
@@ -133,7 +137,7 @@ enum Job {
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     config: NetworkConfig,
     state: Mutex<State>,
     work: Condvar,
@@ -221,6 +225,12 @@ impl Pool {
             self.shared.work.notify_one();
         }
         bound.await.unwrap_or(Err(BindError::Closed))
+    }
+
+    /// What answers the DNS queries of a slot's guest, by asking `upstreams`. It follows what the slot is bound to.
+    #[must_use]
+    pub fn resolver(&self, slot: &Slot, upstreams: Arc<[SocketAddr]>) -> Resolver {
+        Resolver { shared: Arc::clone(&self.shared), slot: slot.index, upstreams }
     }
 
     /// Gives a slot back. It is removed in the background, never used again; nothing may run in it any more.
@@ -357,6 +367,12 @@ impl State {
         if self.closing { self.removals.push_back(slot) } else { self.ready.push_back(slot) }
     }
 
+    /// The slot was removed: its index is free for another, which begins without what this one was bound to.
+    fn gone(&mut self, index: u32) {
+        self.nameless.remove(&index);
+        self.taken.remove(&index);
+    }
+
     fn making_failed(&mut self, slot: &Slot, error: CommandError) {
         tracing::warn!(slot = slot.name, %error, "cannot make a network slot");
         self.taken.remove(&slot.index);
@@ -372,6 +388,11 @@ impl Shared {
     /// The state is consistent between any two statements that change it, so a panicked holder spoils nothing.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the guest of this slot may resolve names.
+    pub(crate) fn resolves(&self, slot: u32) -> bool {
+        !self.lock().nameless.contains(&slot)
     }
 
     fn run(&self) {
@@ -418,6 +439,11 @@ impl Shared {
     }
 
     fn bind(&self, slot: &Slot, egress: Egress) -> Result<(), BindError> {
+        if egress.leads_somewhere() {
+            self.lock().nameless.remove(&slot.index);
+        } else {
+            self.lock().nameless.insert(slot.index);
+        }
         self.unbind(slot)?;
         slot::bind(&self.config, slot, &egress)?;
         self.lock().bound.insert(slot.index, egress);
@@ -438,9 +464,7 @@ impl Shared {
         let removed = self.unbind(slot).and_then(|()| slot::remove(&slot.name));
         let mut state = self.lock();
         match removed {
-            Ok(()) => {
-                state.taken.remove(&slot.index);
-            }
+            Ok(()) => state.gone(slot.index),
             Err(error) => {
                 tracing::warn!(slot = slot.name, %error, "cannot remove a network slot; the next reap tries again");
                 state.taken.insert(slot.index, Holder::Found);
@@ -475,9 +499,9 @@ impl Shared {
         let removed = self.unbind(&Slot::new(&self.config, index)).and_then(|()| slot::remove(name));
         let mut state = self.lock();
         match removed {
-            Ok(()) => state.taken.remove(&index),
-            Err(_) => state.taken.insert(index, Holder::Found),
-        };
+            Ok(()) => state.gone(index),
+            Err(_) => drop(state.taken.insert(index, Holder::Found)),
+        }
         removed
     }
 

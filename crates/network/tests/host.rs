@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,6 +24,8 @@ const CONNECT: Duration = Duration::from_millis(700);
 const FIRST_UID: u32 = 4242;
 const PORT: u16 = 8080;
 const OTHER_PORT: u16 = 8081;
+/// The code of an answer, in its fourth byte.
+const NXDOMAIN: u8 = 3;
 
 /// Runs the test on a thread whose namespace plays the host. Namespaces have names outside of it too, so those
 /// of a test which fails are removed here.
@@ -100,6 +102,17 @@ fn routes(to: &[&str]) -> Routes {
     let mut routes = Routes::default();
     to.iter().for_each(|route| routes.add(route.parse().unwrap()).unwrap());
     routes
+}
+
+/// For the addresses of a name.
+fn dns_query(name: &str) -> Vec<u8> {
+    let mut query = vec![0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        query.push(u8::try_from(label.len()).unwrap());
+        query.extend(label.as_bytes());
+    }
+    query.extend([0, 0, 1, 0, 1]);
+    query
 }
 
 /// A namespace deleted with the test.
@@ -339,6 +352,14 @@ fn a_slot_bound_to_nothing_reaches_nothing() {
         block_on(earlier.bind(&slot, Egress::default())).unwrap();
         assert_eq!(reached(), (false, false));
         block_on(earlier.close());
+
+        // Nor does a query leave: nobody hears of the name that was asked for.
+        let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let resolver = earlier.resolver(&slot, [upstream.local_addr().unwrap()].into());
+        let answer = block_on(resolver.answer(&dns_query("secret.example.com"))).unwrap();
+        assert_eq!(answer[3] & 0x0f, NXDOMAIN);
+        upstream.set_nonblocking(true).unwrap();
+        assert_eq!(upstream.recv(&mut [0; 512]).unwrap_err().kind(), ErrorKind::WouldBlock);
 
         // The slot's own rules outlive the server; the next one binds it again.
         let later = Pool::open(config("nowhere")).unwrap();

@@ -187,7 +187,7 @@ pub struct MicrovmRecord {
     pub http_ingress: bool,
     /// ARNs of the egress connectors, as clients see them.
     pub egress_network_connectors: Vec<String>,
-    /// What those are for as long as it lives. None: the internet, which every managed one is.
+    /// What those are for as long as it lives. None: the internet.
     #[serde(default)]
     pub egress_binding: Option<EgressBinding>,
     /// Where the application's output goes. None: the default place, if there is a role to write it.
@@ -197,7 +197,7 @@ pub struct MicrovmRecord {
     pub life: Microvm,
 }
 
-/// The connectors that what goes out of a MicroVM may take, fixed when it is run.
+/// The connectors that what goes out of a MicroVM may take, fixed when it is run. Without any, nothing goes out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EgressBinding {
     /// Whether the managed network, which leads to the internet, is one of them.

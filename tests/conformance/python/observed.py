@@ -147,9 +147,10 @@ def connectors_of_a_run():
     """2.4, 7"""
     arn = There().made_image()
     invalid("Malformed network connector ARN", "RunMicrovm", imageIdentifier=arn, ingressNetworkConnectors=["x"])
-    none = MANAGED + "NO_EGRESS"
-    invalid(f"Unrecognized managed network connector ARN: {none}",
-            "RunMicrovm", imageIdentifier=arn, egressNetworkConnectors=[none])
+    # AWS says so of NO_EGRESS, which there is here.
+    unknown = MANAGED + "VPC_EGRESS"
+    invalid(f"Unrecognized managed network connector ARN: {unknown}",
+            "RunMicrovm", imageIdentifier=arn, egressNetworkConnectors=[unknown])
 
 
 @test

@@ -266,7 +266,7 @@ impl Place {
 }
 
 /// What the connectors with these ARNs are for a MicroVM that is run now, or for an image that is built with them: only
-/// ACTIVE ones may be used. None: managed ones alone, which is the internet.
+/// ACTIVE ones may be used. None: the internet, and nothing but it.
 pub(super) fn resolve_egress(
     tx: &Tx<'_>,
     region: &str,

@@ -260,3 +260,38 @@ async fn what_is_wrong_or_too_much_is_said() {
     }
     assert_eq!(bed.get(&path(&connector["Id"])).await["State"], "ACTIVE");
 }
+
+#[tokio::test]
+async fn no_egress_stands_alone() {
+    let bed = bed().await;
+    let managed =
+        |name: &str| format!("arn:aws:lambda:us-east-1:aws:network-connector:aws-network-connector:{name}");
+    let (none, internet) = (managed("NO_EGRESS"), managed("INTERNET_EGRESS"));
+    let own = active(&bed, "vpc").await["Arn"].as_str().unwrap().to_owned();
+    let egress = |arns: &[&String]| json!({"egressNetworkConnectors": arns});
+    bed.built(&with(image("closed"), egress(&[&none]))).await;
+    let run = json!({"imageIdentifier": arn("closed")});
+    for other in [&internet, &own] {
+        let (status, kind, message) =
+            bed.refused("POST", MICROVMS, &with(run.clone(), egress(&[&none, other]))).await;
+        assert_eq!((status, kind.as_str()), (400, "ValidationException"));
+        assert_eq!(message, "NO_EGRESS cannot be combined with other egress network connectors");
+    }
+    let ingress = json!({"ingressNetworkConnectors": [none]});
+    assert_eq!(
+        bed.refused("POST", MICROVMS, &with(run.clone(), ingress)).await.0,
+        400,
+        "the other direction"
+    );
+
+    // An image hands it on; a MicroVM may be run with another in its place.
+    let bound = async |asked: &Value| {
+        let made = bed.done("POST", MICROVMS, asked).await;
+        let id = made["microvmId"].as_str().unwrap().parse().unwrap();
+        let record = bed.store.read::<_, store::StoreError>(|tx| tx.microvm(id)).unwrap().unwrap();
+        (made["egressNetworkConnectors"].clone(), record.egress_binding)
+    };
+    let nothing = store::EgressBinding { internet: false, connectors: vec![] };
+    assert_eq!(bound(&run).await, (json!([none]), Some(nothing)));
+    assert_eq!(bound(&with(run, egress(&[&internet]))).await, (json!([internet]), None));
+}

@@ -102,6 +102,19 @@ async fn roles_and_connectors_are_handed_on_only_by_who_may() {
         "also the default is passed: {message}"
     );
 
+    // Who may do without the internet may not for that reason have it.
+    let none = "arn:aws:lambda:us-east-1:aws:network-connector:aws-network-connector:NO_EGRESS";
+    let closed = [none.replace("NO_EGRESS", "HTTP_INGRESS"), none.to_owned()];
+    let pass = json!({"Effect": "Allow", "Action": "lambda:PassNetworkConnector", "Resource": closed});
+    let others = json!({"Effect": "Allow", "NotAction": "lambda:PassNetworkConnector", "Resource": "*"});
+    let eve = user(&bed, "eve", json!([pass, others])).await;
+    let run = async |asked: Value| {
+        let asked = with(json!({"imageIdentifier": arn("a")}), asked);
+        bed.call_with(&eve, "POST", MICROVMS, &asked).await.0
+    };
+    assert_eq!(run(json!({"egressNetworkConnectors": [none]})).await, 200);
+    assert_eq!(run(json!({})).await, 403, "the image's is the internet");
+
     let unknown = json!({"buildRoleArn": format!("arn:aws:iam::{OWNER}:role/nobody")});
     let (status, kind, message) = bed.refused("POST", IMAGES, &with(image("c"), unknown)).await;
     assert_eq!((status, kind.as_str()), (400, "ValidationException"));
