@@ -211,4 +211,4 @@ impl proxy::Backend for Node {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
