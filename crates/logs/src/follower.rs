@@ -51,6 +51,12 @@ impl Follower {
         self.dir.is_dir()
     }
 
+    /// The number of the event that is read next.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
     /// The next events; none where this is the present end.
     ///
     /// # Errors

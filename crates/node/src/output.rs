@@ -99,8 +99,9 @@ mod tests {
 
     #[test]
     fn what_is_configured_is_used_exactly_and_the_rest_is_the_default() {
-        let to = |logging| destination(&MicrovmRecord { logging, ..microvm() });
-        let id = microvm().id;
+        let record = microvm();
+        let to = |logging| destination(&MicrovmRecord { logging, ..record.clone() });
+        let id = record.id;
         let default = to(None).unwrap();
         assert_eq!(default.group, "/aws/lambda-microvms/a");
         assert_eq!(default.stream, format!("1970/01/01[1.0]{id}"));

@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use ::capacity::Capacity;
 use auth::keyring::TokenKeyring;
 use build::{Builder, Workshop};
+use cloudwatch::CloudWatch;
 use connectors::{Connectors, Networks};
 use control::{Builds, Operations, Service};
 use engine::qemu::{ProbeError, Qemu};
@@ -87,6 +88,8 @@ pub(crate) struct Services {
     pub(crate) endpoints: Arc<dyn Backend>,
     /// Behind S3.
     pub(crate) objects: ObjectStore,
+    /// Behind CloudWatch Logs.
+    pub(crate) logs: CloudWatch,
     /// Who is who.
     pub(crate) identity: Identity,
     store: Store,
@@ -122,6 +125,7 @@ impl Services {
         let objects = ObjectStore::open(&data.objects(), &first.id)?;
         let (assets, dirs) = (Assets::from_env(), Dirs::new(data.path(), &data.tag()));
         let logs = open_logs(config, data).await?;
+        let cloudwatch = CloudWatch::new(logs.clone(), identity.clone(), &config.region);
         let platform = platform(&assets, &dirs).await?;
         dirs.prepare().await?;
         let (host, capacity) = host(config, data, &dirs).await?;
@@ -186,6 +190,7 @@ impl Services {
             api: Arc::new(api),
             endpoints: Arc::new(node),
             objects,
+            logs: cloudwatch,
             identity,
             store,
             host,
