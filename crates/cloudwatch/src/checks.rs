@@ -157,8 +157,8 @@ mod tests {
             fine(&|checks| checks.limit("n", Some(1), 50)) && !fine(&|checks| checks.limit("n", Some(0), 50))
         );
         assert!(
-            fine(&|checks| drop(checks.time("n", Some(0))))
-                && !fine(&|checks| drop(checks.time("n", Some(-1))))
+            fine(&|checks| assert_eq!(checks.time("n", Some(0)), Some(0)))
+                && !fine(&|checks| assert_eq!(checks.time("n", Some(-1)), None))
         );
         assert!(
             fine(&|checks| checks.count("n", 10, 1..=10)) && !fine(&|checks| checks.count("n", 11, 1..=10))
