@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agent_proto::{AppSpec, ImageConfig, Request};
 use guest::{Guest, ImageLayer};
-use logs::LogFile;
+use logs::Output;
 use network::Egress;
 use store::VersionRecord;
 
@@ -26,7 +26,7 @@ pub(crate) async fn capture(
     version: &VersionRecord,
     config: ImageConfig,
     egress: Option<Egress>,
-    log: LogFile,
+    log: Output,
 ) -> Result<(), BuildError> {
     let mut guest = workshop.host.boot(name, layer.source()?, layer.memory(), egress).await?;
     guest.describe(workshop.describer(name, version));
@@ -46,7 +46,7 @@ async fn bring_up(
     layer: &ImageLayer,
     version: &VersionRecord,
     config: ImageConfig,
-    log: LogFile,
+    log: Output,
 ) -> Result<(), BuildError> {
     let mut exited = guest.listen(log);
     let app = AppSpec {

@@ -54,7 +54,7 @@ pub(crate) async fn build(
     source: &Source<'_>,
     reader: &Reader,
     egress: Option<Egress>,
-    log: logs::LogFile,
+    log: logs::Output,
 ) -> Result<Container, BuildError> {
     let artifact_bytes = fetch(workshop, source, reader, &dir.join("artifact")).await?;
     let (code, shape) = prepare(workshop, dir)?;

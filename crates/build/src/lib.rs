@@ -14,9 +14,11 @@ mod capture;
 mod container;
 mod error;
 mod hooks;
+mod output;
 mod pipeline;
 mod removal;
 mod role;
 mod trial;
 
 pub use builder::{Builder, Settings, Workshop};
+pub use output::destinations;

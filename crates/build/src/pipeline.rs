@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use api::SizeClass;
 use guest::{CODE, ImageLayer, Layout};
-use logs::LogFile;
+use logs::Output;
 use network::Egress;
 use snapshot::publish::Staging;
 use store::{BuildRecord, SnapshotSizes, VersionRecord};
@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 use crate::builder::Workshop;
 use crate::container::{self, Reader, Source};
 use crate::error::BuildError;
+use crate::output::Step;
 use crate::role::BuildRole;
 use crate::{capture, trial};
 
@@ -41,9 +42,9 @@ pub(crate) async fn run(
     let image = &build.image;
     let egress =
         workshop.connectors.egress_of(&image.region, &image.account, &version.egress_network_connectors)?;
-    let may_log = role.may_log(build, version);
-    let log = || workshop.logs.build(build.id).kept_if(may_log);
-    let container = compile(workshop, build, version, &dir, role, egress.clone(), log()).await?;
+    let log = |step| role.output(&workshop.logs, build, version, step);
+    let container =
+        compile(workshop, build, version, &dir, role.clone(), egress.clone(), log(Step::Container)).await?;
     *made = Some(SnapshotSizes { code_install: Some(container.code_bytes), ..SnapshotSizes::default() });
     fs::rename(&container.code, staging.path().join(CODE))
         .map_err(BuildError::file("moving", &container.code))?;
@@ -51,8 +52,17 @@ pub(crate) async fn run(
     let layer = lay_out(workshop, staging.path(), version)?;
     let name = |step: &str| format!("{step}-{}", build.id);
     let snapshot = name("snapshot");
-    capture::capture(workshop, &snapshot, &layer, version, container.config, egress.clone(), log()).await?;
-    trial::run(workshop, &name("trial"), &dir, &layer, version, egress, log()).await?;
+    capture::capture(
+        workshop,
+        &snapshot,
+        &layer,
+        version,
+        container.config,
+        egress.clone(),
+        log(Step::Snapshot),
+    )
+    .await?;
+    trial::run(workshop, &name("trial"), &dir, &layer, version, egress, log(Step::Trial)).await?;
     let sizes = sizes(&layer)?;
     spawn_blocking(move || staging.publish()).await??;
     Ok(sizes)
@@ -65,7 +75,7 @@ async fn compile(
     dir: &Path,
     role: BuildRole,
     egress: Option<Egress>,
-    log: LogFile,
+    log: Output,
 ) -> Result<container::Container, BuildError> {
     let uri = api::CodeArtifact::Uri(version.code_artifact.uri.clone());
     // The client was told so when it asked for the build.

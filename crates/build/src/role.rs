@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use iam::RoleSession;
+use logs::{Logs, Output};
 use objects::ReadError;
-use store::{BuildRecord, LogSettings, VersionRecord};
+use store::{BuildRecord, VersionRecord};
 
 use crate::builder::Workshop;
 use crate::container::Source;
 use crate::error::BuildError;
+use crate::output::{self, Step};
 
 /// The role of one build, taken on.
 #[derive(Debug, Clone)]
@@ -22,15 +24,18 @@ impl BuildRole {
         session.map(Self).map_err(BuildError::Role)
     }
 
-    /// Whether the build's output is kept.
-    pub(crate) fn may_log(&self, build: &BuildRecord, version: &VersionRecord) -> bool {
-        let (group, stream) = match &version.logging {
-            Some(LogSettings::Disabled) => return false,
-            Some(LogSettings::CloudWatch { group, stream }) => (group.as_deref(), stream.clone()),
-            None => (None, None),
-        };
-        let stream = stream.unwrap_or_else(|| build.id.to_string());
-        logs::permitted(&build.image, group, &stream, |action, arn| self.0.may(action, arn).is_ok())
+    /// Takes what a VM of the build prints to where it is kept, or nowhere.
+    pub(crate) fn output(
+        &self,
+        logs: &Logs,
+        build: &BuildRecord,
+        version: &VersionRecord,
+        step: Step,
+    ) -> Output {
+        let may = |action: &str, arn: &str| self.0.may(action, arn).is_ok();
+        let to = output::destination(build, version, step);
+        let to = to.filter(|to| logs::permitted(&build.image, to, may));
+        to.map_or_else(Output::nowhere, |to| logs.output(to))
     }
 
     /// Fails where the role may not read the artifact.

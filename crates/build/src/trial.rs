@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use guest::{Guest, ImageLayer};
-use logs::LogFile;
+use logs::Output;
 use network::Egress;
 use store::VersionRecord;
 
@@ -19,7 +19,7 @@ pub(crate) async fn run(
     layer: &ImageLayer,
     version: &VersionRecord,
     egress: Option<Egress>,
-    log: LogFile,
+    log: Output,
 ) -> Result<(), BuildError> {
     let overlay = dir.join("trial-scratch.qcow2");
     layer.make_overlay(&overlay)?;
@@ -31,7 +31,7 @@ pub(crate) async fn run(
     valid
 }
 
-async fn validate(guest: &mut Guest, version: &VersionRecord, log: LogFile) -> Result<(), BuildError> {
+async fn validate(guest: &mut Guest, version: &VersionRecord, log: Output) -> Result<(), BuildError> {
     let mut exited = guest.listen(log);
     guest.live(None, None).await?;
     let Some(seconds) = version.hooks.validate else { return Ok(()) };

@@ -17,6 +17,8 @@ pub enum SigningName {
     Iam,
     /// STS.
     Sts,
+    /// CloudWatch Logs.
+    Logs,
 }
 
 impl SigningName {
@@ -27,11 +29,12 @@ impl SigningName {
             Self::Lambda => "lambda",
             Self::Iam => "iam",
             Self::Sts => "sts",
+            Self::Logs => "logs",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Lambda, Self::Iam, Self::Sts].into_iter().find(|name| name.as_str() == text)
+        [Self::Lambda, Self::Iam, Self::Sts, Self::Logs].into_iter().find(|name| name.as_str() == text)
     }
 }
 
@@ -104,7 +107,7 @@ pub(crate) fn verified(
         return Err(NotAuthentic::Scope(format!("correct service: '{}'", service.as_str())));
     }
     // IAM is one for all regions, and its clients sign for one of their own.
-    if service == SigningName::Lambda && claim.region != region {
+    if matches!(service, SigningName::Lambda | SigningName::Logs) && claim.region != region {
         return Err(NotAuthentic::Scope(format!("a valid region, not '{}'", claim.region)));
     }
     let credential = identity.credential(&claim.access_key, claim.session_token.as_deref())?;

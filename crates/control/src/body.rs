@@ -2,8 +2,10 @@
 
 use api::{Error, ErrorKind};
 use bytes::Bytes;
+use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
+use tokio::sync::mpsc;
 
 /// Longest body of a request: 100 environment variables of 4 KiB fit.
 pub const MAX_REQUEST: usize = 1 << 20;
@@ -13,6 +15,15 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of an answer, ours or the fallback's.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// A body whose bytes come piece by piece, until the sender is gone.
+pub fn stream(pieces: mpsc::Receiver<Bytes>) -> Body {
+    let frames = futures::stream::unfold(pieces, |mut pieces| async {
+        let piece = pieces.recv().await?;
+        Some((Ok::<_, BodyError>(Frame::data(piece)), pieces))
+    });
+    StreamBody::new(frames).boxed_unsync()
+}
 
 /// A body whose bytes are known.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
@@ -25,10 +36,19 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BodyError>,
 {
-    let collected = Limited::new(body, MAX_REQUEST).collect().await;
+    read_within(body, MAX_REQUEST).await
+}
+
+/// The same within so many bytes.
+pub async fn read_within<B>(body: B, limit: usize) -> Result<Bytes, Error>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BodyError>,
+{
+    let collected = Limited::new(body, limit).collect().await;
     collected.map(http_body_util::Collected::to_bytes).map_err(|error| {
         if error.is::<LengthLimitError>() {
-            let message = format!("The request's body is longer than the {MAX_REQUEST} bytes allowed");
+            let message = format!("The request's body is longer than the {limit} bytes allowed");
             Error::new(ErrorKind::RequestEntityTooLarge, message)
         } else {
             Error::new(

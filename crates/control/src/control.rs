@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use api::{Error, Family};
 use bytes::Bytes;
+use cloudwatch::CloudWatch;
 use futures::FutureExt;
 use http::request::Parts;
 use http::{Request, Response};
@@ -27,7 +28,7 @@ use crate::body::{self, Body, BodyError};
 use crate::respond::{self, RequestId};
 use crate::service::{self, Call};
 use crate::throttle::Throttle;
-use crate::{Service, query, route};
+use crate::{Service, logs, query, route};
 
 /// What the audit log calls the operations' service.
 const LAMBDA: &str = "lambda.amazonaws.com";
@@ -53,6 +54,7 @@ pub struct Front {
 pub struct Control {
     service: Arc<dyn Service>,
     front: Arc<Front>,
+    logs: Option<CloudWatch>,
     fallback: Option<Fallback>,
     peer: Option<IpAddr>,
 }
@@ -67,13 +69,19 @@ impl Control {
     /// Without a fallback: other paths are unknown operations.
     #[must_use]
     pub fn new(service: Arc<dyn Service>, front: Front) -> Self {
-        Self { service, front: Arc::new(front), fallback: None, peer: None }
+        Self { service, front: Arc::new(front), logs: None, fallback: None, peer: None }
     }
 
     /// The same, for requests that come from there.
     #[must_use]
     pub fn for_peer(&self, peer: IpAddr) -> Self {
         Self { peer: Some(peer), ..self.clone() }
+    }
+
+    /// Answers CloudWatch Logs too.
+    #[must_use]
+    pub fn with_logs(self, logs: CloudWatch) -> Self {
+        Self { logs: Some(logs), ..self }
     }
 
     /// Hands every path that is no Lambda API to `fallback` (S3), which authenticates for itself.
@@ -106,6 +114,9 @@ impl Control {
     pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
         if query::is_query(&request) {
             return self.query(request).await;
+        }
+        if let Some(service) = self.logs.as_ref().filter(|_| logs::is_logs(&request)) {
+            return logs::answer(service, &self.front, self.peer, request).await;
         }
         match &self.fallback {
             Some(fallback) if !route::is_lambda(request.uri().path()) => fallback(request).await,

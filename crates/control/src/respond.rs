@@ -1,12 +1,16 @@
 //! Answers, with AWS's headers.
 
 use api::{Error, Family};
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::body::{Body, full};
+use crate::body::{self, Body, full};
 
+const AMZ_JSON: &str = "application/x-amz-json-1.1";
+const EVENT_STREAM: &str = "application/vnd.amazon.eventstream";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 
@@ -44,6 +48,24 @@ pub fn xml(status: u16, body: String, id: &str) -> Response<Body> {
     response(status, "text/xml", body.into_bytes(), id)
 }
 
+/// An answer of JSON 1.1.
+pub fn amz_json(answer: Vec<u8>, id: &RequestId) -> Response<Body> {
+    response(200, AMZ_JSON, answer, id.as_str())
+}
+
+/// A refusal in the manners of JSON 1.1.
+pub fn amz_json_error(status: u16, code: &'static str, message: &str, id: &RequestId) -> Response<Body> {
+    let json = serde_json::json!({"__type": code, "message": message}).to_string().into_bytes();
+    let mut response = response(status, AMZ_JSON, json, id.as_str());
+    response.headers_mut().insert(ERROR_TYPE, HeaderValue::from_static(code));
+    response
+}
+
+/// An answer whose messages come until its end.
+pub fn events(messages: mpsc::Receiver<Bytes>, id: &RequestId) -> Response<Body> {
+    with_body(200, EVENT_STREAM, body::stream(messages), id.as_str())
+}
+
 /// A refusal or failure, in the manners of `family`.
 pub fn error(error: &Error, family: Family, id: &RequestId) -> Response<Body> {
     let json = error.body(family).to_string().into_bytes();
@@ -56,11 +78,15 @@ pub fn error(error: &Error, family: Family, id: &RequestId) -> Response<Body> {
 }
 
 fn response(status: u16, kind: &'static str, body: Vec<u8>, id: &str) -> Response<Body> {
-    let empty = body.is_empty();
-    let mut response = Response::new(full(body));
+    let kind = if body.is_empty() { "" } else { kind };
+    with_body(status, kind, full(body), id)
+}
+
+fn with_body(status: u16, kind: &'static str, body: Body, id: &str) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    if !empty {
+    if !kind.is_empty() {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     }
     if let Ok(id) = HeaderValue::from_str(id) {

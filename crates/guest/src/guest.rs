@@ -8,7 +8,7 @@ use agent_proto::host::{Answers, Channel, Describer};
 use agent_proto::{ENTROPY_BYTES, Event, HookCall, HookOutcome, NewLife, Request, Response};
 use engine::{Compatibility, DiffWrite, Machine, MachineSpec, SaveError};
 use futures::FutureExt;
-use logs::LogFile;
+use logs::Output;
 use network::Slot;
 use timeline::Step;
 use tokio::sync::{mpsc, watch};
@@ -106,7 +106,7 @@ impl Guest {
 
     /// Writes the application's output to `log` from now on. The receiver holds the exit code of the application's
     /// first process, once that has ended. Only the first call gets anything.
-    pub fn listen(&mut self, log: impl Into<Arc<LogFile>>) -> watch::Receiver<Option<i32>> {
+    pub fn listen(&mut self, log: impl Into<Arc<Output>>) -> watch::Receiver<Option<i32>> {
         match self.events.take() {
             Some(events) => output::listen(events, log.into()),
             None => watch::channel(None).1,

@@ -54,6 +54,18 @@ macro_rules! uuid_id {
             pub fn random() -> Self {
                 Self(Uuid::$new())
             }
+
+            /// The identifier with this number.
+            #[must_use]
+            pub fn from_u128(number: u128) -> Self {
+                Self(Uuid::from_u128(number))
+            }
+
+            /// The number that its digits write.
+            #[must_use]
+            pub fn as_u128(self) -> u128 {
+                self.0.as_u128()
+            }
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

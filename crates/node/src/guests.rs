@@ -216,7 +216,7 @@ impl GuestMachines {
             guest,
             hooks,
             generation: microvm.life.life,
-            log: Arc::new(self.logs.microvm(microvm.id).kept_if(output::is_kept(&*self.roles, microvm))),
+            log: Arc::new(output::of(&self.logs, &*self.roles, microvm)),
             dir: self.dirs.microvm(microvm.id),
             layer: self.dirs.version(&microvm.image, microvm.version),
             machine_id: machine_id(microvm.id),

@@ -9,7 +9,7 @@ use agent_proto::{HookCall, HookOutcome};
 use async_trait::async_trait;
 use guest::{Guest, Host, ImageLayer, Purpose, Saved, Suspension, hooks};
 use lifecycle::microvm::Event;
-use logs::LogFile;
+use logs::Output;
 use proxy::{Activity, Allowance, BoxedIo, Connector, Farewell, FirstAnswer, Life, Shell};
 use store::{HookSettings, MicrovmRecord};
 use timeline::{Kind, Step, Timeline};
@@ -71,7 +71,7 @@ pub(crate) struct Parts {
     pub(crate) guest: Guest,
     pub(crate) hooks: HookSettings,
     pub(crate) generation: u64,
-    pub(crate) log: Arc<LogFile>,
+    pub(crate) log: Arc<Output>,
     pub(crate) dir: PathBuf,
     /// Of the layer that it was cloned from.
     pub(crate) layer: PathBuf,

@@ -15,5 +15,6 @@ mod timelines;
 pub use guests::GuestMachines;
 pub use machines::{Instance, Machines, NotResumed, Suspended};
 pub use node::{Node, NodeError};
+pub use output::destination;
 pub use owner::want;
 pub use store::now_ms;

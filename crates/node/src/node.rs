@@ -262,4 +262,4 @@ impl proxy::Backend for Node {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

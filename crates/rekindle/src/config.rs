@@ -23,6 +23,8 @@ const VCPUS: std::ops::RangeInclusive<u32> = 1..=16;
 const BUILD_MEMORY_MIB: std::ops::RangeInclusive<u32> = 512..=32_768;
 /// More than any host has.
 const MAX_MIB: u64 = 1 << 40;
+/// MiB that logs can be limited to: less holds no more than a few segments.
+const LOG_MIB: std::ops::RangeInclusive<u64> = 16..=MAX_MIB;
 const MAX_DOMAIN_CHARS: usize = 128;
 
 /// Why the settings cannot be used.
@@ -68,6 +70,7 @@ pub(crate) struct Config {
     pub(crate) rates: BTreeMap<String, RateSetting>,
     pub(crate) endpoint_limits: EndpointLimits,
     pub(crate) traces: otlp::Settings,
+    pub(crate) logs: LogLimits,
 }
 
 /// How often an account may call an operation.
@@ -106,6 +109,33 @@ impl EndpointLimits {
     }
 }
 
+/// How much logs may take on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LogLimits {
+    stream_mib: u64,
+    account_mib: u64,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { stream_mib: 256, account_mib: 4096 }
+    }
+}
+
+impl LogLimits {
+    pub(crate) fn quota(self) -> logs::Quota {
+        logs::Quota { stream: self.stream_mib << 20, account: self.account_mib << 20 }
+    }
+
+    fn check(self) -> Result<(), ConfigError> {
+        for (name, mib) in [("logs.stream_mib", self.stream_mib), ("logs.account_mib", self.account_mib)] {
+            require(LOG_MIB.contains(&mib), name, &mib, "MiB, 16 to 2^40")?;
+        }
+        Ok(())
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -131,6 +161,7 @@ impl Default for Config {
             rates: BTreeMap::new(),
             endpoint_limits: EndpointLimits::default(),
             traces: otlp::Settings::default(),
+            logs: LogLimits::default(),
         }
     }
 }
@@ -172,6 +203,7 @@ impl Config {
             require(fine, "rates", name, "per_second above 0 and burst of 1 or more")?;
         }
         self.endpoint_limits.check()?;
+        self.logs.check()?;
         require(ids::is_region(&self.region), "region", &self.region, "a name such as us-east-1")?;
         require(is_domain(&self.domain), "domain", &self.domain, "a domain name in lower case")?;
         for name in &self.domains {
@@ -296,6 +328,7 @@ mod tests {
             ("endpoint_certificate = { chain = \"x\" }", "key"),
             ("[endpoint_limits]\nbytes_per_second = 0", "bytes_per_second"),
             ("[endpoint_limits]\nopen_requests = 0", "open_requests"),
+            ("[logs]\nstream_mib = 1", "stream_mib"),
             ("[traces]\nendpoints = \"x\"", "endpoints"),
             ("[rates]\nRun = { per_second = 1, burst = 1 }", "rates"),
             ("[rates]\nRunMicrovm = { per_second = 0, burst = 1 }", "rates"),

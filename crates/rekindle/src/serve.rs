@@ -85,7 +85,8 @@ pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
     let throttle = Throttle::new(config.rates());
     let identity = services.identity.clone();
     let front = Front { region: config.region.clone(), identity, throttle, audit };
-    let control = Control::new(services.api.clone(), front).with_fallback(s3);
+    let control =
+        Control::new(services.api.clone(), front).with_logs(services.logs.clone()).with_fallback(s3);
     let tls = tls_config(Arc::new(Shown::new(certificates.clone(), services.endpoints.clone())))?;
     let proxy = Proxy::new(services.endpoints.clone(), reached.hosts, reached.tokens);
 

@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use ::capacity::Capacity;
 use auth::keyring::TokenKeyring;
 use build::{Builder, Workshop};
+use cloudwatch::CloudWatch;
 use connectors::{Connectors, Networks};
 use control::{Builds, DomainNames, Operations, Service};
 use engine::qemu::{ProbeError, Qemu};
@@ -36,8 +37,8 @@ use crate::roles::Roles;
 
 /// Builds at once: each takes a VM of its own, and more would only slow each other down.
 const BUILDS_AT_ONCE: usize = 2;
-/// Between two looks for logs that nothing belongs to any more.
-const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// Between two looks for log events whose retention has ended.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Why the server cannot work here.
@@ -57,6 +58,8 @@ pub(crate) enum ServicesError {
     Dirs(#[from] DirsError),
     #[error("the guest agent is not found: run `make build`, or set REKINDLE_AGENT")]
     Agent,
+    #[error(transparent)]
+    Logs(#[from] logs::LogError),
     #[error(transparent)]
     Platform(#[from] PlatformError),
     #[error(transparent)]
@@ -85,6 +88,8 @@ pub(crate) struct Services {
     pub(crate) endpoints: Arc<dyn Backend>,
     /// Behind S3.
     pub(crate) objects: ObjectStore,
+    /// Behind CloudWatch Logs.
+    pub(crate) logs: CloudWatch,
     /// Who is who.
     pub(crate) identity: Identity,
     store: Store,
@@ -118,8 +123,9 @@ impl Services {
         let identity = Identity::open(store.clone(), data.open_session_secret()?)?;
         let roles = Arc::new(Roles(identity.clone()));
         let objects = ObjectStore::open(&data.objects(), &first.id)?;
-        let (assets, dirs, logs) =
-            (Assets::from_env(), Dirs::new(data.path(), &data.tag()), Logs::new(data.logs()));
+        let (assets, dirs) = (Assets::from_env(), Dirs::new(data.path(), &data.tag()));
+        let logs = open_logs(config, data).await?;
+        let cloudwatch = CloudWatch::new(logs.clone(), identity.clone(), &config.region);
         let platform = platform(&assets, &dirs).await?;
         dirs.prepare().await?;
         let (host, capacity) = host(config, data, &dirs).await?;
@@ -147,7 +153,7 @@ impl Services {
             Watch { capacity: capacity.clone(), host: Arc::clone(&host), data: data.path().to_owned() };
         watch.look().await;
         tokio::spawn(watch.run(node.clone()));
-        tokio::spawn(sweep_logs(store.clone(), logs.clone()));
+        tokio::spawn(sweep(logs.clone()));
         let base_image_created_at = modified_ms(&assets.bases());
         let builder = Builder::new(Workshop {
             host: Arc::clone(&host),
@@ -188,6 +194,7 @@ impl Services {
             api: Arc::new(api),
             endpoints: Arc::new(node),
             objects,
+            logs: cloudwatch,
             identity,
             store,
             host,
@@ -207,20 +214,19 @@ impl Services {
     }
 }
 
-/// Removes the logs whose build or MicroVM is forgotten, now and every so often.
-async fn sweep_logs(store: Store, logs: Logs) {
-    let mut hours = tokio::time::interval(SWEEP_EVERY);
+/// Looks the logs of an earlier server through.
+async fn open_logs(config: &Config, data: &DataDir) -> Result<Logs, ServicesError> {
+    let (dir, quota) = (data.logs(), config.logs.quota());
+    Ok(tokio::task::spawn_blocking(move || Logs::open(dir, quota)).await??)
+}
+
+/// Removes the events whose retention has ended, now and every so often.
+async fn sweep(logs: Logs) {
+    let mut minutes = tokio::time::interval(SWEEP_EVERY);
     loop {
-        hours.tick().await;
-        let (store, logs) = (store.clone(), logs.clone());
-        // What cannot be looked up is taken for known.
-        let sweep = move || {
-            logs.sweep(
-                |id| store.read::<_, StoreError>(|tx| tx.build(id)).map_or(true, |found| found.is_some()),
-                |id| store.read::<_, StoreError>(|tx| tx.microvm(id)).map_or(true, |found| found.is_some()),
-            )
-        };
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(sweep).await {
+        minutes.tick().await;
+        let logs = logs.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || logs.sweep(logs::now_ms())).await {
             tracing::warn!(%error, "cannot remove old logs");
         }
     }

@@ -19,6 +19,8 @@ BASE_IMAGE = f"arn:aws:lambda:{REGION}:aws:microvm-image:al2023-1"
 CONFIG = Config(
     parameter_validation=False,
     retries={"total_max_attempts": 1},
+    # A prefix would make another name of an address.
+    inject_host_prefix=False,
     connect_timeout=5,
     read_timeout=20,
     user_agent_extra="conformance",

@@ -10,6 +10,7 @@ import traceback
 import answered
 import by_hand
 import calls
+import cloudwatch
 import constraints
 import errors
 import listings
@@ -50,7 +51,7 @@ def tests():
             found[f"listings::{operation}::{test.__name__}"] = (
                 lambda operation=operation, token=token, test=test: test(operation, token)
             )
-    for module in (observed, by_hand):
+    for module in (observed, by_hand, cloudwatch):
         for name, test in vars(module).items():
             if getattr(test, "is_test", False):
                 found[f"{module.__name__}::{name}"] = test

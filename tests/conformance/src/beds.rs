@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use api::OPERATIONS;
 use auth::keys::AccessKey;
+use cloudwatch::CloudWatch;
 use connectors::{Connectors, Networks, SecurityGroup, Subnet};
 use control::{Audit, Control, DomainNames, Front, Operations, Quotas, Rates, Settings, Throttle};
 use doubles::Imagined;
 use identity::{Identity, TemporaryCredentials};
+use logs::{Logs, Quota};
 use network::egress::Routes;
 use node::Node;
 use proxy::EndpointHosts;
@@ -131,7 +133,9 @@ async fn serve(dir: &Path, manners: Manners) -> Value {
     let operations = Operations::new(settings, store, identity.clone(), node, builds, room, connectors);
     let audit = Audit::to_dir(&dir.join("audit"), REGION).unwrap();
     let front = Front { region: REGION.into(), identity, throttle: Throttle::new(manners.rates), audit };
-    let control = Control::new(Arc::new(operations), front);
+    let logs = Logs::open(dir.join("logs"), Quota { stream: 256 << 20, account: 4 << 30 }).unwrap();
+    let logs = CloudWatch::new(logs, front.identity.clone(), REGION);
+    let control = Control::new(Arc::new(operations), front).with_logs(logs);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let service = move |peer| control.for_peer(peer);

@@ -135,35 +135,43 @@ fn bed_with(machines: Counting, limits: Limits) -> Bed {
     Bed { _dir: dir, store, machines, node, capacity }
 }
 
+/// A record that nothing has been done with, of the beginning of Unix time.
+pub(crate) fn microvm() -> MicrovmRecord {
+    let image: ids::ImageArn = "arn:aws:lambda:us-east-1:123456789012:microvm-image:a".parse().unwrap();
+    let idle = IdlePolicy {
+        max_idle_duration_seconds: 60,
+        suspended_duration_seconds: 60,
+        auto_resume_enabled: true,
+    };
+    let policy = Policy { maximum_duration_seconds: 600, idle: Some(idle) };
+    MicrovmRecord {
+        id: MicrovmId::random(),
+        endpoint: EndpointId::random(),
+        account: image.account.clone(),
+        image,
+        version: ids::ImageVersion::FIRST,
+        execution_role_arn: None,
+        memory_mib: 512,
+        run_hook_payload: None,
+        ingress_network_connectors: vec![],
+        egress_network_connectors: vec![],
+        http_ingress: true,
+        egress_binding: None,
+        logging: None,
+        life: Microvm::new(policy, 0),
+    }
+}
+
 impl Bed {
     async fn launch(&self) -> MicrovmRecord {
         self.launch_with(true, 60).await
     }
 
     async fn launch_with(&self, http_ingress: bool, max_idle_duration_seconds: u32) -> MicrovmRecord {
-        let image: ids::ImageArn = "arn:aws:lambda:us-east-1:123456789012:microvm-image:a".parse().unwrap();
-        let idle = IdlePolicy {
-            max_idle_duration_seconds,
-            suspended_duration_seconds: 60,
-            auto_resume_enabled: true,
-        };
-        let policy = Policy { maximum_duration_seconds: 600, idle: Some(idle) };
-        let record = MicrovmRecord {
-            id: MicrovmId::random(),
-            endpoint: EndpointId::random(),
-            account: image.account.clone(),
-            image,
-            version: ids::ImageVersion::FIRST,
-            execution_role_arn: None,
-            memory_mib: 512,
-            run_hook_payload: None,
-            ingress_network_connectors: vec![],
-            egress_network_connectors: vec![],
-            http_ingress,
-            egress_binding: None,
-            logging: None,
-            life: Microvm::new(policy, crate::now_ms()),
-        };
+        let mut policy = microvm().life.policy;
+        policy.idle = policy.idle.map(|idle| IdlePolicy { max_idle_duration_seconds, ..idle });
+        let life = Microvm::new(policy, crate::now_ms());
+        let record = MicrovmRecord { http_ingress, life, ..microvm() };
         let written = record.clone();
         self.store.write::<_, StoreError>(move |tx| tx.put_microvm(&written)).await.unwrap();
         let place = self.capacity.reserve(want(&record, 0)).unwrap();
