@@ -17,10 +17,11 @@ mod signatures;
 pub type Entry = fn(&[u8]);
 
 /// Every entry by the name of its fuzz target, which is the folder of its corpus too.
-pub const ENTRIES: [(&str, Entry); 11] = [
+pub const ENTRIES: [(&str, Entry); 12] = [
     ("artifact", guests::artifact),
     ("authority", endpoints::authority),
     ("call", request::call),
+    ("cookie", endpoints::cookie),
     ("frame", guests::frame),
     ("ids", names::ids),
     ("page", listings::page),

@@ -13,6 +13,7 @@ mod collector;
 mod connectors;
 mod continuity;
 mod crash;
+mod exposure;
 mod fixture;
 mod identity;
 mod isolation;
