@@ -64,6 +64,11 @@ pub(crate) enum AcmeError {
     File(#[from] FileError),
     #[error("the certificate that the ACME authority issued cannot be used: {0}")]
     Issued(#[from] FilesError),
+    #[error(
+        "the certificate that the ACME authority issued for {0} does not say until when it is valid, or is to be renewed \
+         already; check this machine's clock"
+    )]
+    Over(String),
     #[error("{path} is damaged ({reason}); remove it, and a new account is made")]
     Account { path: PathBuf, reason: String },
 }
@@ -89,14 +94,7 @@ impl Acme {
         let dir = data.acme();
         files::make_secret_dir(&dir)?;
         let acme = Self { settings, dir, certificates, store, account: None, attempts: HashMap::new() };
-        for name in acme.wanted() {
-            let file = acme.file(&name);
-            if file.exists()
-                && let Err(error) = acme.certificates.install(&name, &one_file(file))
-            {
-                tracing::error!("{error}; another is asked for");
-            }
-        }
+        acme.wanted().iter().for_each(|name| acme.load(name));
         Ok(acme)
     }
 
@@ -115,10 +113,13 @@ impl Acme {
     /// One after the other: authorities limit how many are open at once.
     async fn look(&mut self) {
         let wanted = self.wanted();
-        let names: HashSet<&String> = wanted.iter().collect();
-        self.attempts.retain(|name, _| names.contains(name));
-        self.certificates.keep_issued(|name| names.contains(&name.to_owned()));
+        let names: HashSet<&str> = wanted.iter().map(String::as_str).collect();
+        self.attempts.retain(|name, _| names.contains(name.as_str()));
+        self.certificates.keep_issued(|name| names.contains(name));
         for name in &wanted {
+            if self.certificates.issued_validity(name).is_none() && !self.attempts.contains_key(name) {
+                self.load(name);
+            }
             let validity = self.certificates.issued_validity(name);
             if !due::is_due(validity, self.attempts.get(name), SystemTime::now()) {
                 continue;
@@ -151,6 +152,16 @@ impl Acme {
         names
     }
 
+    /// Shows what was issued for a name before, if there is anything.
+    fn load(&self, name: &str) {
+        let file = self.file(name);
+        if file.exists()
+            && let Err(error) = self.certificates.install(name, &one_file(file))
+        {
+            tracing::error!("{error}; another is asked for");
+        }
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         let stem = if name == self.certificates.endpoints() { ENDPOINTS } else { name };
         self.dir.join(format!("{stem}.pem"))
@@ -169,7 +180,10 @@ impl Acme {
         let pem = order::issue(&account, &self.settings.directory, name, &proof).await?;
         let file = self.file(name);
         files::write(&file, pem.as_bytes(), SECRET)?;
-        Ok(self.certificates.install(name, &one_file(file))?)
+        self.certificates.install(name, &one_file(file))?;
+        // Otherwise it would be asked for again and again.
+        let over = due::is_due(self.certificates.issued_validity(name), None, SystemTime::now());
+        if over { Err(AcmeError::Over(name.to_owned())) } else { Ok(()) }
     }
 }
 
