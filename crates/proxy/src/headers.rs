@@ -17,7 +17,8 @@ pub(crate) const PROXY_FORCE_H2: HeaderName = HeaderName::from_static("x-aws-pro
 /// Which trace a request belongs to (W3C Trace Context); the application sees it too, as it is.
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 const PROXY_PREFIX: &str = "x-aws-proxy-";
-pub(crate) const DEFAULT_PORT: u16 = 8080;
+/// The port of a request that names none.
+pub const DEFAULT_PORT: u16 = 8080;
 
 /// Headers that concern one hop only, besides those that `Connection` names.
 static HOP_BY_HOP: [HeaderName; 6] = [

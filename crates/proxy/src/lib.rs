@@ -30,5 +30,5 @@ pub use activity::{Activity, OpenRequest};
 pub use allowance::Allowance;
 pub use backend::{Backend, BoxedIo, Connector, FirstAnswer, Io, Life, Site, Target, WakeError};
 pub use host::EndpointHosts;
-pub use server::{Proxy, tls_config};
+pub use server::{ACME_TLS, Proxy, tls_config};
 pub use shell::{Farewell, Shell, ShellInput, ShellOutput, client_input};

@@ -26,6 +26,8 @@ use crate::{Backend, EndpointHosts, Site, forward, limits};
 
 pub(crate) const H2: &[u8] = b"h2";
 pub(crate) const HTTP1: &[u8] = b"http/1.1";
+/// The protocol of an ACME authority that looks who serves a name (RFC 8737): the handshake is all of it.
+pub const ACME_TLS: &[u8] = b"acme-tls/1";
 
 /// The data plane of one node.
 pub struct Proxy {
@@ -110,6 +112,9 @@ impl Proxy {
 
     async fn client(self: Arc<Self>, connection: Connection, tls: TlsAcceptor, watcher: Watcher) {
         match timeout(limits::HANDSHAKE_TIMEOUT, tls.accept(connection)).await {
+            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(ACME_TLS) => {
+                tracing::debug!("an ACME authority has looked");
+            }
             Ok(Ok(stream)) => self.http(stream, watcher).await,
             Ok(Err(error)) => tracing::debug!("TLS handshake failed: {error}"),
             Err(_) => tracing::debug!("TLS handshake not finished in time"),
@@ -167,6 +172,6 @@ pub fn tls_config(certificates: Arc<dyn ResolvesServerCert>) -> Result<Arc<Serve
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(certificates);
-    config.alpn_protocols = vec![H2.to_vec(), HTTP1.to_vec()];
+    config.alpn_protocols = [H2, HTTP1, ACME_TLS].map(<[u8]>::to_vec).into();
     Ok(Arc::new(config))
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use rustls::client::verify_server_name;
@@ -14,6 +14,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use serde::Deserialize;
+use x509_parser::parse_x509_certificate;
+use x509_parser::time::ASN1Time;
+
+use crate::acme::Validity;
 
 /// A certificate and its key, in PEM.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -48,6 +52,18 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
+    /// From when until when it is valid; `None` where it does not say so as it should.
+    pub(crate) fn validity(&self) -> Option<Validity> {
+        let leaf = self.certificate.end_entity_cert().ok()?;
+        let (_, parsed) = parse_x509_certificate(leaf).ok()?;
+        let moment = |time: ASN1Time| {
+            let seconds = u64::try_from(time.timestamp()).unwrap_or_default();
+            UNIX_EPOCH + Duration::from_secs(seconds)
+        };
+        let validity = parsed.validity();
+        Some(Validity { from: moment(validity.not_before), until: moment(validity.not_after) })
+    }
+
     /// Whether clients of this host accept it, as far as names go.
     pub(crate) fn is_for(&self, host: &str) -> bool {
         let leaf = self.certificate.end_entity_cert().and_then(ParsedCertificate::try_from);

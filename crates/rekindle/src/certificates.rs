@@ -1,18 +1,20 @@
-//! Which certificate a client is shown: the operator's own for that name, or else one of the local authority's. They change
-//! under open connections, which go on with the one that they began with.
+//! Which certificate a client is shown: the operator's own for that name, or else one that an ACME authority has issued, or
+//! else one of the local authority's. They change under open connections, which go on with the one that they began with.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, SystemTime};
 
 use ids::EndpointId;
 use proxy::ca::{CaError, LocalCa};
-use proxy::{Backend, EndpointHosts};
+use proxy::{ACME_TLS, Backend, EndpointHosts};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
+use crate::acme::Validity;
+use crate::acme::proof::Challenges;
 use crate::certificate_files::{CertificateFiles, FilesError, Kept, Loaded};
 
 /// Between two looks whether there is a newer one.
@@ -38,6 +40,8 @@ pub(crate) struct Certificates {
     authority: LocalCa,
     hosts: EndpointHosts,
     files: Vec<Kept>,
+    issued: RwLock<HashMap<String, Arc<Loaded>>>,
+    challenges: Arc<Challenges>,
     made: Mutex<HashMap<String, Arc<Loaded>>>,
 }
 
@@ -56,7 +60,14 @@ impl Certificates {
         endpoints: Option<CertificateFiles>,
         domains: Vec<CertificateFiles>,
     ) -> Result<Self, CertificateError> {
-        let certificates = Self { authority, hosts, files: Vec::new(), made: Mutex::default() };
+        let certificates = Self {
+            authority,
+            hosts,
+            files: Vec::new(),
+            issued: RwLock::default(),
+            challenges: Arc::default(),
+            made: Mutex::default(),
+        };
         let any = certificates.any_endpoint();
         let mut files = Vec::new();
         if let Some(endpoints) = endpoints {
@@ -92,19 +103,68 @@ impl Certificates {
         }
     }
 
+    /// The name of the endpoints' certificate.
+    pub(crate) fn endpoints(&self) -> String {
+        self.hosts.wildcard()
+    }
+
+    /// Whether the operator has given one for a name.
+    pub(crate) fn are_given_for(&self, host: &str) -> bool {
+        self.given(host).is_some()
+    }
+
+    /// Whether the operator has given the endpoints'.
+    pub(crate) fn are_given_for_endpoints(&self) -> bool {
+        self.are_given_for(&self.any_endpoint())
+    }
+
+    /// What is shown to an ACME authority that looks.
+    pub(crate) fn challenges(&self) -> &Arc<Challenges> {
+        &self.challenges
+    }
+
+    /// Shows what an ACME authority has issued for a name, from now on.
+    pub(crate) fn install(&self, name: &str, files: &CertificateFiles) -> Result<(), FilesError> {
+        let loaded = files.load()?;
+        self.issued_mut().insert(name.to_owned(), Arc::new(loaded));
+        Ok(())
+    }
+
+    /// From when until when that is valid.
+    pub(crate) fn issued_validity(&self, name: &str) -> Option<Validity> {
+        self.issued(name)?.validity()
+    }
+
+    /// Shows what was issued for other names no more.
+    pub(crate) fn keep_issued(&self, wanted: impl Fn(&str) -> bool) {
+        self.issued_mut().retain(|name, _| wanted(name));
+    }
+
+    fn issued(&self, name: &str) -> Option<Arc<Loaded>> {
+        self.issued.read().unwrap_or_else(PoisonError::into_inner).get(name).map(Arc::clone)
+    }
+
+    /// A panic while the lock was held left whole certificates.
+    fn issued_mut(&self) -> RwLockWriteGuard<'_, HashMap<String, Arc<Loaded>>> {
+        self.issued.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn given(&self, host: &str) -> Option<Arc<Loaded>> {
+        self.files.iter().map(Kept::loaded).find(|loaded| loaded.is_for(host))
+    }
+
     /// What a client of this host is shown.
     fn shown(&self, host: &str) -> Result<Arc<CertifiedKey>, CaError> {
-        let mut loaded = self.files.iter().map(Kept::loaded);
-        match loaded.find(|loaded| loaded.is_for(host)) {
+        let wildcard = self.hosts.wildcard();
+        let name = if self.hosts.endpoint(host).is_some() { &wildcard } else { host };
+        match self.given(host).or_else(|| self.issued(name)) {
             Some(loaded) => Ok(Arc::clone(&loaded.certificate)),
-            None => self.made(host, SystemTime::now()),
+            None => self.made(name, SystemTime::now()),
         }
     }
 
     /// The local authority's, made where there is no fresh one.
-    fn made(&self, host: &str, now: SystemTime) -> Result<Arc<CertifiedKey>, CaError> {
-        let wildcard = self.hosts.wildcard();
-        let name = if self.hosts.endpoint(host).is_some() { &wildcard } else { host };
+    fn made(&self, name: &str, now: SystemTime) -> Result<Arc<CertifiedKey>, CaError> {
         // A panic while the lock was held left whole certificates.
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh =
@@ -151,6 +211,9 @@ impl Shown {
 
 impl ResolvesServerCert for Shown {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if hello.alpn().is_some_and(|mut protocols| protocols.any(|name| name == ACME_TLS)) {
+            return self.certificates.challenges.shown(hello.server_name()?);
+        }
         let host = self.host(hello.server_name());
         let shown = self.certificates.shown(&host);
         shown.inspect_err(|error| tracing::error!(host, "no certificate to show: {error}")).ok()
@@ -249,7 +312,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let certificates = open(dir.path(), None, vec![]).unwrap();
         let made = |after: u64| {
-            let certificate = certificates.made(&endpoint(), SystemTime::now() + Duration::from_secs(after));
+            let certificate = certificates.made("a.test", SystemTime::now() + Duration::from_secs(after));
             certificate.unwrap().end_entity_cert().unwrap().to_vec()
         };
         let first = made(0);

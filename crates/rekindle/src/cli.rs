@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use proxy::headers::DEFAULT_PORT;
 
 use crate::port_forward::Forward;
 
@@ -221,7 +222,7 @@ pub(crate) struct Open {
     #[command(flatten)]
     pub(crate) whose: Whose,
     /// Port of the application
-    #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: u16,
     /// How long the link, and what is open by it, is good for
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=60))]

@@ -15,7 +15,7 @@ use proxy::Allowance;
 use serde::{Deserialize, Deserializer};
 
 use crate::certificate_files::CertificateFiles;
-use crate::networks;
+use crate::{acme, networks};
 
 /// vCPUs that a VM can have.
 const VCPUS: std::ops::RangeInclusive<u32> = 1..=16;
@@ -50,6 +50,7 @@ pub(crate) struct Config {
     pub(crate) endpoint_certificate: Option<CertificateFiles>,
     pub(crate) domains: Vec<String>,
     pub(crate) domain_certificates: Vec<CertificateFiles>,
+    pub(crate) acme: Option<acme::Settings>,
     pub(crate) account: Option<AccountId>,
     #[serde(deserialize_with = "cidr")]
     pub(crate) slot_cidr: Option<Cidr>,
@@ -144,6 +145,7 @@ impl Default for Config {
             endpoint_certificate: None,
             domains: Vec::new(),
             domain_certificates: Vec::new(),
+            acme: None,
             account: None,
             slot_cidr: None,
             max_slots: 1024,
@@ -209,6 +211,10 @@ impl Config {
         for name in &self.domains {
             let fine = is_domain(name.strip_prefix("*.").unwrap_or(name)) && name.contains('.');
             require(fine, "domains", name, "host names in lower case, or *.NAME for those right below one")?;
+        }
+        if let Some(acme) = &self.acme {
+            let https = acme.directory.starts_with("https://");
+            require(https, "acme.directory", &acme.directory, "an address that begins with https://")?;
         }
         require(self.max_slots > 0, "max_slots", &self.max_slots, "1 or more")?;
         let ready = u32::try_from(self.ready_slots).is_ok_and(|ready| ready <= self.max_slots);
@@ -294,6 +300,8 @@ mod tests {
         assert_eq!((config.aliases.len(), config.rates.len()), (1, 1));
         assert_ne!(config.endpoint_limits, EndpointLimits::default());
         assert!(config.endpoint_certificate.is_some());
+        let acme = config.acme.unwrap();
+        assert!(!acme.contact.is_empty() && acme.ca_bundle.is_some() && acme.dns_hook.is_some());
         assert_eq!((config.domains.len(), config.domain_certificates.len()), (2, 1));
         assert!(config.traces.endpoint.is_some() && config.traces.service_name.is_some());
     }
@@ -329,6 +337,8 @@ mod tests {
             ("[endpoint_limits]\nbytes_per_second = 0", "bytes_per_second"),
             ("[endpoint_limits]\nopen_requests = 0", "open_requests"),
             ("[logs]\nstream_mib = 1", "stream_mib"),
+            ("[acme]\ncontact = []", "directory"),
+            ("[acme]\ndirectory = \"http://x\"", "acme.directory"),
             ("[traces]\nendpoints = \"x\"", "endpoints"),
             ("[rates]\nRun = { per_second = 1, burst = 1 }", "rates"),
             ("[rates]\nRunMicrovm = { per_second = 0, burst = 1 }", "rates"),

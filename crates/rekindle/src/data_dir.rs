@@ -1,8 +1,8 @@
 //! The data directory: its paths, who may use it, and what the first start puts into it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use auth::keys::{AccessKey, GenerateError, account_id};
@@ -11,11 +11,9 @@ use network::InstanceTag;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::files::{self, FileError, SECRET};
+use crate::files::{self, FileError, SECRET, SECRET_DIR};
 use crate::secret_file::{Secret, SecretFile};
 
-/// For its owner alone: it holds keys, and tenants' memory.
-const DIR_MODE: u32 = 0o700;
 const PAGE_SECRET: &str = "pages.key";
 const SESSION_SECRET: &str = "sessions.key";
 
@@ -80,11 +78,11 @@ pub(crate) struct Lock {
 }
 
 impl DataDir {
-    /// The directory, made where there is none, and locked for a server.
+    /// The directory, made where there is none, and locked for a server. It is its owner's alone: it holds keys, and
+    /// tenants' memory.
     pub(crate) fn claim(path: &Path) -> Result<(Self, Lock), DataDirError> {
-        let make = DirBuilder::new().recursive(true).mode(DIR_MODE).create(path);
-        make.map_err(FileError::new("make", path))?;
-        fs::set_permissions(path, Permissions::from_mode(DIR_MODE))
+        files::make_secret_dir(path)?;
+        fs::set_permissions(path, Permissions::from_mode(SECRET_DIR))
             .map_err(FileError::new("close to others", path))?;
         let dir = Self::find(path)?;
         let lock = dir.lock()?;
@@ -144,6 +142,11 @@ impl DataDir {
     /// The local certificate authority.
     pub(crate) fn ca(&self) -> PathBuf {
         self.path.join("ca")
+    }
+
+    /// The account with an ACME authority, and the certificates that it has issued.
+    pub(crate) fn acme(&self) -> PathBuf {
+        self.path.join("acme")
     }
 
     /// The certificates that clients trust: the system's, and the local authority's.

@@ -1,14 +1,16 @@
 //! Small files that are there whole or not at all, also after a power cut.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 /// For its owner alone.
 pub(crate) const SECRET: u32 = 0o600;
+/// A directory for its owner alone.
+pub(crate) const SECRET_DIR: u32 = 0o700;
 /// For everybody to read.
 pub(crate) const PUBLIC: u32 = 0o644;
 
@@ -29,6 +31,11 @@ impl FileError {
         let path = path.to_owned();
         move |source| Self { attempt, path, source }
     }
+}
+
+/// Makes a directory for its owner alone, where there is none.
+pub(crate) fn make_secret_dir(path: &Path) -> Result<(), FileError> {
+    DirBuilder::new().recursive(true).mode(SECRET_DIR).create(path).map_err(FileError::new("make", path))
 }
 
 /// Writes a whole file or nothing, durably.

@@ -1,6 +1,7 @@
 //! The one program: the server, and what an operator needs around it.
 
 mod account;
+mod acme;
 mod agent;
 mod authority;
 mod capacity;

@@ -3,12 +3,10 @@
 use std::io::{self, Write};
 
 use ids::{MicrovmOrImage, ParseIdError};
+use proxy::headers::DEFAULT_PORT;
 
 use crate::cli;
 use crate::client::{Client, ClientError};
-
-/// What a port is when none is named, as for requests.
-const DEFAULT_PORT: u16 = 8080;
 
 /// Why nothing is public that was not before.
 #[derive(Debug, thiserror::Error)]

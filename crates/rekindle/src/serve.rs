@@ -10,6 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::acme::Acme;
 use crate::certificates::{CertificateError, Certificates, Shown};
 use crate::cli;
 use crate::config::{Config, ConfigError};
@@ -88,6 +89,11 @@ pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
     let control =
         Control::new(services.api.clone(), front).with_logs(services.logs.clone()).with_fallback(s3);
     let tls = tls_config(Arc::new(Shown::new(certificates.clone(), services.endpoints.clone())))?;
+    let acme = config
+        .acme
+        .clone()
+        .map(|settings| Acme::open(settings, &data, Arc::clone(&certificates), services.store.clone()));
+    let acme = acme.transpose()?;
     let proxy = Proxy::new(services.endpoints.clone(), reached.hosts, reached.tokens);
 
     server.write(&data)?;
@@ -103,6 +109,11 @@ pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
         proxy.serve(listeners.endpoints.listener, tls, stopping.clone()),
         token_keys.keep(stopping.clone()),
         certificates.keep(hang_up, stopping.clone()),
+        async {
+            if let Some(acme) = acme {
+                acme.keep(stopping.clone()).await;
+            }
+        },
         async {
             tracing::info!(
                 signal = stop.next().await,

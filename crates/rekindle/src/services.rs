@@ -92,7 +92,8 @@ pub(crate) struct Services {
     pub(crate) logs: CloudWatch,
     /// Who is who.
     pub(crate) identity: Identity,
-    store: Store,
+    /// The records.
+    pub(crate) store: Store,
     host: Arc<Host>,
     builder: Builder,
     exporter: Option<Exporter>,

@@ -2,7 +2,7 @@
 //! authority's, so that the endpoints do.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::files::{self, FileError, PUBLIC};
 
@@ -10,9 +10,14 @@ use crate::files::{self, FileError, PUBLIC};
 const SYSTEM: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
+/// The system's certificates, where it has some.
+pub(crate) fn system() -> Option<PathBuf> {
+    SYSTEM.iter().map(PathBuf::from).find(|path| path.exists())
+}
+
 /// Writes the file anew, as the system's certificates may have changed since the last start.
 pub(crate) fn write(path: &Path, local: &str) -> Result<(), FileError> {
-    let system = SYSTEM.iter().find_map(|path| fs::read_to_string(path).ok());
+    let system = system().and_then(|path| fs::read_to_string(path).ok());
     if system.is_none() {
         tracing::warn!(
             "the system has no certificates: clients set up with `rekindle env` trust this server only"

@@ -54,6 +54,11 @@ impl Exposure {
         found.map(Arc::clone).unwrap_or_default()
     }
 
+    /// Every name.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.domains.keys().map(String::as_str)
+    }
+
     /// Where a name leads, in lower case.
     #[must_use]
     pub fn domain(&self, name: &str) -> Option<&MicrovmOrImage> {

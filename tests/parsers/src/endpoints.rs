@@ -1,7 +1,9 @@
-//! What an endpoint reads of a request: the host's name and the token; and of the messages of a shell's client.
+//! What an endpoint reads of a request: the host's name, the token and the cookie of a login; and of the messages of a shell's client.
 
 use auth::token::{MAX_TOKEN_CHARS, TokenKey};
-use proxy::{EndpointHosts, ShellInput, client_input};
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue};
+use proxy::{EndpointHosts, ShellInput, client_input, session};
 
 /// The key that the corpus's authentic tokens were sealed with.
 const KEY: [u8; 32] = [7; 32];
@@ -25,6 +27,19 @@ pub(crate) fn token(bytes: &[u8]) {
         let other = TokenKey::from_secret([8; 32]);
         assert!(other.open(text, 0).is_err(), "a token that two keys open");
     }
+}
+
+pub(crate) fn cookie(bytes: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
+    let mut headers = HeaderMap::from_iter([(COOKIE, value)]);
+    if let Some(token) = session::read(&headers) {
+        assert!(!token.contains(';') && bytes.len() > token.len(), "a token that was not sent");
+    }
+    session::strip(&mut headers);
+    assert_eq!(session::read(&headers), None, "the application would see the cookie");
+    let left = headers.clone();
+    session::strip(&mut headers);
+    assert_eq!(headers, left, "what is left is left as it is");
 }
 
 pub(crate) fn shell(bytes: &[u8]) {

@@ -21,6 +21,7 @@ pub const ENTRIES: [(&str, Entry); 12] = [
     ("artifact", guests::artifact),
     ("authority", endpoints::authority),
     ("call", request::call),
+    ("cookie", endpoints::cookie),
     ("frame", guests::frame),
     ("ids", names::ids),
     ("metadata", guests::metadata),

@@ -71,6 +71,11 @@ pub(crate) fn call(bytes: &[u8]) {
         };
     }
     by_operation! {
+        DeleteDomain(api::endpoints::DeleteDomainRequest),
+        GetEndpointAccess(api::endpoints::GetEndpointAccessRequest),
+        ListDomains(api::endpoints::ListDomainsRequest),
+        PutDomain(api::endpoints::PutDomainRequest),
+        PutEndpointAccess(api::endpoints::PutEndpointAccessRequest),
         CreateMicrovmAuthToken(api::CreateMicrovmAuthTokenRequest),
         CreateMicrovmImage(api::CreateMicrovmImageRequest),
         CreateMicrovmShellAuthToken(api::CreateMicrovmShellAuthTokenRequest),

@@ -7,12 +7,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod acme;
 mod builds;
 mod clients;
 mod collector;
 mod connectors;
 mod continuity;
 mod crash;
+mod exposure;
 mod fixture;
 mod identity;
 mod isolation;
@@ -104,6 +106,7 @@ fn main() -> ExitCode {
                 tokens_change_their_key_and_can_all_be_ended,
                 an_operators_certificate_is_replaced_under_open_connections,
             }
+            acme { certificates_are_issued_renewed_and_kept }
             pressure { a_full_host_refuses_and_harms_nobody }
             crash {
                 a_running_microvm_goes_on,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rekindle_e2e::{Artifact, Hooks, Image, Json, Microvm, Server, json, microvm, until};
 
-use crate::fixture;
+use crate::{exposure, fixture};
 
 const NAME: &str = "session";
 /// For a line of output to reach the log.
@@ -223,7 +223,8 @@ fn assert_recent(timestamp: &Json) {
 
 pub(crate) fn requests_over_every_protocol() {
     let server = fixture::shared();
-    let microvm = Microvm::run(&server, &fixture::probe(&server), &[]);
+    let idle = r#"{"maxIdleDurationSeconds":900,"suspendedDurationSeconds":300,"autoResumeEnabled":true}"#;
+    let microvm = Microvm::run(&server, &fixture::probe(&server), &["--idle-policy", idle]);
     for (option, version) in [("--http1.1", "HTTP/1.1"), ("--http2", "HTTP/2")] {
         let answer = microvm.request("/headers", &[option, "--header", "traceparent: 00-a"]).expect(200);
         assert_eq!(answer.version, version, "{answer:?}");
@@ -239,7 +240,9 @@ pub(crate) fn requests_over_every_protocol() {
     // An application of HTTP/1.1 alone cannot be forced to HTTP/2.
     microvm.request("/", &["--header", "X-aws-proxy-force-h2: true"]).expect(502);
     streams(&server, &microvm);
+    exposure::without_a_token_in_a_header(&server, &microvm);
     microvm.terminate();
+    exposure::nothing_is_left(&server);
 }
 
 /// The first line is there well before the last is sent.
