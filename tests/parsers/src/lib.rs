@@ -8,6 +8,7 @@
 mod endpoints;
 mod guests;
 mod listings;
+mod logs;
 mod names;
 mod policies;
 mod request;
@@ -17,12 +18,15 @@ mod signatures;
 pub type Entry = fn(&[u8]);
 
 /// Every entry by the name of its fuzz target, which is the folder of its corpus too.
-pub const ENTRIES: [(&str, Entry); 11] = [
+pub const ENTRIES: [(&str, Entry); 14] = [
     ("artifact", guests::artifact),
     ("authority", endpoints::authority),
     ("call", request::call),
     ("frame", guests::frame),
     ("ids", names::ids),
+    ("lines", logs::lines),
+    ("logs_page", logs::page),
+    ("logs_pattern", logs::pattern),
     ("page", listings::page),
     ("policy", policies::policy),
     ("route", request::route),

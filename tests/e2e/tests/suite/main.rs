@@ -9,6 +9,7 @@
 
 mod builds;
 mod clients;
+mod cloudwatch;
 mod collector;
 mod connectors;
 mod continuity;
