@@ -92,7 +92,7 @@ fn what_a_group_is_survives() {
     fs::remove_file(dir.path().join("000000000001").join(json_file::hashed(&long)).join("group.json"))
         .unwrap();
     assert!(Logs::open(dir.path(), NO_QUOTA).unwrap().groups(&account(1)).is_empty());
-    assert_eq!(folders(&dir.path().join("000000000001")).unwrap(), [PathBuf::new(); 0]);
+    assert!(folders(&dir.path().join("000000000001")).unwrap().is_empty());
 }
 
 #[test]

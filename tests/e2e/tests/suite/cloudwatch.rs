@@ -74,7 +74,7 @@ pub(crate) fn of_microvm(server: &Server, image: &str, microvm: &Microvm<'_>) {
 fn tail(server: &Server, image: &str, microvm: &Microvm<'_>) {
     let (region, account) = (server.variable("AWS_REGION"), server.variable("AWS_ACCOUNT_ID"));
     let arn = format!("arn:aws:logs:{region}:{account}:log-group:{}", group(image));
-    let arguments = ["logs", "start-live-tail", "--mode", "print-only", "--log-group-identifiers", &arn];
+    let arguments = ["logs", "start-live-tail", "--log-group-identifiers", &arn];
     let mut client = command::aws(&server.client_environment(), &arguments);
     let mut client = client.stdout(Stdio::piped()).spawn().unwrap();
     let (lines, seen) = mpsc::channel();
