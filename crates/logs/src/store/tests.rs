@@ -96,6 +96,20 @@ fn what_a_group_is_survives() {
 }
 
 #[test]
+fn of_a_full_group_the_stream_that_was_quiet_for_longest_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = Logs::open(dir.path(), NO_QUOTA).unwrap();
+    let group = logs.create_group(&account(1), group("/g")).unwrap();
+    for (name, at) in [("a", 1), ("b", 2), ("c", 3)] {
+        group.create_within(3, name, at).unwrap();
+    }
+    write(&logs, "a", &["still in use"]);
+    group.create_within(3, "d", 4).unwrap();
+    let names: Vec<String> = group.streams().iter().map(|stream| stream.name().to_owned()).collect();
+    assert_eq!(names, ["a", "c", "d"]);
+}
+
+#[test]
 fn a_sweep_removes_what_retention_no_longer_keeps() {
     let dir = tempfile::tempdir().unwrap();
     let logs = Logs::open(dir.path(), NO_QUOTA).unwrap();
