@@ -73,7 +73,7 @@ impl Checks {
         match value {
             Some(value) if value < 1 => self.broken(at, value, "value greater than or equal to 1"),
             Some(value) if value > most => {
-                self.broken(at, value, &format!("value less than or equal to {most}"))
+                self.broken(at, value, &format!("value less than or equal to {most}"));
             }
             _ => {}
         }

@@ -2,10 +2,12 @@
 //!
 //! `ERROR timeout` both terms; `?ERROR ?WARN` either; `-DEBUG` not this one; `"with spaces"` a phrase; `%5\d\d%` a regular
 //! expression. Terms are looked for anywhere in a message, in upper and lower case as they are written. Where others
-//! stand beside them, terms with `?` are ignored, as on AWS.
+//! stand beside them, terms with `?` are ignored, as on AWS. `{ $.level = "error" }` looks at the fields of JSON.
 
+mod json;
 mod terms;
 
+use json::Condition;
 use terms::Terms;
 
 /// Expressions of a pattern at most, as on AWS.
@@ -29,16 +31,28 @@ pub enum PatternError {
     /// Too many expressions.
     #[error("Invalid filter pattern: it has more than {MAX_EXPRESSIONS} regular expressions")]
     TooMany,
+    /// What is to be more or less than something must be a number.
+    #[error("Invalid filter pattern: {0} is no number to compare with")]
+    Number(String),
+    /// Too many brackets.
+    #[error("Invalid filter pattern: it has too many brackets within brackets")]
+    Depth,
     /// A kind of pattern that is not known here.
     #[error(
-        "{0} filter patterns are not supported by this server; use terms, quoted phrases and %regular expressions%"
+        "Space-delimited filter patterns are not supported by this server; use terms, {{ $.field = value }} or %regular expressions%"
     )]
-    Unsupported(&'static str),
+    SpaceDelimited,
 }
 
 /// A pattern, read.
 #[derive(Debug, Clone)]
-pub struct Pattern(Terms);
+pub struct Pattern(Kind);
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Terms(Terms),
+    Json(Condition),
+}
 
 impl Pattern {
     /// Reads one; of nothing but spaces it is one that matches everything.
@@ -47,18 +61,19 @@ impl Pattern {
     /// [`PatternError`], whose text is the answer to the client.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let text = text.trim();
-        if text.starts_with('{') {
-            return Err(PatternError::Unsupported("JSON"));
+        match text.chars().next() {
+            Some('{') => Condition::parse(text).map(|condition| Self(Kind::Json(condition))),
+            Some('[') => Err(PatternError::SpaceDelimited),
+            _ => Terms::parse(text).map(|terms| Self(Kind::Terms(terms))),
         }
-        if text.starts_with('[') {
-            return Err(PatternError::Unsupported("Space-delimited"));
-        }
-        Terms::parse(text).map(Self)
     }
 
     /// Whether a message is given.
     #[must_use]
     pub fn matches(&self, message: &[u8]) -> bool {
-        self.0.matches(message)
+        match &self.0 {
+            Kind::Terms(terms) => terms.matches(message),
+            Kind::Json(condition) => condition.matches(message),
+        }
     }
 }

@@ -193,6 +193,10 @@ impl Tail {
                 let place = (group.clone(), stream.name().to_owned());
                 let new = || Follower::new(stream.dir(), 0);
                 let follower = self.places.entry(place).or_insert_with(new);
+                // It was deleted and made anew.
+                if follower.next() > stream.next() {
+                    *follower = new();
+                }
                 if follower.next() == stream.next() {
                     continue;
                 }

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::{CreateError, LogError, Stream, json_file, retention};
 
 const META: &str = "group.json";
+/// Most streams of a group: each MicroVM has one, and none is ever too many to be made, so that the one that has been
+/// quiet for longest goes.
+const MAX_STREAMS: usize = 100_000;
 
 /// What a group is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,15 +108,30 @@ impl Group {
         self.read().as_ref()?.get(name).cloned()
     }
 
-    /// Makes an empty stream.
+    /// Makes an empty stream; of a group that has 100,000, the one goes that nothing was added to for longest.
     ///
     /// # Errors
     /// [`CreateError`].
     pub fn create_stream(&self, name: &str, now: u64) -> Result<Arc<Stream>, CreateError> {
+        self.create_within(MAX_STREAMS, name, now)
+    }
+
+    pub(crate) fn create_within(
+        &self,
+        most: usize,
+        name: &str,
+        now: u64,
+    ) -> Result<Arc<Stream>, CreateError> {
         let mut streams = self.write();
         let streams = streams.as_mut().ok_or(CreateError::NoGroup)?;
         if streams.contains_key(name) {
             return Err(CreateError::Exists);
+        }
+        if streams.len() >= most
+            && let Some(quiet) = streams.values().min_by_key(|stream| stream.last_change()).map(Arc::clone)
+        {
+            streams.remove(quiet.name());
+            quiet.delete()?;
         }
         let dir = self.dir.join(json_file::hashed(name));
         let stream = Stream::create(dir.clone(), name, now, Arc::clone(&self.usage));

@@ -57,7 +57,7 @@ impl Output {
     /// A life has ended: nothing more comes for now.
     pub fn rest(&self) {
         if let Some(To { logs, destination, .. }) = &self.0
-            && let Err(error) = logs.seal(destination)
+            && let Err(error) = logs.rest(destination)
         {
             tracing::warn!(%error, "a log stays open");
         }

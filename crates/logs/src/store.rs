@@ -135,10 +135,10 @@ impl Logs {
         }
     }
 
-    /// Closes the last segment of a stream, where there is one.
-    pub(crate) fn seal(&self, to: &Destination) -> Result<(), LogError> {
+    /// Nothing more goes there for now.
+    pub(crate) fn rest(&self, to: &Destination) -> Result<(), LogError> {
         let stream = self.group(&to.account, &to.group).and_then(|group| group.stream(&to.stream));
-        stream.map_or(Ok(()), |stream| stream.seal())
+        stream.map_or(Ok(()), |stream| stream.rest())
     }
 
     /// Removes what the groups' retention no longer keeps.

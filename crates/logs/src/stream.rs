@@ -15,6 +15,8 @@ use crate::{LogError, json_file, retention};
 
 /// Bytes after which a segment is sealed. What is dropped is dropped by whole segments.
 pub(crate) const SEGMENT: u64 = 2 << 20;
+/// Bytes from which on a segment is sealed at the end of a life: below, many short lives would make as many files.
+const WORTH_SEALING: u64 = 64 << 10;
 const META: &str = "stream.json";
 
 /// What clients see of a stream.
@@ -135,7 +137,13 @@ impl Stream {
         Ok(true)
     }
 
-    /// Nothing more is added for now: its last segment is closed, so that a start need not look into it.
+    /// Nothing more is added for now: its last segment is closed where that saves the next start looking through much.
+    pub(crate) fn rest(&self) -> Result<(), LogError> {
+        let is_long = self.lock().segments.last().is_some_and(|last| last.bytes >= WORTH_SEALING);
+        if is_long { self.seal() } else { Ok(()) }
+    }
+
+    /// Closes its last segment.
     pub(crate) fn seal(&self) -> Result<(), LogError> {
         let mut state = self.lock();
         if state.gone {
@@ -152,6 +160,11 @@ impl Stream {
         }
         let dropped = self.drop_first(&mut state)?;
         self.tell(&mut state, dropped, now, "the logs of the account take as much as they may")
+    }
+
+    /// When the last event was added, or it was made.
+    pub(crate) fn last_change(&self) -> u64 {
+        self.lock().ingested.max(self.meta.created)
     }
 
     /// When the last event of its oldest segment was added.

@@ -97,6 +97,8 @@ fn exports(dir: &Path, account: Option<&str>) -> Result<String, EnvError> {
         ("AWS_REGION", server.region.clone()),
         ("AWS_DEFAULT_REGION", server.region),
         ("AWS_ACCOUNT_ID", id.to_string()),
+        // A live tail of logs goes to stream-<host> otherwise, which an address has not.
+        ("AWS_DISABLE_HOST_PREFIX_INJECTION", "true".to_owned()),
         ("AWS_CA_BUNDLE", trust.clone()),
         ("SSL_CERT_FILE", trust.clone()),
         ("CURL_CA_BUNDLE", trust.clone()),
@@ -154,6 +156,7 @@ mod tests {
             "export AWS_REGION=eu-west-1\n",
             "export AWS_DEFAULT_REGION=eu-west-1\n",
             "export AWS_ACCOUNT_ID=123456789012\n",
+            "export AWS_DISABLE_HOST_PREFIX_INJECTION=true\n",
             "export AWS_CA_BUNDLE=/",
             "export SSL_CERT_FILE=/",
             "export CURL_CA_BUNDLE=/",

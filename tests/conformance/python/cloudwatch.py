@@ -219,6 +219,10 @@ def patterns_choose_among_events():
         assert found == [LINES[at] for at in wanted], (pattern, found)
     refused("InvalidParameterException", "Invalid character(s) in term ':'",
             logs().filter_log_events, logGroupName=group, filterPattern="a:b")
+    fields = ['{"level": "error", "status": 503}', '{"level": "info", "status": 200}', "level error 503"]
+    group = new_stream(lines=fields)["logGroupName"]
+    pattern = '{ $.level = "err*" && ($.status >= 500 || $.retried IS TRUE) }'
+    assert messages(logs().filter_log_events(logGroupName=group, filterPattern=pattern)) == fields[:1]
 
 
 @test

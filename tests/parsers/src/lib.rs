@@ -8,6 +8,7 @@
 mod endpoints;
 mod guests;
 mod listings;
+mod logs;
 mod names;
 mod policies;
 mod request;
@@ -17,13 +18,16 @@ mod signatures;
 pub type Entry = fn(&[u8]);
 
 /// Every entry by the name of its fuzz target, which is the folder of its corpus too.
-pub const ENTRIES: [(&str, Entry); 12] = [
+pub const ENTRIES: [(&str, Entry); 16] = [
     ("artifact", guests::artifact),
     ("authority", endpoints::authority),
     ("call", request::call),
     ("cookie", endpoints::cookie),
     ("frame", guests::frame),
     ("ids", names::ids),
+    ("lines", logs::lines),
+    ("logs_page", logs::page),
+    ("logs_pattern", logs::pattern),
     ("metadata", guests::metadata),
     ("page", listings::page),
     ("policy", policies::policy),

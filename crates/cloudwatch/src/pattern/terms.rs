@@ -72,7 +72,7 @@ fn word(rest: &mut Peekable<Chars<'_>>) -> Result<String, PatternError> {
 }
 
 /// From quote to quote; `\` takes the next character as it is.
-fn quoted(rest: &mut Peekable<Chars<'_>>) -> Result<String, PatternError> {
+pub(super) fn quoted(rest: &mut Peekable<Chars<'_>>) -> Result<String, PatternError> {
     rest.next();
     let mut phrase = String::new();
     while let Some(c) = rest.next() {
@@ -85,7 +85,7 @@ fn quoted(rest: &mut Peekable<Chars<'_>>) -> Result<String, PatternError> {
     Err(PatternError::Unclosed(QUOTE))
 }
 
-fn expression(rest: &mut Peekable<Chars<'_>>) -> Result<Regex, PatternError> {
+pub(super) fn expression(rest: &mut Peekable<Chars<'_>>) -> Result<Regex, PatternError> {
     rest.next();
     let mut text = String::new();
     loop {
@@ -102,7 +102,7 @@ fn literal(text: &str) -> Result<Regex, PatternError> {
     compile(&regex::escape(text))
 }
 
-fn compile(text: &str) -> Result<Regex, PatternError> {
+pub(super) fn compile(text: &str) -> Result<Regex, PatternError> {
     let built = RegexBuilder::new(text).size_limit(COMPILED).dfa_size_limit(COMPILED).build();
     built.map_err(|error| PatternError::Expression(error.to_string()))
 }

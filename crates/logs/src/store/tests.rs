@@ -92,7 +92,21 @@ fn what_a_group_is_survives() {
     fs::remove_file(dir.path().join("000000000001").join(json_file::hashed(&long)).join("group.json"))
         .unwrap();
     assert!(Logs::open(dir.path(), NO_QUOTA).unwrap().groups(&account(1)).is_empty());
-    assert_eq!(folders(&dir.path().join("000000000001")).unwrap(), [PathBuf::new(); 0]);
+    assert!(folders(&dir.path().join("000000000001")).unwrap().is_empty());
+}
+
+#[test]
+fn of_a_full_group_the_stream_that_was_quiet_for_longest_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = Logs::open(dir.path(), NO_QUOTA).unwrap();
+    let group = logs.create_group(&account(1), group("/g")).unwrap();
+    for (name, at) in [("a", 1), ("b", 2), ("c", 3)] {
+        group.create_within(3, name, at).unwrap();
+    }
+    write(&logs, "a", &["still in use"]);
+    group.create_within(3, "d", 4).unwrap();
+    let names: Vec<String> = group.streams().iter().map(|stream| stream.name().to_owned()).collect();
+    assert_eq!(names, ["a", "c", "d"]);
 }
 
 #[test]

@@ -1,8 +1,13 @@
 //! The server is killed at every stage, and started again: nothing acknowledged is lost, nothing is left over.
 
+use std::time::Duration;
+
 use rekindle_e2e::{Artifact, ImageRequest, Microvm, Server, json, microvm, until};
 
 use crate::fixture;
+
+/// For a line of output to reach the log.
+const LOGGED: Duration = Duration::from_secs(10);
 
 /// A MicroVM whose server is killed: it is known by its id and endpoint afterwards.
 pub(crate) struct Survivor {
@@ -82,6 +87,10 @@ pub(crate) fn a_running_microvm_goes_on() {
     survivor.wait(&server, &["SUSPENDED"]);
     survivor.call(&server, "resume-microvm");
     assert_eq!(survivor.count(&server), counted(4));
+    // The application notes each request: what was printed under every one of the servers is there.
+    until("all four requests to be in the log", LOGGED, || {
+        (server.logs(&survivor.id).matches("POST /counter").count() == 4).then_some(())
+    });
     survivor.end(&server);
 }
 

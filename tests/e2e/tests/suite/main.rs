@@ -10,6 +10,7 @@
 mod acme;
 mod builds;
 mod clients;
+mod cloudwatch;
 mod collector;
 mod connectors;
 mod continuity;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rekindle_e2e::{Artifact, Hooks, Image, Json, Microvm, Server, json, microvm, until};
 
-use crate::{exposure, fixture};
+use crate::{cloudwatch, exposure, fixture};
 
 const NAME: &str = "session";
 /// For a line of output to reach the log.
@@ -25,7 +25,9 @@ pub(crate) fn the_cli_session_of_the_manual() {
         server.aws(&["lambda-microvms", "list-microvm-image-versions", "--image-identifier", &image.arn]);
     assert_eq!(versions["items"].as_array().unwrap().len(), 2, "{versions}");
     run_and_end(server, &image);
+    cloudwatch::configured(server, &image);
     image.delete(server);
+    cloudwatch::outlives(server, NAME);
 }
 
 fn managed_images(server: &Server) {
@@ -101,11 +103,13 @@ fn built(server: &Server, image: &Image, version: &str, state: &str) {
     }
     let log = server.logs(build["buildId"].as_str().unwrap());
     assert!(log.contains("COPY app.py"), "the build's log lacks its steps:\n{log}");
+    cloudwatch::of_build(server, NAME, version);
 }
 
 fn run_and_end(server: &Server, image: &Image) {
     let microvm = run(server, image);
     application(server, &microvm);
+    cloudwatch::of_microvm(server, NAME, &microvm);
     tokens(server, &microvm);
     sleep_and_wake(&microvm);
     let refused =
