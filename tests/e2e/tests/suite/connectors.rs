@@ -86,6 +86,9 @@ pub(crate) fn a_restart_gives_a_microvm_its_networks_again() {
     server.kill();
     server.restart();
     assert_eq!(reached(&server), [true, false], "adopted");
+    let profile = "/metadata?path=/latest/meta-data/iam/security-credentials/";
+    let answer = server.curl(&format!("https://{endpoint}{profile}"), &["--header", &auth]);
+    assert_eq!(answer.expect(200).json()["text"], "execution_role", "who it is, too");
     server.aws(&["lambda-microvms", "terminate-microvm", "--microvm-identifier", &id]);
     until(&format!("{id} to be gone"), microvm::SETTLE, || {
         (server.microvm(&id)["state"] == "TERMINATED").then_some(())
