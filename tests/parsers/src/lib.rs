@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how an entry tells what it found")]
 
+mod dns;
 mod endpoints;
 mod guests;
 mod listings;
@@ -17,10 +18,11 @@ mod signatures;
 pub type Entry = fn(&[u8]);
 
 /// Every entry by the name of its fuzz target, which is the folder of its corpus too.
-pub const ENTRIES: [(&str, Entry); 11] = [
+pub const ENTRIES: [(&str, Entry); 12] = [
     ("artifact", guests::artifact),
     ("authority", endpoints::authority),
     ("call", request::call),
+    ("dns", dns::dns),
     ("frame", guests::frame),
     ("ids", names::ids),
     ("page", listings::page),
