@@ -79,7 +79,7 @@ fn fault(code: FaultCode, reason: &str) -> Fault {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use network::egress::Traffic;
+    use network::egress::{Destination, Traffic};
     use store::ConnectorUser;
 
     use super::*;
@@ -96,8 +96,8 @@ pub(crate) mod tests {
             routes.add(route.parse().unwrap()).unwrap();
             Subnet { account: owner.map(account), routes }
         };
-        let allowed =
-            Allowed { to: "10.1.2.0/24".parse().unwrap(), traffic: Traffic::Tcp("443".parse().unwrap()) };
+        let to: Destination = "10.1.2.0/24".parse().unwrap();
+        let allowed = Allowed { to: to.into(), traffic: Traffic::Tcp("443".parse().unwrap()) };
         Networks {
             subnets: [
                 ("subnet-a".to_owned(), subnet(None, "10.1.0.0/16")),

@@ -50,6 +50,11 @@ pub(crate) fn nft(script: &str) -> Result<(), CommandError> {
     run("nft", &["-f", "-"], script).map(drop)
 }
 
+/// Has the kernel say whether it would take an nft script, and changes nothing.
+pub(crate) fn nft_check(script: &str) -> Result<(), CommandError> {
+    run("nft", &["--check", "-f", "-"], script).map(drop)
+}
+
 /// Runs a query of `ip` and returns what it prints.
 pub(crate) fn ip_query(args: &[&str]) -> Result<String, CommandError> {
     run("ip", args, "")

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Addresses each slot takes from the slot range: a /30.
 pub(crate) const ADDRESSES_PER_SLOT: u32 = 4;
@@ -12,6 +13,8 @@ const MAX_TAG_CHARS: usize = 8;
 const MAX_SLOTS: u32 = 10_000;
 const DEFAULT_MAX_SLOTS: u32 = 1024;
 const DEFAULT_READY: usize = 4;
+/// Programs keep what they resolved for a while whatever its time to live, which is a few seconds for much of the internet.
+const DEFAULT_MIN_PIN: Duration = Duration::from_secs(60);
 const DEFAULT_SLOT_CIDR: Cidr = Cidr { base: Ipv4Addr::new(100, 72, 0, 0), prefix: 16 };
 
 /// What is wrong with a setting.
@@ -122,6 +125,8 @@ pub struct NetworkConfig {
     pub ready: usize,
     /// The user of the first slot's VMM; every further slot has the next one, so that no VMM can touch another.
     pub first_uid: u32,
+    /// For how long at least an address stays let through after an answer of its name had it.
+    pub min_pin: Duration,
 }
 
 impl NetworkConfig {
@@ -133,6 +138,7 @@ impl NetworkConfig {
             max_slots: DEFAULT_MAX_SLOTS,
             ready: DEFAULT_READY,
             first_uid,
+            min_pin: DEFAULT_MIN_PIN,
         }
     }
 

@@ -18,13 +18,21 @@ pub const MAX_QUERY: usize = 4096;
 pub const MAX_ANSWER: usize = 65_535;
 /// How long one resolver has over one transport.
 const TRY_TIMEOUT: Duration = Duration::from_secs(3);
-/// As many as the C library asks.
-const MAX_UPSTREAMS: usize = 3;
+/// The most resolvers that are asked: as many as the C library does.
+pub const MAX_UPSTREAMS: usize = 3;
 const HEADER: usize = 12;
-const PORT: u16 = 53;
+/// Where resolvers listen.
+pub const PORT: u16 = 53;
 
 const FLAG_RESPONSE: u8 = 0x80;
 const FLAG_TRUNCATED: u8 = 0x02;
+const FLAG_RECURSION_DESIRED: u8 = 0x01;
+const FLAG_RECURSION_AVAILABLE: u8 = 0x80;
+/// An OPT record (RFC 6891) that says that answers of 1232 bytes come through over UDP.
+const EDNS: [u8; 11] = [0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0];
+/// Of a record: the name at the question's place, type A, class IN.
+const ADDRESS_OF_THE_QUESTION: [u8; 6] = [0xc0, 12, 0, 1, 0, 1];
+const RCODE_OK: u8 = 0;
 const RCODE_SERVFAIL: u8 = 2;
 const RCODE_NXDOMAIN: u8 = 3;
 
@@ -96,11 +104,84 @@ pub fn no_such_name(query: &[u8]) -> Option<Vec<u8>> {
     without_records(query, RCODE_NXDOMAIN)
 }
 
+/// The answer that says that the name exists, but nothing of what was asked for; `None` if this was no query.
+pub fn no_data(query: &[u8]) -> Option<Vec<u8>> {
+    without_records(query, RCODE_OK)
+}
+
+/// The answer that these are the name's addresses for `ttl` seconds; `None` if this was no query.
+pub fn addresses(query: &[u8], ttl: u32, addresses: &[Ipv4Addr]) -> Option<Vec<u8>> {
+    let mut answer = no_data(query)?;
+    answer[6..8].copy_from_slice(&u16::try_from(addresses.len()).ok()?.to_be_bytes());
+    for address in addresses {
+        answer.extend(ADDRESS_OF_THE_QUESTION);
+        answer.extend(ttl.to_be_bytes());
+        answer.extend([0, 4]);
+        answer.extend(address.octets());
+    }
+    Some(answer)
+}
+
+/// The query for the same, with nothing in it but its question; `None` if this was no query.
+pub fn only_the_question(query: &[u8]) -> Option<Vec<u8>> {
+    let question = question(query).filter(|_| is_query(query))?;
+    let header = [query[0], query[1], FLAG_RECURSION_DESIRED, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    Some([&header[..], question, &EDNS].concat())
+}
+
+/// What a query asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question<'a> {
+    bytes: &'a [u8],
+    /// The type of the records.
+    pub kind: u16,
+    /// Their class.
+    pub class: u16,
+}
+
+impl<'a> Question<'a> {
+    /// The question of a guest's query, if it is one.
+    #[must_use]
+    pub fn of_query(query: &'a [u8]) -> Option<Self> {
+        let bytes = question(query).filter(|_| is_query(query))?;
+        let [.., a, b, c, d] = *bytes else { return None };
+        Some(Self { bytes, kind: u16::from_be_bytes([a, b]), class: u16::from_be_bytes([c, d]) })
+    }
+
+    /// The labels of its name.
+    pub fn labels(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut rest = self.bytes;
+        std::iter::from_fn(move || {
+            let (length, after) = rest.split_first().filter(|(length, _)| **length > 0)?;
+            let (label, next) = after.split_at_checked(usize::from(*length))?;
+            rest = next;
+            Some(label)
+        })
+    }
+}
+
+/// Whether an answer is one to this question.
+pub(crate) fn repeats(asked: &Question<'_>, answer: &[u8]) -> bool {
+    let repeated = question(answer).is_some_and(|question| question.eq_ignore_ascii_case(asked.bytes));
+    repeated && answer[2] & FLAG_RESPONSE != 0
+}
+
 fn without_records(query: &[u8], code: u8) -> Option<Vec<u8>> {
     let question = question(query).filter(|_| is_query(query))?;
     let mut answer = query[..2].to_vec();
     // Opcode and "recursion desired" are the query's; recursion is available, whatever came of it.
-    answer.extend([FLAG_RESPONSE | (query[2] & 0x79), 0x80 | code, 0, 1, 0, 0, 0, 0, 0, 0]);
+    answer.extend([
+        FLAG_RESPONSE | (query[2] & 0x79),
+        FLAG_RECURSION_AVAILABLE | code,
+        0,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]);
     answer.extend(question);
     Some(answer)
 }
@@ -197,17 +278,23 @@ async fn over_tcp(query: &[u8], upstream: SocketAddr) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use tokio::net::TcpListener;
 
-    fn query(name: &str) -> Vec<u8> {
+    pub(crate) fn query(name: &str) -> Vec<u8> {
+        query_for(name, 1)
+    }
+
+    pub(crate) fn query_for(name: &str, kind: u16) -> Vec<u8> {
         let mut message = vec![0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
         for label in name.split('.') {
             message.push(u8::try_from(label.len()).unwrap());
             message.extend(label.as_bytes());
         }
-        message.extend([0, 0, 1, 0, 1]);
+        message.push(0);
+        message.extend(kind.to_be_bytes());
+        message.extend([0, 1]);
         message
     }
 
@@ -244,13 +331,46 @@ mod tests {
     #[test]
     fn a_failure_repeats_the_question() {
         let asked = query("example.com");
-        for (answer, code) in
-            [(server_failure(&asked), RCODE_SERVFAIL), (no_such_name(&asked), RCODE_NXDOMAIN)]
-        {
+        for (answer, code) in [
+            (server_failure(&asked), RCODE_SERVFAIL),
+            (no_such_name(&asked), RCODE_NXDOMAIN),
+            (no_data(&asked), RCODE_OK),
+        ] {
             let answer = answer.unwrap();
             assert!(answers(&asked, &answer));
             assert_eq!(answer[3] & 0x0f, code);
         }
+    }
+
+    #[test]
+    fn an_answer_of_ours_has_the_addresses_and_fits_a_datagram() {
+        let longest = [&["a"; 125][..], &["bbb"]].concat().join(".");
+        let asked = query(&longest);
+        let given: Vec<Ipv4Addr> = (0..15).map(|n| Ipv4Addr::new(203, 0, 113, n)).collect();
+        let answer = addresses(&asked, 60, &given).unwrap();
+        assert!(answer.len() <= 512 && answers(&asked, &answer));
+        let packet = simple_dns::Packet::parse(&answer).unwrap();
+        let found = packet.answers.iter().map(|record| match &record.rdata {
+            simple_dns::rdata::RData::A(a) if record.name.to_string() == longest && record.ttl == 60 => {
+                Ipv4Addr::from(a.address)
+            }
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(found.collect::<Vec<_>>(), given);
+    }
+
+    #[test]
+    fn nothing_but_the_question_is_passed_on() {
+        let mut asked = query("example.com");
+        asked[2] |= 0x78;
+        asked.extend(b"more of the guest's");
+        let own = only_the_question(&asked).unwrap();
+        assert!(!own.windows(5).any(|bytes| bytes == b"guest") && own[2] == FLAG_RECURSION_DESIRED);
+        let packet = simple_dns::Packet::parse(&own).unwrap();
+        assert!(packet.opt().is_some() && packet.questions[0].qname.to_string() == "example.com");
+        let question = Question::of_query(&asked).unwrap();
+        assert_eq!(question.labels().collect::<Vec<_>>(), [&b"example"[..], b"com"]);
+        assert_eq!((question.kind, question.class), (1, 1));
     }
 
     #[test]

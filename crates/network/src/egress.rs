@@ -8,6 +8,9 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use crate::domain::Domain;
+use crate::pins::MAX_PINS;
+
 /// Where a route may never lead, whoever asks for it: the host itself and what only it may talk to.
 const NEVER: [Destination; 5] = [
     Destination::new(Ipv4Addr::new(0, 0, 0, 0), 8),
@@ -43,6 +46,12 @@ pub enum EgressError {
          every public address"
     )]
     Straddles(Destination),
+    /// Not names.
+    #[error(
+        "{0:?} is not a domain: give a name such as pypi.org, or *.example.com for every name below one, with letters, \
+         digits, - and _ alone (others as xn--)"
+    )]
+    Domain(String),
     /// Not ports.
     #[error("{0:?} are not ports: give one such as 443, or a range such as 1000-2000")]
     Ports(String),
@@ -65,6 +74,12 @@ impl Destination {
 
     fn holds(self, other: Self) -> bool {
         self.prefix <= other.prefix && mask(self.prefix) & u32::from(other.base) == u32::from(self.base)
+    }
+
+    /// Whether the address lies inside.
+    #[must_use]
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        self.holds(Self::new(address, 32))
     }
 
     fn meets(self, other: Self) -> bool {
@@ -93,6 +108,12 @@ impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.base, self.prefix)
     }
+}
+
+/// Whether an address is anybody's on the internet, rather than of this host or of a private network.
+#[must_use]
+pub fn is_public(address: Ipv4Addr) -> bool {
+    !NEVER.iter().chain(&PRIVATE).any(|range| range.contains(address))
 }
 
 /// Where the host's own routing may take a guest's packets.
@@ -127,6 +148,12 @@ impl Routes {
         }
         self.listed.push(route);
         Ok(())
+    }
+
+    /// Whether they lead to the address.
+    #[must_use]
+    pub fn leads_to(&self, address: Ipv4Addr) -> bool {
+        (self.internet && is_public(address)) || self.listed.iter().any(|range| range.contains(address))
     }
 
     /// Adds all of another's.
@@ -170,11 +197,26 @@ pub enum Traffic {
     Udp(Ports),
 }
 
+/// Whom something is let through to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Whoever has these addresses.
+    Addresses(Destination),
+    /// The public addresses that these names had when the guest last asked for them (see [`crate::names`]).
+    Domain(Domain),
+}
+
+impl From<Destination> for Target {
+    fn from(addresses: Destination) -> Self {
+        Self::Addresses(addresses)
+    }
+}
+
 /// What is let through, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allowed {
     /// The destinations.
-    pub to: Destination,
+    pub to: Target,
     /// The packets.
     pub traffic: Traffic,
 }
@@ -211,6 +253,37 @@ impl Egress {
         self.ways.iter().enumerate().filter_map(listed).collect()
     }
 
+    /// The sets that hold what is pinned for each kind of packets in [`Egress::pinned_traffic`]: their names, and what
+    /// they are.
+    pub(crate) fn pin_sets(&self, prefix: &str) -> Vec<(String, String)> {
+        // Twice over: an element that is put in again counts twice for a moment, and expired ones stay for a while.
+        let kind = format!("type ipv4_addr; flags timeout; size {};", 2 * MAX_PINS);
+        (0..self.pinned_traffic().len()).map(|set| (pin_set(prefix, set), kind.clone())).collect()
+    }
+
+    /// The kinds of packets that rules by domain let through, each once.
+    pub(crate) fn pinned_traffic(&self) -> Vec<&Traffic> {
+        let mut kinds = Vec::new();
+        for (_, _, traffic) in self.rules_by_domain() {
+            if !kinds.contains(&traffic) {
+                kinds.push(traffic);
+            }
+        }
+        kinds
+    }
+
+    /// Each with the index of its way.
+    pub(crate) fn rules_by_domain(&self) -> impl Iterator<Item = (usize, &Domain, &Traffic)> {
+        let of_way = |(index, way)| {
+            let allowed: &[Allowed] = Way::allowed(way);
+            allowed.iter().filter_map(move |Allowed { to, traffic }| match to {
+                Target::Domain(domain) => Some((index, domain, traffic)),
+                Target::Addresses(_) => None,
+            })
+        };
+        self.ways.iter().enumerate().flat_map(of_way)
+    }
+
     /// The rules that end in `verdict` for what is let through. They need a set `forbidden`.
     pub(crate) fn rules(&self, prefix: &str, verdict: &str) -> Vec<String> {
         let mut rules = Vec::new();
@@ -222,16 +295,33 @@ impl Egress {
                 match &way.allowed {
                     None => rules.push(format!("{destination} {verdict}")),
                     Some(allowed) => rules.extend(
-                        allowed.iter().map(|allowed| format!("{destination}{} {verdict}", allowed.matches())),
+                        allowed
+                            .iter()
+                            .filter_map(Allowed::matches)
+                            .map(|matches| format!("{destination}{matches} {verdict}")),
                     ),
                 }
             }
+        }
+        for (set, traffic) in self.pinned_traffic().into_iter().enumerate() {
+            let matches = traffic.matches();
+            rules.push(format!("ip daddr @{}{matches} {verdict}", pin_set(prefix, set)));
+            // What has been let through goes on when the name may have got other addresses.
+            rules.push(format!("ct state established{matches} {verdict}"));
         }
         rules
     }
 }
 
 impl Way {
+    fn allowed(&self) -> &[Allowed] {
+        self.allowed.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn is_the_internet(&self) -> bool {
+        self.routes.internet && self.allowed.is_none()
+    }
+
     fn leads_somewhere(&self) -> bool {
         let routed = self.routes.internet || !self.routes.listed.is_empty();
         routed && self.allowed.as_ref().is_none_or(|allowed| !allowed.is_empty())
@@ -239,13 +329,23 @@ impl Way {
 }
 
 impl Allowed {
+    /// None: it is about names, which have a set for their addresses.
+    fn matches(&self) -> Option<String> {
+        let to = match &self.to {
+            Target::Addresses(Destination::EVERYWHERE) => String::new(),
+            Target::Addresses(addresses) => format!(" ip daddr {addresses}"),
+            Target::Domain(_) => return None,
+        };
+        Some(to + &self.traffic.matches())
+    }
+}
+
+impl Traffic {
     fn matches(&self) -> String {
-        let to =
-            if self.to == Destination::EVERYWHERE { String::new() } else { format!(" ip daddr {}", self.to) };
-        match &self.traffic {
-            Traffic::Any => to,
-            Traffic::Tcp(ports) => format!("{to} {}", ports.matches("tcp")),
-            Traffic::Udp(ports) => format!("{to} {}", ports.matches("udp")),
+        match self {
+            Self::Any => String::new(),
+            Self::Tcp(ports) => format!(" {}", ports.matches("tcp")),
+            Self::Udp(ports) => format!(" {}", ports.matches("udp")),
         }
     }
 }
@@ -261,6 +361,11 @@ impl Ports {
 
 fn set_name(prefix: &str, index: usize) -> String {
     format!("{prefix}_way{index}")
+}
+
+/// The set with the addresses that are pinned for one of the kinds of packets.
+pub(crate) fn pin_set(prefix: &str, set: usize) -> String {
+    format!("{prefix}_pins{set}")
 }
 
 #[cfg(test)]
@@ -318,12 +423,34 @@ mod tests {
     }
 
     #[test]
+    fn rules_by_domain_have_a_set_for_each_kind_of_packets() {
+        let rule = |domain: &str, traffic: &Traffic| Allowed {
+            to: Target::Domain(domain.parse().unwrap()),
+            traffic: traffic.clone(),
+        };
+        let (web, any) = (Traffic::Tcp("443".parse().unwrap()), Traffic::Any);
+        let group = vec![rule("a.com", &web), rule("*.a.com", &web), rule("b.com", &any)];
+        let egress = Egress { ways: vec![Way { routes: Routes::internet(), allowed: Some(group) }] };
+        let names: Vec<String> = egress.pin_sets("s").into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["s_pins0", "s_pins1"]);
+        assert_eq!(
+            egress.rules("s", "accept"),
+            [
+                "ip daddr @s_pins0 tcp dport 443-443 accept",
+                "ct state established tcp dport 443-443 accept",
+                "ip daddr @s_pins1 accept",
+                "ct state established accept",
+            ]
+        );
+    }
+
+    #[test]
     fn the_rules_say_what_is_let_through() {
         let mut routes = Routes::internet();
         routes.add(destination("10.1.0.0/16")).unwrap();
         let group = vec![
-            Allowed { to: destination("10.1.2.0/24"), traffic: Traffic::Tcp("443".parse().unwrap()) },
-            Allowed { to: Destination::EVERYWHERE, traffic: Traffic::Udp(Ports::ALL) },
+            Allowed { to: destination("10.1.2.0/24").into(), traffic: Traffic::Tcp("443".parse().unwrap()) },
+            Allowed { to: Destination::EVERYWHERE.into(), traffic: Traffic::Udp(Ports::ALL) },
         ];
         let egress = Egress {
             ways: vec![
@@ -343,6 +470,7 @@ mod tests {
                 "ip daddr != @forbidden meta l4proto udp accept",
             ]
         );
+        assert!(egress.pin_sets("s").is_empty());
         assert!(Egress::default().rules("s", "accept").is_empty());
         assert!(egress.leads_somewhere());
         let closed = [

@@ -1,9 +1,11 @@
 //! What an instance sets up on its host, once.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 
-use crate::command::{CommandError, ip_query, nft};
+use crate::command::{CommandError, ip_query, nft, nft_check};
 use crate::config::{Cidr, InstanceTag, NetworkConfig};
+use crate::egress::{Allowed, Egress, Ports, Routes, Target, Traffic, Way};
 use crate::{rules, slot};
 
 /// Why a pool could not be opened.
@@ -48,6 +50,21 @@ pub fn remove_instance(instance: &InstanceTag) -> Result<(), CommandError> {
         slot::remove(&name)?;
     }
     remove_table(instance)
+}
+
+/// Whether this host's kernel and `nft` take rules such as slots have, with everything that rules by domain name need.
+/// Changes nothing; needs root.
+///
+/// # Errors
+/// [`CommandError`] with what they do not take.
+pub fn check_rules() -> Result<(), CommandError> {
+    let instance = InstanceTag::of_data_dir(Path::new("check"));
+    let name = "example.com".parse().expect("it is a domain");
+    let named = Allowed { to: Target::Domain(name), traffic: Traffic::Tcp(Ports::ALL) };
+    let egress = Egress { ways: vec![Way { routes: Routes::internet(), allowed: Some(vec![named]) }] };
+    let slot = rules::bound_slot(&egress);
+    let host = rules::host(&instance, NetworkConfig::new(instance.clone(), 0).slot_cidr);
+    nft_check(&[host, rules::bind(&instance, "slot", 0, &egress), slot].concat())
 }
 
 pub(crate) fn remove_table(instance: &InstanceTag) -> Result<(), CommandError> {

@@ -6,6 +6,9 @@
 //! this independently, one in the slot's namespace and one on the host (see [`rules`]). A slot that is bound to an
 //! [`Egress`] reaches what that says instead, and nothing else.
 //!
+//! Rules by domain name (see [`names`]) let through what a guest's own queries found: the resolver puts the addresses
+//! into both rulesets before the guest hears of them.
+//!
 //! What [`Pool::open`] changes on the host, apart from the slots themselves: the table `inet rekindle_<tag>`,
 //! and `net.ipv4.ip_forward`, which is set to 1 and left so, because others may come to rely on it. A host
 //! firewall which drops forwarded packets by default must be told to let the slots' interfaces (`rk<tag>-*`)
@@ -15,9 +18,14 @@ pub mod cgroup;
 mod command;
 mod config;
 pub mod dns;
+pub mod domain;
 pub mod egress;
+mod gate;
 mod host;
+pub mod names;
 mod netns;
+mod nfset;
+mod pins;
 mod pool;
 mod resolver;
 pub mod rules;
@@ -26,7 +34,7 @@ mod slot;
 pub use command::CommandError;
 pub use config::{Cidr, ConfigError, InstanceTag, NetworkConfig};
 pub use egress::Egress;
-pub use host::{OpenError, remove_instance};
+pub use host::{OpenError, check_rules, remove_instance};
 pub use pool::{AcquireError, AdoptError, BindError, Pool, ReapError};
 pub use resolver::Resolver;
 pub use slot::{Slot, TAP_NAME};

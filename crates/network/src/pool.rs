@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::command::CommandError;
 use crate::config::NetworkConfig;
 use crate::egress::Egress;
+use crate::gate::Gate;
 use crate::host::{self, OpenError};
 use crate::resolver::Resolver;
 use crate::slot::{self, Slot};
@@ -113,8 +114,8 @@ struct State {
     binds: VecDeque<Bind>,
     /// What slots are bound to, by their index; most are to nothing.
     bound: BTreeMap<u32, Egress>,
-    /// Those whose guests resolve no names.
-    nameless: BTreeSet<u32>,
+    /// Through which the guests of those resolve names.
+    gates: BTreeMap<u32, Gate>,
     removals: VecDeque<Slot>,
     reaps: VecDeque<Reap>,
     /// Making a slot failed: only the next acquisition tries again.
@@ -369,7 +370,7 @@ impl State {
 
     /// The slot was removed: its index is free for another, which begins without what this one was bound to.
     fn gone(&mut self, index: u32) {
-        self.nameless.remove(&index);
+        self.gates.remove(&index);
         self.taken.remove(&index);
     }
 
@@ -390,9 +391,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the guest of this slot may resolve names.
-    pub(crate) fn resolves(&self, slot: u32) -> bool {
-        !self.lock().nameless.contains(&slot)
+    /// Through which the guest of this slot resolves names. None: the slot is bound to nothing, and names are free.
+    pub(crate) fn gate(&self, slot: u32) -> Option<Gate> {
+        self.lock().gates.get(&slot).cloned()
     }
 
     fn run(&self) {
@@ -439,11 +440,9 @@ impl Shared {
     }
 
     fn bind(&self, slot: &Slot, egress: Egress) -> Result<(), BindError> {
-        if egress.leads_somewhere() {
-            self.lock().nameless.remove(&slot.index);
-        } else {
-            self.lock().nameless.insert(slot.index);
-        }
+        // First: from here on there is no moment in which names are free that should not be.
+        let gate = Gate::new(&self.config, slot, &egress)?;
+        self.lock().gates.insert(slot.index, gate);
         self.unbind(slot)?;
         slot::bind(&self.config, slot, &egress)?;
         self.lock().bound.insert(slot.index, egress);

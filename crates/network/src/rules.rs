@@ -24,6 +24,11 @@ pub const MAX_CONNECTIONS: u32 = 8192;
 /// Of a set of destinations; those that overlap are one.
 const SET_TYPE: &str = "type ipv4_addr; flags interval; auto-merge;";
 
+/// The table in every slot.
+pub(crate) const SLOT_TABLE: &str = "rekindle";
+/// How the names of a bound slot's own sets begin.
+pub(crate) const SLOT_PREFIX: &str = "slot";
+
 /// The host's table for an instance.
 pub(crate) fn table_name(instance: &InstanceTag) -> String {
     format!("rekindle_{instance}")
@@ -39,17 +44,20 @@ pub fn slot() -> String {
 /// The ruleset of a slot that is bound, in place of the one that it has.
 pub fn bound_slot(egress: &Egress) -> String {
     let define = |(name, elements)| format!("  set {name} {{ {SET_TYPE} elements = {{ {elements} }} }}\n");
-    let sets: String = egress.sets("slot").into_iter().map(define).collect();
-    let rules: String = egress.rules("slot", "return").iter().map(|rule| format!("    {rule}\n")).collect();
+    let pins = |(name, kind)| format!("  set {name} {{ {kind} }}\n");
+    let sets: String = egress.sets(SLOT_PREFIX).into_iter().map(define).collect();
+    let sets = sets + &egress.pin_sets(SLOT_PREFIX).into_iter().map(pins).collect::<String>();
+    let rules: String =
+        egress.rules(SLOT_PREFIX, "return").iter().map(|rule| format!("    {rule}\n")).collect();
     let ruleset = slot_with(&sets, &format!("{rules}    drop\n"));
-    format!("table inet rekindle\ndelete table inet rekindle\n{ruleset}")
+    format!("table inet {SLOT_TABLE}\ndelete table inet {SLOT_TABLE}\n{ruleset}")
 }
 
 /// `egress`: the rules of the chain that drops what the guest may not reach.
 fn slot_with(sets: &str, egress: &str) -> String {
     let forbidden = FORBIDDEN.join(", ");
     format!(
-        r#"table inet rekindle {{
+        r#"table inet {SLOT_TABLE} {{
   set forbidden {{
     type ipv4_addr; flags interval
     elements = {{ {forbidden} }}
@@ -82,8 +90,9 @@ fn slot_with(sets: &str, egress: &str) -> String {
 }
 
 /// The host's ruleset, which does not rely on the slots' own: even a VMM which took over its namespace
-/// reaches only public addresses. Slots that are bound have a chain of their own, which has the last word. Applying it
-/// again replaces it in one transaction, and no slot is bound then.
+/// reaches only public addresses. Slots that are bound have a chain of their own, which has the last word. It has it
+/// before connections are tracked too, so that what is dropped costs nothing; not if it has to know what is established.
+/// Applying it again replaces it in one transaction, and no slot is bound then.
 pub fn host(instance: &InstanceTag, slot_cidr: Cidr) -> String {
     let (table, ours, forbidden) = (table_name(instance), prefix(instance), FORBIDDEN.join(", "));
     format!(
@@ -97,12 +106,15 @@ table inet {table} {{
   map bound {{
     type ifname : verdict
   }}
+  map bound_early {{
+    type ifname : verdict
+  }}
   chain early {{
     type filter hook prerouting priority raw; policy accept;
     iifname "{ours}*" meta nfproto ipv6 drop
     iifname "{ours}*" ip saddr != {slot_cidr} drop
     iifname "{ours}*" fib daddr type != unicast drop
-    iifname vmap @bound
+    iifname vmap @bound_early
     iifname "{ours}*" ip daddr @forbidden drop
   }}
   chain input {{
@@ -134,28 +146,35 @@ pub(crate) fn bind(instance: &InstanceTag, slot: &str, index: u32, egress: &Egre
         script += &format!("add set inet {table} {name} {{ {SET_TYPE} }}\n");
         script += &format!("add element inet {table} {name} {{ {elements} }}\n");
     }
+    for (name, kind) in egress.pin_sets(&chain) {
+        script += &format!("add set inet {table} {name} {{ {kind} }}\n");
+    }
     script += &format!("add chain inet {table} {chain}\n");
     let rules = egress.rules(&chain, "accept");
     for rule in rules.iter().map(String::as_str).chain(["drop"]) {
         script += &format!("add rule inet {table} {chain} {rule}\n");
     }
+    let early =
+        if egress.pinned_traffic().is_empty() { format!("jump {chain}") } else { "accept".to_owned() };
     script += &format!("add element inet {table} bound {{ \"{slot}\" : jump {chain} }}\n");
+    script += &format!("add element inet {table} bound_early {{ \"{slot}\" : {early} }}\n");
     script
 }
 
 /// Takes back what [`bind`] did.
 pub(crate) fn unbind(instance: &InstanceTag, slot: &str, index: u32, egress: &Egress) -> String {
     let (table, chain) = (table_name(instance), bound_chain(index));
-    let sets = egress.sets(&chain);
-    let sets = sets.iter().map(|(name, _)| format!("delete set inet {table} {name}\n"));
+    let sets = egress.sets(&chain).into_iter().chain(egress.pin_sets(&chain));
+    let sets = sets.map(|(name, _)| format!("delete set inet {table} {name}\n"));
     format!(
-        "delete element inet {table} bound {{ \"{slot}\" }}\nflush chain inet {table} {chain}\n\
+        "delete element inet {table} bound {{ \"{slot}\" }}\ndelete element inet {table} bound_early {{ \"{slot}\" }}\n\
+         flush chain inet {table} {chain}\n\
          delete chain inet {table} {chain}\n{}",
         sets.collect::<String>()
     )
 }
 
-fn bound_chain(index: u32) -> String {
+pub(crate) fn bound_chain(index: u32) -> String {
     format!("slot{index}")
 }
 

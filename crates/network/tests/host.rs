@@ -3,29 +3,35 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking too")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{ErrorKind, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rekindle_network::cgroup::{Cgroups, Limits};
-use rekindle_network::egress::{Allowed, Destination, Routes, Traffic, Way};
+use rekindle_network::egress::{Allowed, Destination, Routes, Target, Traffic, Way};
 use rekindle_network::{
-    AcquireError, AdoptError, Egress, InstanceTag, NetworkConfig, OpenError, Pool, Slot, remove_instance,
+    AcquireError, AdoptError, Egress, InstanceTag, NetworkConfig, OpenError, Pool, Resolver, Slot,
+    check_rules, remove_instance,
 };
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+use simple_dns::rdata::{A, CNAME, RData};
+use simple_dns::{CLASS, Name, Packet, RCODE, ResourceRecord};
 
 /// Long enough for a TCP handshake between namespaces, short enough to wait for what never comes.
 const CONNECT: Duration = Duration::from_millis(700);
 const FIRST_UID: u32 = 4242;
 const PORT: u16 = 8080;
 const OTHER_PORT: u16 = 8081;
-/// The code of an answer, in its fourth byte.
-const NXDOMAIN: u8 = 3;
+/// Where what is sent comes back.
+const ECHO_PORT: u16 = 8082;
+/// For what comes with time.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Runs the test on a thread whose namespace plays the host. Namespaces have names outside of it too, so those
 /// of a test which fails are removed here.
@@ -88,6 +94,24 @@ fn greet(address: &str) {
         let listener = TcpListener::bind((address, port)).unwrap();
         std::thread::spawn(move || listener.incoming().for_each(drop));
     }
+    let listener = TcpListener::bind((address, ECHO_PORT)).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map(Result::unwrap) {
+            std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+        }
+    });
+}
+
+fn echoes(mut stream: &TcpStream) -> bool {
+    stream.set_read_timeout(Some(CONNECT)).unwrap();
+    stream.write_all(b"x").is_ok() && stream.read_exact(&mut [0]).is_ok()
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+    }
 }
 
 fn reaches(address: &str) -> bool {
@@ -106,13 +130,97 @@ fn routes(to: &[&str]) -> Routes {
 
 /// For the addresses of a name.
 fn dns_query(name: &str) -> Vec<u8> {
-    let mut query = vec![0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.split('.') {
-        query.push(u8::try_from(label.len()).unwrap());
-        query.extend(label.as_bytes());
+    let mut query = Packet::new_query(0xabcd);
+    let question = simple_dns::Question::new(
+        Name::new(name).unwrap(),
+        simple_dns::TYPE::A.into(),
+        CLASS::IN.into(),
+        false,
+    );
+    query.questions.push(question);
+    query.build_bytes_vec().unwrap()
+}
+
+/// What a zone has for a name.
+#[derive(Clone)]
+enum Has {
+    Alias(&'static str),
+    Addresses(Vec<Ipv4Addr>),
+}
+
+fn at(addresses: &[&str]) -> Has {
+    Has::Addresses(addresses.iter().map(|address| address.parse().unwrap()).collect())
+}
+
+/// A name server with a zone of its own, which answers aliases with what is behind them and notes what it was asked.
+struct NameServer {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl NameServer {
+    /// In seconds: shorter than any pin.
+    const TTL: u32 = 1;
+
+    fn start(zone: BTreeMap<String, Has>) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server = Self { address: socket.local_addr().unwrap(), asked: Arc::default() };
+        let asked = Arc::clone(&server.asked);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+                let query = Packet::parse(&buffer[..length]).unwrap();
+                asked.lock().unwrap().push(query.questions[0].qname.to_string());
+                socket.send_to(&Self::answer(&zone, &query), client).unwrap();
+            }
+        });
+        server
     }
-    query.extend([0, 0, 1, 0, 1]);
-    query
+
+    fn answer(zone: &BTreeMap<String, Has>, query: &Packet<'_>) -> Vec<u8> {
+        let mut answer = query.clone().into_reply();
+        let mut name = query.questions[0].qname.to_string().to_ascii_lowercase();
+        let record = |name: &str, data| {
+            ResourceRecord::new(Name::new(name).unwrap(), CLASS::IN, Self::TTL, data).into_owned()
+        };
+        loop {
+            match zone.get(&name) {
+                None => *answer.rcode_mut() = RCODE::NameError,
+                Some(Has::Alias(target)) => {
+                    answer.answers.push(record(&name, RData::CNAME(CNAME(Name::new(target).unwrap()))));
+                    name = (*target).to_owned();
+                    continue;
+                }
+                Some(Has::Addresses(addresses)) => {
+                    let found = addresses.iter().map(|address| RData::A(A { address: (*address).into() }));
+                    answer.answers.extend(found.map(|data| record(&name, data)));
+                }
+            }
+            return answer.build_bytes_vec_compressed().unwrap();
+        }
+    }
+
+    fn resolver(&self, pool: &Pool, slot: &Slot) -> Resolver {
+        pool.resolver(slot, [self.address].into())
+    }
+}
+
+/// What the guest's resolver says: the code, and the addresses.
+fn resolve(resolver: &Resolver, name: &str) -> (RCODE, Vec<String>) {
+    let answer = block_on(resolver.answer(&dns_query(name))).unwrap();
+    let packet = Packet::parse(&answer).unwrap();
+    let addresses = packet.answers.iter().filter_map(|record| match &record.rdata {
+        RData::A(a) if record.name == packet.questions[0].qname => {
+            Some(Ipv4Addr::from(a.address).to_string())
+        }
+        _ => None,
+    });
+    (packet.rcode(), addresses.collect())
+}
+
+fn rule(domain: &str, port: u16) -> Allowed {
+    let traffic = Traffic::Tcp(port.to_string().parse().unwrap());
+    Allowed { to: Target::Domain(domain.parse().unwrap()), traffic }
 }
 
 /// A namespace deleted with the test.
@@ -153,6 +261,16 @@ impl Namespace {
         let namespace = Self { name };
         inside(&namespace.path(), || greet("0.0.0.0"));
         namespace
+    }
+
+    /// More of its addresses.
+    fn greets_at(&self, addresses: &[&str]) {
+        inside(&self.path(), || {
+            for address in addresses {
+                run("ip", &format!("address add {address}/24 dev eth0\n"), &["-batch", "-"]);
+                greet(address);
+            }
+        });
     }
 
     fn path(&self) -> PathBuf {
@@ -293,7 +411,7 @@ fn a_bound_slot_reaches_what_it_is_bound_to_and_nothing_else() {
 
         // Another binding takes its place: only some traffic now, and the internet beside it.
         let traffic = Traffic::Tcp(PORT.to_string().parse().unwrap());
-        let group = vec![Allowed { to: "10.1.7.0/24".parse().unwrap(), traffic }];
+        let group = vec![Allowed { to: "10.1.7.0/24".parse::<Destination>().unwrap().into(), traffic }];
         let ways = vec![
             Way { allowed: Some(group), ..way.clone() },
             Way { routes: routes(&["192.168.0.0/16"]), allowed: Some(vec![]) },
@@ -357,7 +475,7 @@ fn a_slot_bound_to_nothing_reaches_nothing() {
         let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
         let resolver = earlier.resolver(&slot, [upstream.local_addr().unwrap()].into());
         let answer = block_on(resolver.answer(&dns_query("secret.example.com"))).unwrap();
-        assert_eq!(answer[3] & 0x0f, NXDOMAIN);
+        assert_eq!(Packet::parse(&answer).unwrap().rcode(), RCODE::NameError);
         upstream.set_nonblocking(true).unwrap();
         assert_eq!(upstream.recv(&mut [0; 512]).unwrap_err().kind(), ErrorKind::WouldBlock);
 
@@ -365,13 +483,181 @@ fn a_slot_bound_to_nothing_reaches_nothing() {
         let later = Pool::open(config("nowhere")).unwrap();
         assert_eq!(reached(), (false, false));
         let slot = later.adopt(&slot.name).unwrap();
-        let everywhere = Allowed { to: Destination::EVERYWHERE, traffic: Traffic::Any };
+        let everywhere = Allowed { to: Destination::EVERYWHERE.into(), traffic: Traffic::Any };
         let way = Way { routes: routes(&["10.1.7.2/32"]), allowed: Some(vec![everywhere]) };
         block_on(later.bind(&slot, Egress { ways: vec![way] })).unwrap();
         assert_eq!(reached(), (false, true));
         drop(guest);
         later.release(slot);
         block_on(later.close());
+        assert_eq!(census(&tag), [0, 0, 0]);
+    });
+}
+
+#[test]
+fn a_rule_by_name_lets_out_what_its_name_was_answered_with() {
+    as_host("names", || {
+        let tag = tag("names");
+        let config = NetworkConfig { min_pin: Duration::from_secs(3), ..config("names") };
+        let pool = Pool::open(config.clone()).unwrap();
+        let (slot, other) = (block_on(pool.acquire()).unwrap(), block_on(pool.acquire()).unwrap());
+        let internet = Namespace::server(format!("i{tag}"), "203.0.113.1", "203.0.113.2");
+        internet.greets_at(&["203.0.113.3", "203.0.113.4", "203.0.113.9"]);
+        let _private = Namespace::server(format!("p{tag}"), "10.1.7.1", "10.1.7.2");
+        greet("0.0.0.0");
+        let (guest, neighbour) = (Namespace::guest(&slot), Namespace::guest(&other));
+        let names = NameServer::start(BTreeMap::from([
+            ("pkg.test".to_owned(), at(&["203.0.113.2"])),
+            ("alias.test".to_owned(), Has::Alias("edge.test")),
+            ("edge.test".to_owned(), at(&["203.0.113.3"])),
+            ("a.b.wild.test".to_owned(), at(&["203.0.113.4"])),
+            ("wild.test".to_owned(), at(&["203.0.113.9"])),
+            // The first leads into a network that is routed to; the second to the host; the last is public.
+            ("rebind.test".to_owned(), at(&["10.1.7.2", "203.0.113.1", "127.0.0.1", "203.0.113.4"])),
+        ]));
+        let group = vec![
+            rule("pkg.test", PORT),
+            rule("pkg.test", ECHO_PORT),
+            rule("alias.test", PORT),
+            rule("*.wild.test", PORT),
+            rule("rebind.test", OTHER_PORT),
+        ];
+        let bound = Egress {
+            ways: vec![Way { routes: routes(&["0.0.0.0/0", "10.1.0.0/16"]), allowed: Some(group) }],
+        };
+        block_on(pool.bind(&slot, bound.clone())).unwrap();
+        let resolver = names.resolver(&pool, &slot);
+        let everything =
+            ["203.0.113.2", "203.0.113.3", "203.0.113.4", "203.0.113.9", "10.1.7.2", "203.0.113.1"];
+        let reached = || -> Vec<&str> {
+            inside(&guest.path(), || everything.into_iter().filter(|address| reaches(address)).collect())
+        };
+        let found = |name: &str| resolve(&resolver, name).1;
+        assert_eq!(reached(), [""; 0], "nothing was resolved yet");
+
+        // What no rule has does not exist, and nobody hears of it.
+        for name in ["edge.test", "wild.test", "secret.attacker.test", "pkg.test.attacker.test"] {
+            assert_eq!(resolve(&resolver, name), (RCODE::NameError, vec![]), "{name}");
+        }
+        assert!(names.asked.lock().unwrap().is_empty(), "{:?}", names.asked);
+        // For the neighbour, which is bound to nothing, it does.
+        assert_eq!(resolve(&names.resolver(&pool, &other), "edge.test").1, ["203.0.113.3"]);
+
+        // An address is let out to by the time that the guest has it, for the rule's ports alone.
+        let connect = |address: &str, port| {
+            inside(&guest.path(), || {
+                TcpStream::connect_timeout(&SocketAddr::new(address.parse().unwrap(), port), CONNECT)
+            })
+        };
+        assert_eq!(found("PKG.test"), ["203.0.113.2"]);
+        let open = connect("203.0.113.2", ECHO_PORT).unwrap();
+        assert!(connect("203.0.113.2", PORT).is_ok() && connect("203.0.113.2", OTHER_PORT).is_err());
+        assert_eq!(found("alias.test"), ["203.0.113.3"]);
+        assert!(connect("203.0.113.3", PORT).is_ok() && connect("203.0.113.3", ECHO_PORT).is_err());
+        assert_eq!(found("a.b.wild.test"), ["203.0.113.4"]);
+        assert!(connect("203.0.113.4", PORT).is_ok(), "below the wildcard");
+        assert_eq!(found("rebind.test"), ["203.0.113.4"], "the rest leads where no rule does");
+        for address in ["10.1.7.2", "203.0.113.1"] {
+            assert!(connect(address, OTHER_PORT).is_err(), "{address}");
+        }
+        assert!(connect("203.0.113.9", PORT).is_err(), "never answered");
+        inside(&neighbour.path(), || assert!(reaches("203.0.113.9"), "it is there"));
+
+        // A pin ends; what is open by then goes on; a later answer begins it anew.
+        until("the pin to end", || connect("203.0.113.2", PORT).is_err());
+        assert!(echoes(&open), "an open connection goes on");
+        assert!(connect("203.0.113.2", ECHO_PORT).is_err(), "no new one");
+        for _ in 0..2 {
+            assert_eq!(found("pkg.test"), ["203.0.113.2"]);
+            assert!(connect("203.0.113.2", PORT).is_ok(), "again");
+        }
+        assert!(echoes(&open));
+
+        // Each ruleset holds without the other.
+        inside(&slot.netns, || run("nft", "flush ruleset\n", &["-f", "-"]));
+        assert_eq!(
+            resolve(&resolver, "pkg.test").0,
+            RCODE::ServerFailure,
+            "what is not let through is not shown"
+        );
+        inside(&slot.netns, || {
+            assert!(reaches("203.0.113.2") && !reaches("203.0.113.9") && !reaches("10.1.7.2"), "the host's");
+        });
+        block_on(pool.bind(&slot, bound.clone())).unwrap();
+        let chains = ["forward", "early", "input"];
+        run(
+            "nft",
+            &chains.map(|chain| format!("flush chain inet rekindle_{tag} {chain}\n")).concat(),
+            &["-f", "-"],
+        );
+        assert_eq!(reached(), [""; 0], "the slot's own");
+        assert_eq!(found("pkg.test"), ["203.0.113.2"]);
+        assert_eq!(reached(), ["203.0.113.2"]);
+
+        // The next server binds it again: names are ruled from the first query on, and have to be asked for again.
+        block_on(pool.close());
+        let later = Pool::open(config).unwrap();
+        let slot = later.adopt(&slot.name).unwrap();
+        block_on(later.bind(&slot, bound)).unwrap();
+        let resolver = names.resolver(&later, &slot);
+        assert_eq!(reached(), [""; 0]);
+        assert_eq!(resolve(&resolver, "edge.test").0, RCODE::NameError);
+        assert_eq!(resolve(&resolver, "pkg.test").1, ["203.0.113.2"]);
+        assert_eq!(reached(), ["203.0.113.2"]);
+
+        drop((guest, neighbour));
+        later.release(slot);
+        later.release(later.adopt(&other.name).unwrap());
+        block_on(later.close());
+        assert_eq!(census(&tag), [0, 0, 0]);
+    });
+}
+
+#[test]
+fn a_guest_cannot_fill_the_kernels_sets() {
+    const ANSWERS: u32 = 2048 / 15;
+    as_host("many", || {
+        let tag = tag("many");
+        let pool = Pool::open(config("many")).unwrap();
+        let slot = block_on(pool.acquire()).unwrap();
+        let _internet = Namespace::server(format!("i{tag}"), "203.0.113.1", "203.0.113.2");
+        let guest = Namespace::guest(&slot);
+        let addresses = |n: u32| (0..15).map(|i| Ipv4Addr::from(0x2d00_0000 + n * 15 + i)).collect();
+        let mut zone: BTreeMap<String, Has> =
+            (0..=ANSWERS).map(|n| (format!("n{n}.wild.test"), Has::Addresses(addresses(n)))).collect();
+        zone.insert("first.wild.test".to_owned(), at(&["203.0.113.2"]));
+        let names = NameServer::start(zone);
+        let way = Way { routes: Routes::internet(), allowed: Some(vec![rule("*.wild.test", PORT)]) };
+        block_on(pool.bind(&slot, Egress { ways: vec![way] })).unwrap();
+        let resolver = names.resolver(&pool, &slot);
+        assert_eq!(resolve(&resolver, "first.wild.test").1, ["203.0.113.2"]);
+        for n in 0..ANSWERS {
+            assert_eq!(resolve(&resolver, &format!("n{n}.wild.test")).1.len(), 15, "{n}");
+        }
+        assert_eq!(
+            resolve(&resolver, &format!("n{ANSWERS}.wild.test")).0,
+            RCODE::ServerFailure,
+            "one too many"
+        );
+        let set = || {
+            let name = format!("slot{}_pins0", slot.index);
+            run("nft", "", &["list", "set", "inet", &format!("rekindle_{tag}"), &name])
+        };
+        let expires = || {
+            let listed = set();
+            let (_, first) = listed.split_once("203.0.113.2 timeout 1m expires ").unwrap();
+            let (seconds, milliseconds) = first.split_once("ms").unwrap().0.split_once('s').unwrap();
+            seconds.parse::<u64>().unwrap() * 1000 + milliseconds.parse::<u64>().unwrap()
+        };
+        assert_eq!(set().matches("expires").count(), 1 + 15 * ANSWERS as usize);
+        // What is pinned stays, and is refreshed by a later answer.
+        let before = expires();
+        assert_eq!(resolve(&resolver, "first.wild.test").1, ["203.0.113.2"]);
+        assert!(expires() > before);
+        inside(&guest.path(), || assert!(reaches("203.0.113.2")));
+        drop(guest);
+        pool.release(slot);
+        block_on(pool.close());
         assert_eq!(census(&tag), [0, 0, 0]);
     });
 }
@@ -450,6 +736,8 @@ fn limits_and_conflicts_are_reported() {
         pool.release(only);
         let again = block_on(pool.acquire()).unwrap();
         assert!(again.netns.exists());
+        check_rules().unwrap();
+        assert_eq!(census(&tag("limits"))[2], 1, "which changes nothing");
         let conflict = Pool::open(config("limits, another")).unwrap_err();
         assert!(matches!(conflict, OpenError::RangeInUse { .. }), "{conflict}");
         block_on(pool.close());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -10,7 +11,7 @@ use api::Operation;
 use connectors::{SecurityGroup, Subnet};
 use control::{Quotas, Rates};
 use ids::AccountId;
-use network::Cidr;
+use network::{Cidr, dns};
 use proxy::Allowance;
 use serde::{Deserialize, Deserializer};
 
@@ -62,6 +63,8 @@ pub(crate) struct Config {
     pub(crate) disk_reserve_mib: u64,
     pub(crate) build_vcpus: u32,
     pub(crate) build_memory_mib: u32,
+    #[serde(deserialize_with = "name_servers")]
+    pub(crate) name_servers: Vec<SocketAddr>,
     pub(crate) aliases: BTreeMap<String, String>,
     #[serde(rename = "subnet", deserialize_with = "networks::subnets")]
     pub(crate) subnets: BTreeMap<String, Subnet>,
@@ -156,6 +159,7 @@ impl Default for Config {
             disk_reserve_mib: 1024,
             build_vcpus: 2,
             build_memory_mib: 2048,
+            name_servers: Vec::new(),
             aliases: BTreeMap::new(),
             subnets: BTreeMap::new(),
             security_groups: BTreeMap::new(),
@@ -268,6 +272,22 @@ fn cidr<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cidr>, D::Error> {
     Cidr::from_str(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
+/// Each with its port.
+fn name_servers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let texts: Vec<String> = Vec::deserialize(from)?;
+    let parse = |text: &String| {
+        let without_port = text.parse::<IpAddr>().map(|address| SocketAddr::new(address, dns::PORT));
+        without_port
+            .or_else(|_| text.parse())
+            .map_err(|error| serde::de::Error::custom(format!("{text:?}: {error}")))
+    };
+    if texts.len() > dns::MAX_UPSTREAMS {
+        let message = format!("name_servers has {}, more than {}", texts.len(), dns::MAX_UPSTREAMS);
+        return Err(serde::de::Error::custom(message));
+    }
+    texts.iter().map(parse).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,6 +323,8 @@ mod tests {
         let acme = config.acme.unwrap();
         assert!(!acme.contact.is_empty() && acme.ca_bundle.is_some() && acme.dns_hook.is_some());
         assert_eq!((config.domains.len(), config.domain_certificates.len()), (2, 1));
+        let servers = ["10.0.0.53:53", "[2001:db8::53]:5353"].map(|server| server.parse().unwrap());
+        assert_eq!(config.name_servers, servers);
         assert!(config.traces.endpoint.is_some() && config.traces.service_name.is_some());
     }
 
@@ -332,6 +354,8 @@ mod tests {
             ("first_uid = 4294967295", "first_uid"),
             ("build_vcpus = 17", "build_vcpus"),
             ("build_memory_mib = 100", "build_memory_mib"),
+            ("name_servers = [\"dns.example.com\"]", "dns.example.com"),
+            ("name_servers = [\"::1\", \"::1\", \"::1\", \"::1\"]", "name_servers"),
             ("[quotas]\nimage = 1", "image"),
             ("endpoint_certificate = { chain = \"x\" }", "key"),
             ("[endpoint_limits]\nbytes_per_second = 0", "bytes_per_second"),

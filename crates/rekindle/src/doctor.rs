@@ -94,6 +94,7 @@ async fn findings(args: &cli::Doctor) -> Vec<Finding> {
     }
     findings.push(tool("ip", &["-Version"], "iproute2"));
     findings.push(tool("nft", &["--version"], "nftables"));
+    findings.push(rules());
     findings.push(tool("qemu-img", &["--version"], "qemu-utils"));
     findings.push(cgroups());
     findings.push(kernel(&assets));
@@ -171,6 +172,14 @@ fn tool(program: &'static str, arguments: &[&str], package: &str) -> Finding {
     match first_line(program, arguments) {
         Some(version) => Finding::good(program, version),
         None => Finding::missing(program, "does not run", format!("install {package}, or {SET_UP}")),
+    }
+}
+
+/// Whether MicroVMs can be kept from what they are not to reach, by address and by name.
+fn rules() -> Finding {
+    match network::check_rules() {
+        Ok(()) => Finding::good("nf_tables", "egress rules can be applied, by domain name too"),
+        Err(error) => Finding::missing("nf_tables", "does not take the rules of MicroVMs", error.to_string()),
     }
 }
 

@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use connectors::{SecurityGroup, Subnet};
 use ids::AccountId;
-use network::egress::{Allowed, Destination, Ports, Routes, Traffic};
+use network::domain::Domain;
+use network::egress::{Allowed, Destination, Ports, Routes, Target, Traffic};
 use serde::{Deserialize, Deserializer};
 
 /// Destinations of a subnet, and rules of a group: each becomes a rule for every packet of a guest.
@@ -31,12 +32,14 @@ struct GroupSettings {
     egress: Vec<RuleSettings>,
 }
 
-/// One rule of a group.
+/// One rule of a group: about addresses or about names.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RuleSettings {
-    #[serde(deserialize_with = "text")]
-    cidr: Destination,
+    #[serde(default, deserialize_with = "optional_text")]
+    cidr: Option<Destination>,
+    #[serde(default, deserialize_with = "optional_text")]
+    domain: Option<Domain>,
     protocol: Protocol,
     ports: Option<String>,
 }
@@ -101,7 +104,12 @@ impl RuleSettings {
                 return Err("ports go with the protocol tcp or udp; give one rule for each".to_owned());
             }
         };
-        Ok(Allowed { to: self.cidr, traffic })
+        let to = match (self.cidr, self.domain) {
+            (Some(addresses), None) => Target::Addresses(addresses),
+            (None, Some(domain)) => Target::Domain(domain),
+            _ => return Err("a rule has either a cidr or a domain; give one rule for each".to_owned()),
+        };
+        Ok(Allowed { to, traffic })
     }
 }
 
@@ -137,12 +145,12 @@ fn check_count(name: &str, what: &str, count: usize) -> Result<(), String> {
     if count <= MAX_RULES { Ok(()) } else { Err(format!("{name} has {count} {what}, more than {MAX_RULES}")) }
 }
 
-fn text<'de, T, D>(from: D) -> Result<T, D::Error>
+fn optional_text<'de, T, D>(from: D) -> Result<Option<T>, D::Error>
 where
     T: FromStr<Err: Display>,
     D: Deserializer<'de>,
 {
-    String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    String::deserialize(from)?.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 fn texts<'de, T, D>(from: D) -> Result<Vec<T>, D::Error>
@@ -185,6 +193,7 @@ mod tests {
             egress = [
                 { cidr = "10.1.0.0/16", protocol = "tcp", ports = "443" },
                 { cidr = "0.0.0.0/0", protocol = "any" },
+                { domain = "*.Example.com", protocol = "tcp", ports = "443" },
             ]
         "#;
         let file = read(text).unwrap();
@@ -192,10 +201,13 @@ mod tests {
         routes.add("10.1.0.0/16".parse().unwrap()).unwrap();
         assert_eq!(file.subnet.0["subnet-a"], Subnet { account: None, routes });
         assert_eq!(file.subnet.0["subnet-b"].account, "123456789012".parse().ok());
-        let allowed = |to: &str, traffic| Allowed { to: to.parse().unwrap(), traffic };
+        let addresses = |range: &str| Target::Addresses(range.parse().unwrap());
+        let web = Traffic::Tcp("443".parse().unwrap());
+        let domain = Target::Domain("*.example.com".parse().unwrap());
         let egress = vec![
-            allowed("10.1.0.0/16", Traffic::Tcp("443".parse().unwrap())),
-            allowed("0.0.0.0/0", Traffic::Any),
+            Allowed { to: addresses("10.1.0.0/16"), traffic: web.clone() },
+            Allowed { to: addresses("0.0.0.0/0"), traffic: Traffic::Any },
+            Allowed { to: domain, traffic: web },
         ];
         assert_eq!(file.security_group.0["sg-Web"], SecurityGroup { account: None, egress });
     }
@@ -217,6 +229,9 @@ mod tests {
             (group("cidr = \"10.0.0.0/8\", protocol = \"any\", ports = \"1\""), "sg-a"),
             (group("cidr = \"10.0.0.0/8\", protocol = \"tcp\", ports = \"2-1\""), "2-1"),
             (group("cidr = \"10.0.0.0/8\", protocol = \"tcp\", port = \"1\""), "port"),
+            (group("domain = \"*\", protocol = \"tcp\""), "is not a domain"),
+            (group("domain = \"a.com\", cidr = \"10.0.0.0/8\", protocol = \"tcp\""), "either"),
+            (group("protocol = \"tcp\""), "either"),
         ] {
             let error = read(&text).unwrap_err();
             assert!(error.contains(named), "{text}: {error}");

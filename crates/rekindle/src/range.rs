@@ -59,11 +59,10 @@ pub(crate) fn open_pool(config: &Config, data: &DataDir) -> Result<Pool, RangeEr
         files::read(&data.range_file())?.and_then(|kept| serde_json::from_slice(&kept).ok());
     for range in candidates(config, &data.tag(), kept) {
         let settings = NetworkConfig {
-            instance: data.tag(),
             slot_cidr: range.slot_cidr,
             max_slots: config.max_slots,
             ready: config.ready_slots,
-            first_uid: range.first_uid,
+            ..NetworkConfig::new(data.tag(), range.first_uid)
         };
         match Pool::open(settings) {
             Err(error @ OpenError::RangeInUse { .. }) if config.slot_cidr.is_none() => {

@@ -288,7 +288,10 @@ async fn host(config: &Config, data: &DataDir, dirs: &Dirs) -> Result<(Arc<Host>
     };
     let pool = range::open_pool(config, data)?;
     let cgroups = Cgroups::open(&data.tag())?;
-    let upstreams = dns::upstreams(Path::new(RESOLV_CONF)).map_err(ServicesError::Resolvers)?;
+    let upstreams = match &config.name_servers[..] {
+        [] => dns::upstreams(Path::new(RESOLV_CONF)).map_err(ServicesError::Resolvers)?,
+        configured => configured.to_vec(),
+    };
     let capacity = Capacity::new(capacity::limits(config, pool.capacity()));
     let host = Host::new(Arc::new(engine), pool, cgroups, upstreams, dirs.clone(), capacity.clone());
     Ok((host, capacity))

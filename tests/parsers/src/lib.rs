@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how an entry tells what it found")]
 
+mod dns;
 mod endpoints;
 mod guests;
 mod listings;
@@ -18,11 +19,12 @@ mod signatures;
 pub type Entry = fn(&[u8]);
 
 /// Every entry by the name of its fuzz target, which is the folder of its corpus too.
-pub const ENTRIES: [(&str, Entry); 16] = [
+pub const ENTRIES: [(&str, Entry); 17] = [
     ("artifact", guests::artifact),
     ("authority", endpoints::authority),
     ("call", request::call),
     ("cookie", endpoints::cookie),
+    ("dns", dns::dns),
     ("frame", guests::frame),
     ("ids", names::ids),
     ("lines", logs::lines),

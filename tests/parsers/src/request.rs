@@ -1,7 +1,7 @@
 //! An HTTP request as a corpus holds it: the text of its head, an empty line, its body.
 
 use api::decode::decode;
-use api::{ErrorKind, Operation, Request, connectors, endpoints};
+use api::{ErrorKind, Operation, Request, connectors};
 use control::route::{Route, is_lambda};
 use http::Uri;
 
@@ -106,11 +106,6 @@ pub(crate) fn call(bytes: &[u8]) {
         ListNetworkConnectorVersions(connectors::ListNetworkConnectorVersionsRequest),
         ListNetworkConnectors(connectors::ListNetworkConnectorsRequest),
         UpdateNetworkConnector(connectors::UpdateNetworkConnectorRequest),
-        DeleteDomain(endpoints::DeleteDomainRequest),
-        GetEndpointAccess(endpoints::GetEndpointAccessRequest),
-        ListDomains(endpoints::ListDomainsRequest),
-        PutDomain(endpoints::PutDomainRequest),
-        PutEndpointAccess(endpoints::PutEndpointAccessRequest),
     }
 }
 

@@ -1,17 +1,30 @@
 //! What a MicroVM reaches through a network connector of its account.
 
-use rekindle_e2e::{Image, Microvm, Neighbour, Server, json, microvm, neighbour, until};
+use std::io::Write;
+
+use rekindle_e2e::{Image, Microvm, NameServer, Neighbour, Server, json, microvm, neighbour, until};
+
+use tempfile::NamedTempFile;
 
 use crate::fixture;
 
 /// In the suite's settings, `networks.toml`.
 const SUBNET: &str = "subnet-0a1b2c3d";
 const GROUP: &str = "sg-0a1b2c3d";
+/// In the settings of [`by_names`]: leads to every public address.
+const INTERNET: &str = "subnet-0e5f6a7b";
+/// Lets out what is below `rke2e.test`.
+const NAMED: &str = "sg-0e5f6a7b";
+const NO_EGRESS: &str = "arn:aws:lambda:us-east-1:aws:network-connector:aws-network-connector:NO_EGRESS";
 
 /// A connector that is ready; its ARN.
 fn connector(server: &Server, name: &str, groups: &[&str]) -> String {
+    connector_into(server, name, SUBNET, groups)
+}
+
+fn connector_into(server: &Server, name: &str, subnet: &str, groups: &[&str]) -> String {
     let vpc = json!({"VpcEgressConfiguration": {
-        "SubnetIds": [SUBNET],
+        "SubnetIds": [subnet],
         "SecurityGroupIds": groups,
         "NetworkProtocol": "IPv4",
         "AssociatedComputeResourceTypes": ["MicroVm"],
@@ -30,8 +43,18 @@ fn run<'a>(server: &'a Server, image: &Image, connector: &str) -> Microvm<'a> {
 }
 
 fn reaches(microvm: &Microvm<'_>, neighbour: &Neighbour) -> bool {
-    let path = format!("/connect?host={}&port={}", neighbour.address, neighbour::PORT);
-    microvm.json(&path)["reached"] == true
+    reaches_host(microvm, &neighbour.address)
+}
+
+fn reaches_host(microvm: &Microvm<'_>, host: &str) -> bool {
+    microvm.json(&format!("/connect?host={host}&port={}", neighbour::PORT))["reached"] == true
+}
+
+fn sleep_if(microvm: &Microvm<'_>, sleepy: bool) {
+    if sleepy {
+        microvm.suspend();
+        microvm.resume();
+    }
 }
 
 pub(crate) fn a_microvm_reaches_its_connectors_networks_in_every_life() {
@@ -53,6 +76,17 @@ pub(crate) fn a_microvm_reaches_its_connectors_networks_in_every_life() {
     assert!(in_use.contains("ResourceConflictException"), "{in_use}");
     bound.terminate();
     server.aws(&["lambda-core", "delete-network-connector", "--identifier", "open"]);
+
+    // No way out at all, and no names; the endpoint is there as ever, or nothing of this would be answered.
+    let none = run(&server, &image, NO_EGRESS);
+    for has_slept in [false, true] {
+        sleep_if(&none, has_slept);
+        assert_eq!(reached(&none), [false; 3], "has slept: {has_slept}");
+        let named = none.json("/connect?host=secret.example.com&port=80");
+        let error = named["error"].as_str().unwrap();
+        assert!(error.contains("Name or service not known"), "has slept: {has_slept}: {named}");
+    }
+    none.terminate();
 
     // A group that lets nothing of this out.
     let closed = connector(&server, "closed", &[GROUP]);
@@ -84,14 +118,64 @@ pub(crate) fn a_restart_gives_a_microvm_its_networks_again() {
     };
     assert_eq!(reached(&server), [true, false]);
     server.kill();
-    server.restart();
+    let names = [("a.rke2e.test", &*public.address), ("rebind.rke2e.test", &listed.address)];
+    let names = NameServer::start(&names);
+    let settings = by_names(&names);
+    server.restart_with(&["--config", settings.path().to_str().unwrap()]);
     assert_eq!(reached(&server), [true, false], "adopted");
     let profile = "/metadata?path=/latest/meta-data/iam/security-credentials/";
     let answer = server.curl(&format!("https://{endpoint}{profile}"), &["--header", &auth]);
     assert_eq!(answer.expect(200).json()["text"], "execution_role", "who it is, too");
+    a_microvm_reaches_the_names_of_its_group(&server, &image, &names, &public);
+    server.restart_with(&["--config", fixture::SETTINGS]);
     server.aws(&["lambda-microvms", "terminate-microvm", "--microvm-identifier", &id]);
     until(&format!("{id} to be gone"), microvm::SETTLE, || {
         (server.microvm(&id)["state"] == "TERMINATED").then_some(())
     });
     server.aws(&["lambda-core", "delete-network-connector", "--identifier", "again"]);
+}
+
+/// The suite's settings, and with them a group that has names, which are asked for there.
+fn by_names(names: &NameServer) -> NamedTempFile {
+    let mut settings = NamedTempFile::new().unwrap();
+    let suite = std::fs::read_to_string(fixture::SETTINGS).unwrap();
+    let port = neighbour::PORT;
+    let text = format!(
+        r#"
+        name_servers = ["{}"]
+        {suite}
+        [[subnet]]
+        id = "{INTERNET}"
+        routes = ["0.0.0.0/0"]
+        [[security_group]]
+        id = "{NAMED}"
+        egress = [{{ domain = "*.rke2e.test", protocol = "tcp", ports = "{port}" }}]
+        "#,
+        names.address
+    );
+    settings.write_all(text.as_bytes()).unwrap();
+    settings
+}
+
+fn a_microvm_reaches_the_names_of_its_group(
+    server: &Server,
+    image: &Image,
+    names: &NameServer,
+    public: &Neighbour,
+) {
+    let named = connector_into(server, "named", INTERNET, &[NAMED]);
+    let bound = run(server, image, &named);
+    for has_slept in [false, true] {
+        // A sleep keeps nothing of what was resolved.
+        sleep_if(&bound, has_slept);
+        let reaches = |host: &str| reaches_host(&bound, host);
+        assert!(!reaches(&public.address), "has slept: {has_slept}: by its address alone");
+        assert!(reaches("a.rke2e.test"), "has slept: {has_slept}: by its name");
+        assert!(reaches(&public.address), "has slept: {has_slept}: once it was told the address");
+        assert!(!reaches("rebind.rke2e.test"), "has slept: {has_slept}: into a private network");
+        assert!(!reaches("secret.example.com"), "has slept: {has_slept}: another name");
+    }
+    assert!(names.was_asked("rebind.rke2e.test") && !names.was_asked("secret.example.com"));
+    bound.terminate();
+    server.aws(&["lambda-core", "delete-network-connector", "--identifier", "named"]);
 }

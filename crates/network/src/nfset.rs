@@ -1,0 +1,205 @@
+//! Putting addresses into nftables' sets of a network namespace over netlink: a guest waits for it, so that no program is
+//! run.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::net::netlink::NETFILTER;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+
+// linux/netlink.h
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_CREATE: u16 = 0x400;
+const NLMSG_ERROR: u16 = 2;
+const NLA_F_NESTED: u16 = 0x8000;
+// linux/netfilter/nfnetlink.h
+const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+const NFNL_MSG_BATCH_END: u16 = 0x11;
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFPROTO_UNSPEC: u8 = 0;
+const NFPROTO_INET: u8 = 1;
+// linux/netfilter/nf_tables.h
+const NFT_MSG_NEWSETELEM: u16 = 12;
+const NFT_MSG_DELSETELEM: u16 = 14;
+const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_TIMEOUT: u16 = 4;
+const NFTA_DATA_VALUE: u16 = 1;
+
+const HEADER: usize = 16;
+/// Of the kernel's answer to one message, which repeats that message's header.
+const MAX_REPLY: usize = 4096;
+
+/// An address, and for how long it is one of a set's.
+pub(crate) type Element = (Ipv4Addr, Duration);
+
+/// Adds to the sets of a table of family `inet` in the namespace in which it was opened.
+#[derive(Debug)]
+pub(crate) struct SetWriter {
+    socket: OwnedFd,
+    table: String,
+    sequence: u32,
+}
+
+impl SetWriter {
+    /// For the namespace of the calling thread.
+    pub(crate) fn open(table: String) -> io::Result<Self> {
+        let socket =
+            socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(NETFILTER))?;
+        Ok(Self { socket, table, sequence: 0 })
+    }
+
+    /// Has addresses be elements of these sets for so long from now, whether or not they are; all of it or nothing. No
+    /// set is given an address twice.
+    pub(crate) fn put(&mut self, sets: &BTreeMap<String, Vec<Element>>) -> io::Result<()> {
+        if sets.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch { bytes: Vec::new(), sequence: self.sequence };
+        batch.message(NFNL_MSG_BATCH_BEGIN, 0, NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES, &[]);
+        for (set, elements) in sets {
+            let body = elements_of(&self.table, set, elements);
+            // An element that is there would keep its old timeout; one that is not there could not be deleted.
+            for kind in [NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM] {
+                let flags = if kind == NFT_MSG_NEWSETELEM { NLM_F_CREATE } else { 0 };
+                batch.message((NFNL_SUBSYS_NFTABLES << 8) | kind, flags | NLM_F_ACK, NFPROTO_INET, 0, &body);
+            }
+        }
+        let last = batch.sequence;
+        batch.message(NFNL_MSG_BATCH_END, 0, NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES, &[]);
+        let first = std::mem::replace(&mut self.sequence, batch.sequence) + 1;
+        send(&self.socket, &batch.bytes, SendFlags::empty())?;
+        self.replies(first, last)
+    }
+
+    /// Reads what the kernel said to a batch's messages, which it has done by the time that they are sent.
+    fn replies(&self, first: u32, last: u32) -> io::Result<()> {
+        let mut buffer = [0; MAX_REPLY];
+        loop {
+            let (length, _) = recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT)?;
+            for (sequence, error) in errors(&buffer[..length]) {
+                // What remained of a batch that failed is of no interest any more.
+                match error {
+                    _ if !(first..=last).contains(&sequence) => {}
+                    0 if sequence == last => return Ok(()),
+                    0 => {}
+                    error => return Err(io::Error::from_raw_os_error(-error)),
+                }
+            }
+        }
+    }
+}
+
+/// Messages that the kernel takes as one transaction.
+struct Batch {
+    bytes: Vec<u8>,
+    /// Of the last message.
+    sequence: u32,
+}
+
+impl Batch {
+    fn message(&mut self, kind: u16, flags: u16, family: u8, resource: u16, body: &[u8]) {
+        self.sequence += 1;
+        // A body is two names of ours and a few elements.
+        let length = (HEADER + 4 + body.len()) as u32;
+        self.bytes.extend(length.to_ne_bytes());
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+        self.bytes.extend(self.sequence.to_ne_bytes());
+        self.bytes.extend([0; 4]);
+        self.bytes.extend([family, 0]);
+        self.bytes.extend(resource.to_be_bytes());
+        self.bytes.extend(body);
+    }
+}
+
+fn elements_of(table: &str, set: &str, elements: &[Element]) -> Vec<u8> {
+    let text = |kind, text: &str| attribute(kind, &[text.as_bytes(), b"\0"].concat());
+    let (table, set) = (text(NFTA_SET_ELEM_LIST_TABLE, table), text(NFTA_SET_ELEM_LIST_SET, set));
+    let elements: Vec<u8> = elements.iter().flat_map(element).collect();
+    [table, set, attribute(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, &elements)].concat()
+}
+
+fn element((address, timeout): &Element) -> Vec<u8> {
+    let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
+    let value = attribute(NFTA_DATA_VALUE, &address.octets());
+    let key = attribute(NFTA_SET_ELEM_KEY | NLA_F_NESTED, &value);
+    let timeout = attribute(NFTA_SET_ELEM_TIMEOUT, &milliseconds.to_be_bytes());
+    attribute(NFTA_LIST_ELEM | NLA_F_NESTED, &[key, timeout].concat())
+}
+
+fn attribute(kind: u16, content: &[u8]) -> Vec<u8> {
+    let length = 4 + content.len();
+    let mut bytes = (length as u16).to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(content);
+    bytes.resize(length.next_multiple_of(4), 0);
+    bytes
+}
+
+/// The sequence numbers that a datagram of the kernel's is about, each with its error or 0.
+fn errors(mut datagram: &[u8]) -> Vec<(u32, i32)> {
+    let mut found = Vec::new();
+    while let Some(message) = datagram.get(..HEADER + 4) {
+        let field =
+            |at: usize| u32::from_ne_bytes([message[at], message[at + 1], message[at + 2], message[at + 3]]);
+        if u16::from_ne_bytes([message[4], message[5]]) == NLMSG_ERROR {
+            found.push((field(8), field(HEADER).cast_signed()));
+        }
+        let length = (field(0) as usize).max(HEADER).next_multiple_of(4);
+        datagram = datagram.get(length..).unwrap_or_default();
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_element_is_laid_out_as_the_kernel_reads_it() {
+        let element = (Ipv4Addr::new(203, 0, 113, 7), Duration::from_secs(1));
+        let body = elements_of("t", "set", &[element]);
+        let expected = [
+            &[6, 0, 1, 0][..],
+            b"t\0\0\0",
+            &[8, 0, 2, 0],
+            b"set\0",
+            &[32, 0, 3, 0x80],
+            &[28, 0, 1, 0x80],
+            &[12, 0, 1, 0x80],
+            &[8, 0, 1, 0],
+            &[203, 0, 113, 7],
+            &[12, 0, 4, 0],
+            &[0, 0, 0, 0, 0, 0, 0x03, 0xe8],
+        ];
+        assert_eq!(body, expected.concat());
+    }
+
+    #[test]
+    fn errors_are_read_by_their_sequence_numbers() {
+        let reply = |length: u32, kind: u16, sequence: u32, error: i32| {
+            let mut bytes = length.to_ne_bytes().to_vec();
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend([0; 2]);
+            bytes.extend(sequence.to_ne_bytes());
+            bytes.extend([0; 4]);
+            bytes.extend(error.to_ne_bytes());
+            bytes.resize(36, 0);
+            bytes
+        };
+        let datagram =
+            [reply(36, NLMSG_ERROR, 7, 0), reply(36, 3, 8, -1), reply(36, NLMSG_ERROR, 9, -2)].concat();
+        assert_eq!(errors(&datagram), [(7, 0), (9, -2)]);
+        assert_eq!(errors(&reply(u32::MAX, NLMSG_ERROR, 7, -2)), [(7, -2)]);
+        assert_eq!(errors(&reply(0, NLMSG_ERROR, 7, -2)).len(), 1);
+        assert!(errors(&datagram[..19]).is_empty());
+    }
+}
