@@ -153,7 +153,7 @@ fn rates(figure: &str, [ours, nginx]: &[Turns; 2]) -> [Comparison; 2] {
     [
         Comparison::of(figure, Unit::PerSecond, ours.rate())
             .beside_nginx(nginx.rate())
-            .wanted(Wanted::AtLeastOfNginx(1.0)),
+            .wanted(Wanted::LeastOfNginx(1.0)),
         Comparison::of("  processor time of one", Unit::Seconds, cpu(ours)).beside_nginx(cpu(nginx)),
     ]
 }
@@ -172,7 +172,7 @@ fn added(proxies: &Proxies, application: &Nginx) -> Result<[Comparison; 2], Fail
         let added = |turns| f64::max(median(turns) - median(&direct), 0.0);
         Comparison::of(figure, Unit::Seconds, added(&ours))
             .beside_nginx(added(&nginx))
-            .wanted(Wanted::AtMostOfNginx(1.0))
+            .wanted(Wanted::MostOfNginx(1.0))
     };
     Ok([
         row("added to a request, p50", |turns| &turns.p50),
@@ -187,7 +187,7 @@ async fn download(proxies: &Proxies, application: &Nginx) -> Result<Comparison, 
     Ok(Comparison::of("a large download, bytes/s", Unit::BytesPerSecond, ours)
         .beside_nginx(rate(proxies.url().of(proxies.nginx.address)).await?)
         .beside_direct(rate(plain).await?)
-        .wanted(Wanted::AtLeastOfDirect(0.8)))
+        .wanted(Wanted::LeastOfDirect(0.8)))
 }
 
 /// WebSockets, and large requests.
@@ -204,13 +204,13 @@ async fn streams(dir: &Path, certificate: &Certificate) -> Result<Vec<Comparison
         Comparison::of("WebSocket messages/s there and back", Unit::PerSecond, echoes(&ours).await?)
             .beside_nginx(echoes(&nginx).await?)
             .beside_direct(echoes(&server(application, None)).await?)
-            .wanted(Wanted::AtLeastOfDirect(0.9)),
+            .wanted(Wanted::LeastOfDirect(0.9)),
     ];
     let idle = idle(&ours, || proxies.ours.stats()).await?;
     measured.push(
         Comparison::of("memory of a silent WebSocket", Unit::Bytes, idle)
             .beside_nginx(self::idle(&nginx, || proxies.nginx.stats()).await?)
-            .wanted(Wanted::AtMost(IDLE_LIMIT)),
+            .wanted(Wanted::Most(IDLE_LIMIT)),
     );
     measured.extend(uploads(&proxies).await?);
     Ok(measured)
@@ -239,6 +239,6 @@ async fn uploads(proxies: &Proxies) -> Result<[Comparison; 2], Failure> {
             .beside_nginx(transfers::upload(&nginx, "--http1.1").await?),
         // nginx is not asked: its window of 64 KiB makes a minute of it.
         Comparison::of("the same over HTTP/2", Unit::BytesPerSecond, second)
-            .wanted(Wanted::AtLeast(first * 0.8)),
+            .wanted(Wanted::Least(first * 0.8)),
     ])
 }

@@ -18,11 +18,11 @@ pub(crate) enum Unit {
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Wanted {
-    AtLeast(f64),
-    AtMost(f64),
-    AtLeastOfNginx(f64),
-    AtMostOfNginx(f64),
-    AtLeastOfDirect(f64),
+    Least(f64),
+    Most(f64),
+    LeastOfNginx(f64),
+    MostOfNginx(f64),
+    LeastOfDirect(f64),
 }
 
 /// A figure, and the same of others.
@@ -60,22 +60,22 @@ impl Comparison {
     /// Whether the figure is as wanted; nothing where nothing is, or where what it is held against is missing.
     fn met(&self) -> Option<bool> {
         Some(match self.wanted? {
-            Wanted::AtLeast(least) => self.ours >= least,
-            Wanted::AtMost(most) => self.ours <= most,
-            Wanted::AtLeastOfNginx(share) => self.ours >= share * self.nginx?,
-            Wanted::AtMostOfNginx(share) => self.ours <= share * self.nginx?,
-            Wanted::AtLeastOfDirect(share) => self.ours >= share * self.direct?,
+            Wanted::Least(least) => self.ours >= least,
+            Wanted::Most(most) => self.ours <= most,
+            Wanted::LeastOfNginx(share) => self.ours >= share * self.nginx?,
+            Wanted::MostOfNginx(share) => self.ours <= share * self.nginx?,
+            Wanted::LeastOfDirect(share) => self.ours >= share * self.direct?,
         })
     }
 
     fn wish(&self) -> String {
         let wish = match self.wanted {
             None => return String::new(),
-            Some(Wanted::AtLeast(least)) => format!("≥ {}", self.unit.text(least)),
-            Some(Wanted::AtMost(most)) => format!("≤ {}", self.unit.text(most)),
-            Some(Wanted::AtLeastOfNginx(share)) => format!("≥ {share} of nginx"),
-            Some(Wanted::AtMostOfNginx(share)) => format!("≤ {share} of nginx"),
-            Some(Wanted::AtLeastOfDirect(share)) => format!("≥ {share} of direct"),
+            Some(Wanted::Least(least)) => format!("≥ {}", self.unit.text(least)),
+            Some(Wanted::Most(most)) => format!("≤ {}", self.unit.text(most)),
+            Some(Wanted::LeastOfNginx(share)) => format!("≥ {share} of nginx"),
+            Some(Wanted::MostOfNginx(share)) => format!("≤ {share} of nginx"),
+            Some(Wanted::LeastOfDirect(share)) => format!("≥ {share} of direct"),
         };
         format!("{wish}{}", if self.met() == Some(false) { ", missed" } else { "" })
     }
@@ -126,18 +126,18 @@ mod tests {
             Comparison::of("f", Unit::Bytes, 1.0).beside_nginx(2.0).beside_direct(2.0).wanted(wanted)
         };
         let met = |wanted| half(wanted).met();
-        assert_eq!(met(Wanted::AtLeastOfNginx(0.5)), Some(true));
-        assert_eq!(met(Wanted::AtLeastOfDirect(0.6)), Some(false));
-        assert_eq!(met(Wanted::AtMostOfNginx(0.4)), Some(false));
-        assert_eq!((met(Wanted::AtMost(1.0)), met(Wanted::AtLeast(1.1))), (Some(true), Some(false)));
-        assert_eq!(Comparison::of("f", Unit::Bytes, 1.0).wanted(Wanted::AtLeastOfNginx(1.0)).met(), None);
+        assert_eq!(met(Wanted::LeastOfNginx(0.5)), Some(true));
+        assert_eq!(met(Wanted::LeastOfDirect(0.6)), Some(false));
+        assert_eq!(met(Wanted::MostOfNginx(0.4)), Some(false));
+        assert_eq!((met(Wanted::Most(1.0)), met(Wanted::Least(1.1))), (Some(true), Some(false)));
+        assert_eq!(Comparison::of("f", Unit::Bytes, 1.0).wanted(Wanted::LeastOfNginx(1.0)).met(), None);
     }
 
     #[test]
     fn lines_have_what_there_is() {
         let figure = Comparison::of("requests/s", Unit::PerSecond, 900.0)
             .beside_nginx(1000.0)
-            .wanted(Wanted::AtLeastOfNginx(1.0));
+            .wanted(Wanted::LeastOfNginx(1.0));
         let text = Lines(&[figure]).to_string();
         let words: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(words, ["requests/s", "900", "1000", "0.90", "≥", "1", "of", "nginx,", "missed"]);
