@@ -18,6 +18,8 @@ use crate::{GuestError, output};
 
 /// For the agent to do what takes no application's time: freezing, a new life, thawing.
 const STEP_SECONDS: u64 = 30;
+/// The agent waits 50 ms for more before it tells of output; the rest is for a guest that is slow.
+const SETTLE_TIME: Duration = Duration::from_millis(300);
 /// For a VMM to be gone after its channel has closed.
 const END_TIME: Duration = Duration::from_secs(2);
 /// How much longer than its own limit a hook's answer is waited for.
@@ -242,6 +244,11 @@ impl Guest {
             return "The MicroVM's virtual machine was ended because it or its host was out of memory.";
         }
         "The MicroVM's virtual machine ended unexpectedly."
+    }
+
+    /// Returns when what the application has printed by now should have come.
+    pub async fn settle(&self) {
+        tokio::time::sleep(SETTLE_TIME).await;
     }
 
     /// Ends it at once and releases everything it had.

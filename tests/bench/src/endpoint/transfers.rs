@@ -16,9 +16,9 @@ use crate::Failure;
 
 /// Bytes of an upload.
 pub(crate) const UPLOAD: u64 = 256 << 20;
-const PIECE: usize = 256 * 1024;
-/// Bytes that are on the way at most, one way: those of a gigabit over the delay.
-const IN_FLIGHT: usize = 16 << 20;
+const PIECE: usize = 64 * 1024;
+/// Bytes that are on the way at most, one way: those that a gigabit carries in 25 ms.
+const IN_FLIGHT: usize = 125_000_000 / 40;
 
 /// Bytes in a second that curl measures.
 pub(crate) async fn download(url: &Url, path: &str, core: usize) -> Result<f64, Failure> {
