@@ -2,28 +2,12 @@
 
 use std::io::{self, Write};
 
-use ids::ParseIdError;
-
 use crate::cli::DomainCommand;
-use crate::client::{Client, ClientError};
-use crate::public::target;
-
-/// Why a name does not lead where it was to.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DomainError {
-    /// No server to ask, or it refuses.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// Nothing is called so.
-    #[error("{0}; give the id of a MicroVM, or the name or ARN of an image")]
-    Target(#[from] ParseIdError),
-    /// Nowhere to print to.
-    #[error("cannot print: {0}")]
-    Print(#[from] io::Error),
-}
+use crate::client::Client;
+use crate::public::{ExposureError, target};
 
 /// Adds, lists, removes.
-pub(crate) async fn run(command: &DomainCommand) -> Result<(), DomainError> {
+pub(crate) async fn run(command: &DomainCommand) -> Result<(), ExposureError> {
     let whose = match command {
         DomainCommand::Add(args) => &args.whose,
         DomainCommand::List(whose) => whose,

@@ -8,9 +8,9 @@ use proxy::headers::DEFAULT_PORT;
 use crate::cli;
 use crate::client::{Client, ClientError};
 
-/// Why nothing is public that was not before.
+/// Why nothing is public, and no name leads anywhere, that did not before.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PublicError {
+pub(crate) enum ExposureError {
     /// No server to ask, or it refuses.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -23,7 +23,7 @@ pub(crate) enum PublicError {
 }
 
 /// Sets which ports are public, and prints them.
-pub(crate) async fn run(args: &cli::Public) -> Result<(), PublicError> {
+pub(crate) async fn run(args: &cli::Public) -> Result<(), ExposureError> {
     let client = Client::of(&args.whose.data.data_dir, args.whose.account.as_deref())?;
     let target = target(&client, &args.target)?;
     let access = match &args.ports[..] {
