@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Which messages there are. A snapshot keeps the agent that it was made with, so it is noted with it.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Bytes of entropy that a new life starts with.
 pub const ENTROPY_BYTES: usize = 64;
@@ -26,9 +26,13 @@ pub enum Request {
     StartApp(AppSpec),
     /// Call a lifecycle hook of the application: `Hook`.
     Hook(HookCall),
-    /// Stop every process of the application, reset its connections to other machines, and make memory and disk
-    /// fit for a snapshot; the guest answers `Done`, ends the session and waits for the next handshake.
+    /// Stop every process of the application, tell what it has printed, reset its connections to other machines, and
+    /// make memory and disk fit for a snapshot; the guest answers `Done`, ends the session and waits for the next
+    /// handshake.
     Freeze,
+    /// Tell at once what the application and builds have printed by now, which is otherwise gathered for a moment:
+    /// `Flushed`.
+    Flush,
     /// Give a restored guest its own clock and entropy while the application is still frozen, then let it run and
     /// call its hook: `Hook`, or `Done` without one. One request, because every exchange costs a launch time.
     Live(NewLife),
@@ -38,6 +42,11 @@ pub enum Request {
     Relay {
         /// TCP port on the guest's loopback.
         port: u16,
+    },
+    /// Send the application's first process the image's STOPSIGNAL: `Done` once it has ended, or will not end by it.
+    Stop {
+        /// Longest that its end is waited for.
+        within_ms: u64,
     },
     /// Power the guest off after answering `Done`.
     Shutdown,
@@ -55,6 +64,11 @@ pub enum Response {
     Hook(HookOutcome),
     /// What a build came to.
     Build(BuildOutcome),
+    /// All output is on its way.
+    Flushed {
+        /// Of the [`Event::Flushed`] that comes behind it.
+        mark: u64,
+    },
     /// The request could not be carried out.
     Failed {
         /// What was attempted and why it failed.
@@ -186,6 +200,11 @@ pub enum Event {
     AppExited {
         /// Exit code.
         code: i32,
+    },
+    /// What had been printed when this was asked for has been told.
+    Flushed {
+        /// Counts up, over sessions and snapshots too.
+        mark: u64,
     },
 }
 

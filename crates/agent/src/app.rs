@@ -1,30 +1,28 @@
-//! The application: its disks, its helper process and its output.
+//! The application: its disks, and its helper process.
 
 use std::fs;
-use std::io;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use agent_proto::{AppSpec, Event, LogSource, MAX_LOG_CHUNK};
+use agent_proto::{AppSpec, Event, LogSource};
 use rustix::mount::{MountFlags, mount};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc::Sender;
+use tokio::sync::watch;
 
 use crate::cgroup;
 use crate::disks::{mount_image, mount_scratch};
 use crate::error::{Error, trying};
 use crate::freezer::Freezer;
 use crate::machine_id::MachineId;
+use crate::output::Output;
+use crate::stop::stop;
 
 /// The application's file system.
 pub(crate) const ROOT: &str = "/app";
 /// Whether who has no privileges may get them all in a user namespace of his own.
 const USER_NAMESPACES: &str = "/proc/sys/kernel/unprivileged_userns_clone";
-/// How long output may wait for more of it.
-const GATHER_FOR: Duration = Duration::from_millis(50);
 /// Program of the agent, whatever became of the initramfs.
 pub(crate) const SELF: &str = "/proc/self/exe";
 
@@ -42,19 +40,24 @@ pub(crate) struct Container {
     pub(crate) spec: Arc<AppSpec>,
     /// Its helper, which lives in its namespaces, but for that of its processes, and as long as it.
     pub(crate) helper: u32,
-    exited: Arc<AtomicBool>,
+    exited: watch::Receiver<bool>,
 }
 
 impl Container {
     /// Whether its first process has ended, and with it all the others.
     pub(crate) fn has_exited(&self) -> bool {
-        self.exited.load(Ordering::Relaxed)
+        *self.exited.borrow()
+    }
+
+    /// Asks its first process to end, and returns once it has, or will not.
+    pub(crate) async fn stop(&self, within: Duration) -> Result<(), Error> {
+        stop(&self.spec, self.helper, self.exited.clone(), within).await
     }
 }
 
 impl App {
     /// Mounts its disks and starts its first process; output and exit are told as events.
-    pub(crate) fn start(spec: &AppSpec, events: &Sender<Event>) -> Result<Self, Error> {
+    pub(crate) fn start(spec: &AppSpec, told: &Arc<Output>) -> Result<Self, Error> {
         mount_root(spec.all_capabilities)?;
         if spec.all_capabilities {
             cgroup::delegate().map_err(trying("giving the container its controllers"))?;
@@ -74,8 +77,8 @@ impl App {
             .spawn()
             .map_err(trying(attempt))?;
         let helper = child.id().ok_or_else(|| Error::new(attempt, "it has ended at once"))?;
-        let exited = Arc::new(AtomicBool::new(false));
-        tokio::spawn(watch(child, order, events.clone(), Arc::clone(&exited)));
+        let (end, exited) = watch::channel(false);
+        tokio::spawn(attend(child, order, Arc::clone(told), end));
         let container = Container { spec: Arc::new(spec.clone()), helper, exited };
         Ok(Self { freezer, machine_id, container })
     }
@@ -109,51 +112,18 @@ fn mount_root(all_capabilities: bool) -> Result<(), Error> {
         .map_err(trying("mounting the application's file system"))
 }
 
-async fn watch(mut child: Child, order: Vec<u8>, events: Sender<Event>, exited: Arc<AtomicBool>) {
+async fn attend(mut child: Child, order: Vec<u8>, output: Arc<Output>, exited: watch::Sender<bool>) {
     if let Some(mut stdin) = child.stdin.take() {
         // A helper that died at once says so by its exit.
         let _ = stdin.write_all(&order).await;
     }
     if let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) {
         tokio::join!(
-            forward(&mut stdout, LogSource::Stdout, &events, |_| {}),
-            forward(&mut stderr, LogSource::Stderr, &events, |_| {}),
+            output.forward(&mut stdout, LogSource::Stdout, |_| {}),
+            output.forward(&mut stderr, LogSource::Stderr, |_| {}),
         );
     }
     let code = child.wait().await.ok().and_then(|status| status.code()).unwrap_or(-1);
-    exited.store(true, Ordering::Relaxed);
-    // The receiver lives as long as the agent.
-    let _ = events.send(Event::AppExited { code }).await;
-}
-
-/// Tells everything that is written to `output` as log events, and shows it to `watch`.
-pub(crate) async fn forward<R: AsyncRead + Unpin>(
-    output: &mut R,
-    source: LogSource,
-    events: &Sender<Event>,
-    mut watch: impl FnMut(&[u8]),
-) {
-    let mut buffer = vec![0; MAX_LOG_CHUNK];
-    while let Ok(count @ 1..) = gather(output, &mut buffer).await {
-        let bytes = buffer[..count].to_vec();
-        watch(&bytes);
-        if events.send(Event::Log { source, bytes }).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Reads what there is and what follows within [`GATHER_FOR`]: telling the host of every line as it comes would take
-/// time from the very request that the line is about.
-async fn gather<R: AsyncRead + Unpin>(output: &mut R, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut count = output.read(buffer).await?;
-    let deadline = tokio::time::Instant::now() + GATHER_FOR;
-    while count > 0 && count < buffer.len() {
-        match tokio::time::timeout_at(deadline, output.read(&mut buffer[count..])).await {
-            Ok(Ok(more @ 1..)) => count += more,
-            // The end, or a failure, which the next read meets again.
-            Ok(_) | Err(_) => break,
-        }
-    }
-    Ok(count)
+    exited.send_replace(true);
+    output.tell(Event::AppExited { code }).await;
 }

@@ -5,17 +5,16 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::process::Stdio;
 
-use agent_proto::{BuildFailure, BuildOutcome, BuildSpec, Event, ImageConfig, LogSource};
+use agent_proto::{BuildFailure, BuildOutcome, BuildSpec, ImageConfig, LogSource};
 use rustix::mount::{MountFlags, mount, mount_bind_recursive};
 use serde_json::Value;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::Command;
-use tokio::sync::mpsc::Sender;
 
-use crate::app::forward;
 use crate::artifact;
 use crate::disks::{find, mount_image, mount_scratch};
 use crate::error::{Error, trying};
+use crate::output::Output;
 
 /// The tools' root. It is read-only: writes go to the scratch disk and to memory, where its folders lead.
 const ROOT: &str = "/build";
@@ -30,8 +29,8 @@ const MAX_TAIL: usize = 2048;
 struct Failure(BuildFailure, String);
 
 /// Builds the artifact; output is told as events.
-pub(crate) async fn build(spec: &BuildSpec, events: &Sender<Event>) -> BuildOutcome {
-    match run(spec, events).await {
+pub(crate) async fn build(spec: &BuildSpec, log: &Output) -> BuildOutcome {
+    match run(spec, log).await {
         Ok((code_bytes, config)) => BuildOutcome::Ok { code_bytes, config },
         Err(Failure(_, message)) if message.to_lowercase().contains(DISK_FULL) => {
             BuildOutcome::Failed { kind: BuildFailure::DiskFull, message }
@@ -40,15 +39,15 @@ pub(crate) async fn build(spec: &BuildSpec, events: &Sender<Event>) -> BuildOutc
     }
 }
 
-async fn run(spec: &BuildSpec, events: &Sender<Event>) -> Result<(u64, ImageConfig), Failure> {
+async fn run(spec: &BuildSpec, log: &Output) -> Result<(u64, ImageConfig), Failure> {
     prepare_root()?;
     unpack_artifact(spec.artifact_bytes).await?;
     name_bases(&spec.base_aliases).await?;
-    bud(spec, events).await?;
+    bud(spec, log).await?;
     let image =
         fs::read_to_string(format!("{ROOT}/run/image-id")).map_err(trying("reading the image's id"))?;
     let config = inspect(&image).await?;
-    let code_bytes = write_output(&image, events).await?;
+    let code_bytes = write_output(&image, log).await?;
     Ok((code_bytes, config))
 }
 
@@ -110,7 +109,7 @@ async fn name_bases(aliases: &[(String, String)]) -> Result<(), Error> {
     Ok(())
 }
 
-async fn bud(spec: &BuildSpec, events: &Sender<Event>) -> Result<(), Failure> {
+async fn bud(spec: &BuildSpec, log: &Output) -> Result<(), Failure> {
     let mut command = tool("buildah");
     // Nothing of this machine is kept, so no step is cached: layers would only be written to be thrown away.
     command.args(["build", "--isolation", "chroot", "--layers=false", "--iidfile", "/run/image-id"]);
@@ -118,7 +117,7 @@ async fn bud(spec: &BuildSpec, events: &Sender<Event>) -> Result<(), Failure> {
         command.arg("--env").arg(variable);
     }
     command.args(["--file", "/scratch/context/Dockerfile", "/scratch/context"]);
-    let Err(tail) = logged(&mut command, events).await? else {
+    let Err(tail) = logged(&mut command, log).await? else {
         return Ok(());
     };
     Err(Failure(
@@ -149,11 +148,11 @@ fn parse_config(config: &Value) -> ImageConfig {
     }
 }
 
-async fn write_output(image: &str, events: &Sender<Event>) -> Result<u64, Error> {
+async fn write_output(image: &str, log: &Output) -> Result<u64, Error> {
     output(tool("buildah").args(["from", "--pull-never", "--name", CONTAINER, image.trim()])).await?;
     let mounted = output(tool("buildah").args(["mount", CONTAINER])).await?;
     let disk = find("output")?;
-    logged(tool("mkfs.erofs").arg("--quiet").arg(&disk).arg(mounted.trim()), events)
+    logged(tool("mkfs.erofs").arg("--quiet").arg(&disk).arg(mounted.trim()), log)
         .await?
         .map_err(trying("writing the code disk"))?;
     rustix::fs::sync();
@@ -195,7 +194,7 @@ fn tool(program: &str) -> Command {
 }
 
 /// Runs a tool with its output as build log; where it fails, the end of that output.
-async fn logged(command: &mut Command, events: &Sender<Event>) -> Result<Result<(), String>, Error> {
+async fn logged(command: &mut Command, log: &Output) -> Result<Result<(), String>, Error> {
     let attempt = "running the build tools";
     let (mut reader, writer) = pipe().map_err(trying(attempt))?;
     let errors = writer.try_clone().map_err(trying(attempt))?;
@@ -204,7 +203,7 @@ async fn logged(command: &mut Command, events: &Sender<Event>) -> Result<Result<
     // The command keeps its ends of the pipe until it is given others.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut tail = Vec::new();
-    forward(&mut reader, LogSource::Build, events, |bytes| keep_tail(&mut tail, bytes)).await;
+    log.forward(&mut reader, LogSource::Build, |bytes| keep_tail(&mut tail, bytes)).await;
     let done = child.wait().await.map_err(trying(attempt))?;
     Ok(if done.success() { Ok(()) } else { Err(whole_lines(&tail)) })
 }

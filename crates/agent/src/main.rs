@@ -22,6 +22,7 @@ mod life;
 mod machine_id;
 mod metadata;
 mod network;
+mod output;
 mod port;
 mod privileges;
 mod pty;
@@ -30,6 +31,7 @@ mod serve;
 mod sessions;
 mod shell;
 mod sockets;
+mod stop;
 mod user;
 
 use std::process::ExitCode;

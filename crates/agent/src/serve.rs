@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_proto::guest::{Call, Calls, Host, Incoming, accept};
 use agent_proto::{Event, Request, Response};
@@ -11,12 +12,15 @@ use tokio::sync::{Mutex, mpsc, watch};
 use crate::app::App;
 use crate::error::{Error, trying};
 use crate::life::{self, Random};
+use crate::output::Output;
 use crate::port::Port;
 use crate::shell::{self, Admission};
 use crate::{builder, dns, hook, metadata};
 
 /// Events kept while no host listens; more hold their writers back.
 const EVENT_BACKLOG: usize = 64;
+/// For a host to take what was printed before a freeze; what it has not taken then is told in the next life.
+const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 
 /// What outlives a session.
 struct Guest {
@@ -24,7 +28,7 @@ struct Guest {
     app: Mutex<Option<App>>,
     shells: Admission,
     metadata: metadata::Service,
-    events: mpsc::Sender<Event>,
+    output: Arc<Output>,
 }
 
 /// What follows a request.
@@ -40,7 +44,8 @@ enum After {
 pub(crate) async fn serve(listener: TcpListener) -> Result<(), Error> {
     let port = Port::open()?;
     let (events, receiver) = mpsc::channel(EVENT_BACKLOG);
-    let mut untold = Untold { receiver, next: None, exit: None };
+    let (marks, told) = watch::channel(0);
+    let mut untold = Untold { receiver, next: None, exit: None, marks };
     let (sessions, current) = watch::channel(None);
     dns::serve(&current).await?;
     let guest = Arc::new(Guest {
@@ -48,7 +53,7 @@ pub(crate) async fn serve(listener: TcpListener) -> Result<(), Error> {
         app: Mutex::new(None),
         shells: Admission::new(),
         metadata: metadata::Service::start(listener, current)?,
-        events,
+        output: Arc::new(Output::new(events, told)),
     });
     loop {
         match accept(port.clone()).await {
@@ -82,6 +87,8 @@ struct Untold {
     next: Option<Event>,
     /// The application's end: told in every session, because the host may have forgotten it.
     exit: Option<Event>,
+    /// The last mark that was told.
+    marks: watch::Sender<u64>,
 }
 
 async fn tell_events(host: &Host, untold: &mut Untold) {
@@ -101,9 +108,10 @@ async fn tell_events(host: &Host, untold: &mut Untold) {
         if sink.send(event).await.is_err() {
             return;
         }
-        let told = untold.next.take();
-        if matches!(told, Some(Event::AppExited { .. })) {
-            untold.exit = told;
+        match untold.next.take() {
+            told @ Some(Event::AppExited { .. }) => untold.exit = told,
+            Some(Event::Flushed { mark }) => drop(untold.marks.send_replace(mark)),
+            Some(Event::Log { .. }) | None => {}
         }
     }
 }
@@ -167,7 +175,7 @@ async fn carry_out(request: &Request, guest: &Guest) -> Result<Response, Error> 
             if app.is_some() {
                 return Err(Error::new("starting the application", "it has been started already"));
             }
-            *app = Some(App::start(spec, &guest.events)?);
+            *app = Some(App::start(spec, &guest.output)?);
         }
         Request::Freeze => {
             // A terminal survives no freeze, and what was started in it is not the application's.
@@ -175,6 +183,8 @@ async fn carry_out(request: &Request, guest: &Guest) -> Result<Response, Error> 
             if let Some(app) = guest.app.lock().await.as_ref() {
                 app.freeze().await?;
             }
+            // What is told only in the next life is told by every clone.
+            let _ = tokio::time::timeout(FLUSH_WITHIN, guest.output.flush_to_host()).await;
             life::quiesce()?;
         }
         Request::Live(new) => {
@@ -190,7 +200,15 @@ async fn carry_out(request: &Request, guest: &Guest) -> Result<Response, Error> 
                 return Ok(Response::Hook(hook::call(call).await));
             }
         }
-        Request::Build(spec) => return Ok(Response::Build(builder::build(spec, &guest.events).await)),
+        Request::Stop { within_ms } => {
+            // Not waited for with the lock held: a freeze may come.
+            let container = guest.app.lock().await.as_ref().map(|app| app.container().clone());
+            if let Some(container) = container {
+                container.stop(Duration::from_millis(*within_ms)).await?;
+            }
+        }
+        Request::Flush => return Ok(Response::Flushed { mark: guest.output.flush().await }),
+        Request::Build(spec) => return Ok(Response::Build(builder::build(spec, &guest.output).await)),
         Request::Shutdown | Request::Relay { .. } | Request::Shell => {}
     }
     Ok(Response::Done)

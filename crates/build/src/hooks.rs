@@ -27,15 +27,8 @@ pub(crate) struct BuildHook {
     pub(crate) seconds: u32,
 }
 
-/// Asks until 200; fails with the first other answer but 503, or when the time is over (SPEC §3). What the application
-/// prints of it has come by then: after a build's hook its VM is saved or ended.
+/// Asks until 200; fails with the first other answer but 503, or when the time is over (SPEC §3).
 pub(crate) async fn until_ready(guest: &Guest, hook: &BuildHook) -> Result<(), BuildError> {
-    let answered = until_answered(guest, hook).await;
-    guest.settle().await;
-    answered
-}
-
-async fn until_answered(guest: &Guest, hook: &BuildHook) -> Result<(), BuildError> {
     let deadline = Instant::now() + Duration::from_secs(hook.seconds.into());
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -18,8 +18,10 @@ use crate::{GuestError, output};
 
 /// For the agent to do what takes no application's time: freezing, a new life, thawing.
 const STEP_SECONDS: u64 = 30;
-/// The agent waits 50 ms for more before it tells of output; the rest is for a guest that is slow.
-const SETTLE_TIME: Duration = Duration::from_millis(300);
+/// For what was printed to be written down before a guest is ended, which a guest that hangs must not hold up.
+const FLUSH_TIME: Duration = Duration::from_secs(2);
+/// How much longer than its own limit the agent's answer to a stop is waited for.
+const STOP_SLACK: Duration = Duration::from_secs(2);
 /// For a VMM to be gone after its channel has closed.
 const END_TIME: Duration = Duration::from_secs(2);
 /// How much longer than its own limit a hook's answer is waited for.
@@ -33,6 +35,8 @@ pub struct Guest {
     machine: Box<dyn Machine>,
     channel: Channel,
     events: Option<mpsc::Receiver<Event>>,
+    /// Once somebody listens: the last mark before which all output has been written.
+    written: Option<watch::Receiver<u64>>,
     describer: Arc<OnceLock<Describer>>,
 }
 
@@ -69,7 +73,8 @@ impl Guest {
             Ok((channel, events)) => {
                 timeline::reached(Step::Agent);
                 let name = name.to_owned();
-                Ok(Self { host, name, slot, machine, channel, events: Some(events), describer })
+                let events = Some(events);
+                Ok(Self { host, name, slot, machine, channel, events, written: None, describer })
             }
             Err(error) => {
                 end(&*machine).await;
@@ -109,10 +114,10 @@ impl Guest {
     /// Writes the application's output to `log` from now on. The receiver holds the exit code of the application's
     /// first process, once that has ended. Only the first call gets anything.
     pub fn listen(&mut self, log: impl Into<Arc<Output>>) -> watch::Receiver<Option<i32>> {
-        match self.events.take() {
-            Some(events) => output::listen(events, log.into()),
-            None => watch::channel(None).1,
-        }
+        let Some(events) = self.events.take() else { return watch::channel(None).1 };
+        let heard = output::listen(events, log.into());
+        self.written = Some(heard.written);
+        heard.exited
     }
 
     /// Has its questions about itself answered from now on. Only the first call says what it is.
@@ -246,13 +251,33 @@ impl Guest {
         "The MicroVM's virtual machine ended unexpectedly."
     }
 
-    /// Returns when what the application has printed by now should have come.
-    pub async fn settle(&self) {
-        tokio::time::sleep(SETTLE_TIME).await;
+    /// Has the application's first process end by the image's STOPSIGNAL, within `limit`. It may run on afterwards.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn stop(&self, limit: Duration) -> Result<(), GuestError> {
+        let within_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let request = Request::Stop { within_ms };
+        self.call("stopping the application", &request, limit + STOP_SLACK).await.map(drop)
     }
 
-    /// Ends it at once and releases everything it had.
+    /// Returns once what has been printed by now is written down, where somebody listens and the agent answers.
+    pub async fn flush(&self) {
+        let Some(mut written) = self.written.clone() else { return };
+        let flushed = async {
+            if let Ok(Response::Flushed { mark }) = self.channel.call(&Request::Flush).await {
+                // A session that ends first has no more to tell.
+                let _ = written.wait_for(|written| *written >= mark).await;
+            }
+        };
+        if tokio::time::timeout(FLUSH_TIME, flushed).await.is_err() {
+            tracing::warn!(name = self.name, "the last output of a guest may be lost: it does not answer");
+        }
+    }
+
+    /// Ends it, with what has been printed by now written down, and releases everything it had.
     pub async fn end(self) {
+        self.flush().await;
         end(&*self.machine).await;
         self.host.release(&self.name, &self.slot.name);
     }

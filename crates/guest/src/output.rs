@@ -1,4 +1,4 @@
-//! What an application says without being asked: its output, and its end.
+//! What an application says without being asked: its output, and its end; and how far that has been written down.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +11,28 @@ use tokio::time::{Instant, timeout_at};
 /// How long the end of a line is waited for.
 const FLUSH_AFTER: Duration = Duration::from_millis(500);
 
-/// Writes output to `log` in the background. The receiver holds the exit code of the application's first process once
-/// that has ended; its sender goes when the session does.
-pub(crate) fn listen(events: mpsc::Receiver<Event>, log: Arc<Output>) -> watch::Receiver<Option<i32>> {
-    let (exit, exited) = watch::channel(None);
-    tokio::spawn(forward(events, log, exit));
-    exited
+/// What is heard; the senders go when the session does.
+pub(crate) struct Heard {
+    /// The exit code of the application's first process, once that has ended.
+    pub(crate) exited: watch::Receiver<Option<i32>>,
+    /// The last mark before which everything has been written.
+    pub(crate) written: watch::Receiver<u64>,
 }
 
-async fn forward(mut events: mpsc::Receiver<Event>, log: Arc<Output>, exit: watch::Sender<Option<i32>>) {
+/// Writes output to `log` in the background.
+pub(crate) fn listen(events: mpsc::Receiver<Event>, log: Arc<Output>) -> Heard {
+    let (exit, exited) = watch::channel(None);
+    let (mark, written) = watch::channel(0);
+    tokio::spawn(forward(events, log, exit, mark));
+    Heard { exited, written }
+}
+
+async fn forward(
+    mut events: mpsc::Receiver<Event>,
+    log: Arc<Output>,
+    exited: watch::Sender<Option<i32>>,
+    written: watch::Sender<u64>,
+) {
     let mut sources = [LogSource::Stdout, LogSource::Stderr, LogSource::Build].map(Source::new);
     loop {
         let flush_at = sources.iter().filter_map(|source| source.flush_at).min();
@@ -33,7 +46,9 @@ async fn forward(mut events: mpsc::Receiver<Event>, log: Arc<Output>, exit: watc
                 let from = sources.iter_mut().filter(|from| from.of == source);
                 from.for_each(|from| from.take(&bytes, &mut lines));
             }
-            Ok(Some(Event::AppExited { code })) => drop(exit.send_replace(Some(code))),
+            Ok(Some(Event::AppExited { code })) => drop(exited.send_replace(Some(code))),
+            // What came before has been written with the event that it came with.
+            Ok(Some(Event::Flushed { mark })) => drop(written.send_replace(mark)),
             Ok(None) => break,
             Err(_) => {
                 let due = sources.iter_mut().filter(|source| source.flush_at == flush_at);
@@ -86,7 +101,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(10);
 
-    fn bed(dir: &Path) -> (mpsc::Sender<Event>, watch::Receiver<Option<i32>>, Follower) {
+    fn bed(dir: &Path) -> (mpsc::Sender<Event>, Heard, Follower) {
         let quota = Quota { stream: u64::MAX, account: u64::MAX };
         let account = "123456789012".parse().unwrap();
         let to = Destination { account, group: "/g".into(), stream: "s".into(), source: 1 };
@@ -115,7 +130,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn outputs_are_cut_into_lines_each_by_itself() {
         let dir = tempfile::tempdir().unwrap();
-        let (events, mut exited, mut follower) = bed(dir.path());
+        let (events, mut heard, mut follower) = bed(dir.path());
         for (source, text) in [
             (LogSource::Stdout, "out"),
             (LogSource::Stderr, "err one\nerr"),
@@ -130,7 +145,18 @@ mod tests {
         events.send(log(LogSource::Stderr, "the last words")).await.unwrap();
         events.send(Event::AppExited { code: 3 }).await.unwrap();
         drop(events);
-        assert_eq!(*exited.wait_for(Option::is_some).await.unwrap(), Some(3));
+        assert_eq!(*heard.exited.wait_for(Option::is_some).await.unwrap(), Some(3));
         assert_eq!(lines(&mut follower, 1).await, ["the last words"]);
+    }
+
+    #[tokio::test]
+    async fn a_mark_says_that_what_came_before_it_has_been_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (events, mut heard, mut follower) = bed(dir.path());
+        events.send(log(LogSource::Stdout, "whole\n")).await.unwrap();
+        events.send(Event::Flushed { mark: 7 }).await.unwrap();
+        heard.written.wait_for(|mark| *mark == 7).await.unwrap();
+        let read = follower.read().unwrap();
+        assert_eq!(read.into_iter().map(|event| event.message).collect::<Vec<_>>(), [b"whole"]);
     }
 }

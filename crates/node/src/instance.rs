@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_proto::host::{CallError, Channel, Describer};
 use agent_proto::{HookCall, HookOutcome};
@@ -22,6 +23,8 @@ use crate::machines::{Instance, Suspended};
 use crate::shell;
 use crate::timelines::Timelines;
 
+/// How long an application may take to end by its stop signal; for more there is the terminate hook.
+const STOP_TIME: Duration = Duration::from_secs(3);
 /// The life that a launch begins.
 const FIRST_LIFE: u64 = 1;
 
@@ -193,6 +196,19 @@ impl Running {
         }
     }
 
+    /// Asks the application to end, and notes how it did.
+    async fn stop(&self, microvm: &MicrovmRecord) {
+        if let Err(error) = self.parts.guest.stop(STOP_TIME).await {
+            tracing::debug!(microvm = %microvm.id, %error, "the application could not be asked to end");
+        }
+        // Its exit is told behind its output.
+        self.parts.guest.flush().await;
+        match *self.exited.borrow() {
+            Some(code) => tracing::info!(microvm = %microvm.id, code, "the application has ended"),
+            None => tracing::info!(microvm = %microvm.id, "the application is ended with its MicroVM"),
+        }
+    }
+
     /// After a saving that was given up or failed: a new life of the same guest.
     async fn go_on(self, generation: u64) -> Result<Self, InstanceError> {
         let Self { parts, housekeeping, .. } = self;
@@ -248,6 +264,9 @@ impl Instance for Running {
         if call_hook && let Err(error) = self.call(Hook::Terminate).await {
             // Nothing depends on it any more (SPEC §4.1).
             tracing::debug!(microvm = %microvm.id, %error, "the terminate hook failed");
+        }
+        if call_hook {
+            self.stop(microvm).await;
         }
         self.parts.guest.end().await;
         self.housekeeping.end().await;

@@ -30,11 +30,13 @@ with hooks that fail to order and with more to ask for.
 How a hook behaves is JSON such as {"status": 500, "delay": 2, "unavailable": 3}: the status to answer, the seconds to
 take, and how many calls to answer 503 at first. The build's hooks find it in the variables PROBE_READY and
 PROBE_VALIDATE, the others under their name in the run hook's payload. PROBE_EXIT ends the application at its start.
+Asked to end, it says so and does.
 """
 
 import errno
 import json
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -235,7 +237,13 @@ class Hooks(app.Hooks):
         return json.loads(payload or "{}").get(name, {})
 
 
+def end(number: int, _frame) -> None:
+    print(f"ending by {signal.Signals(number).name}", flush=True)
+    os._exit(3)
+
+
 def main() -> None:
+    signal.signal(signal.SIGTERM, end)
     if "PROBE_EXIT" in os.environ:
         print("ending as PROBE_EXIT says", file=sys.stderr, flush=True)
         sys.exit(int(os.environ["PROBE_EXIT"]))

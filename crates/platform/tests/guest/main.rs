@@ -10,6 +10,7 @@ mod containers;
 mod failures;
 mod hello;
 mod machines;
+mod output;
 mod session;
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -59,6 +60,9 @@ async fn tests(bench: &Bench, word: &str) {
     }
     if wanted("containers") {
         timed("containers", containers::are_confined(bench)).await;
+    }
+    if wanted("output") {
+        timed("output", output::is_told(bench)).await;
     }
     if wanted("failures") {
         timed("failures", failures::are_told(bench)).await;

@@ -21,6 +21,7 @@ const APP: u16 = 8080;
 struct Told {
     log: String,
     exit: Option<i32>,
+    mark: u64,
 }
 
 /// A machine with an agent that answers.
@@ -46,6 +47,7 @@ impl Guest {
                 teller.send_modify(|told| match event {
                     Event::Log { bytes, .. } => told.log.push_str(&String::from_utf8_lossy(&bytes)),
                     Event::AppExited { code } => told.exit = Some(code),
+                    Event::Flushed { mark } => told.mark = mark,
                 });
             }
         });
@@ -54,6 +56,15 @@ impl Guest {
 
     pub(crate) fn log(&self) -> String {
         self.told.borrow().log.clone()
+    }
+
+    /// Waits until the application has printed a text.
+    pub(crate) async fn printed(&self, text: &str) {
+        let mut told = self.told.clone();
+        let printed = told.wait_for(|told| told.log.contains(text));
+        if tokio::time::timeout(CALL_WITHIN, printed).await.is_err() {
+            panic!("the application does not print {text}; it wrote: {}", self.log());
+        }
     }
 
     /// Waits until the application has ended; its exit code.
@@ -112,9 +123,26 @@ impl Guest {
 
     /// Freezes the guest, which ends the session.
     pub(crate) async fn freeze(self) -> Box<dyn Machine> {
+        self.freeze_with_log().await.0
+    }
+
+    /// The same, with all that was told.
+    pub(crate) async fn freeze_with_log(mut self) -> (Box<dyn Machine>, String) {
         self.done(Request::Freeze).await;
         tokio::time::timeout(CALL_WITHIN, self.channel.ended()).await.unwrap();
-        self.machine
+        // The teller goes once it has nothing more.
+        while self.told.changed().await.is_ok() {}
+        let log = self.log();
+        (self.machine, log)
+    }
+
+    /// What was printed by now.
+    pub(crate) async fn flushed_log(&mut self) -> String {
+        match self.call_within(CALL_WITHIN, Request::Flush).await {
+            Response::Flushed { mark } => drop(self.told.wait_for(|told| told.mark >= mark).await.unwrap()),
+            other => panic!("not flushed: {other:?}"),
+        }
+        self.log()
     }
 
     /// Ends the session and starts another, as a server does that was restarted.

@@ -111,6 +111,15 @@ pub(crate) fn the_end_of_the_application_terminates() {
     assert_eq!(ended["stateReason"], "Container Stopped with Exit Code: 7", "{ended}");
 }
 
+pub(crate) fn an_application_is_asked_to_end_and_its_last_words_are_kept() {
+    let server = fixture::shared();
+    let microvm = Microvm::run(&server, &fixture::probe(&server), &[]);
+    let ended = microvm.terminate();
+    assert_eq!(ended["stateReason"], "Success.", "{ended}");
+    let log = server.logs(&microvm.id);
+    assert!(log.contains("ending by SIGTERM"), "{log}");
+}
+
 pub(crate) fn clones_differ_and_know_the_time() {
     let server = fixture::shared();
     let image = fixture::probe(&server);
