@@ -18,7 +18,6 @@ use super::command::{self, CommandLine, Start};
 use super::machine::QemuMachine;
 use super::qmp::Qmp;
 use super::{Qemu, clock};
-use crate::accelerator::Accelerator;
 use crate::error::{CommandError, StartError};
 use crate::jail::JailPlan;
 use crate::memory::{Mapping, MemoryError, open_layers};
@@ -87,14 +86,13 @@ pub(crate) async fn restore(
 /// The device state to load: where the machine's clocks are to go on, a copy in which they have. The time that loading
 /// takes is not in it: some milliseconds, by which the guest is late.
 pub(crate) fn moved_on(qemu: &Qemu, run_dir: &Path, from: &Restore) -> Result<PathBuf, StartError> {
-    let Some(stopped_at) = from.stopped_at.filter(|_| qemu.compatibility.accelerator == Accelerator::Tcg)
-    else {
+    let Some(stopped_at) = from.stopped_at else {
         return Ok(from.device_state.clone());
     };
     // A wall clock that was set back meanwhile is no reason to stand still for ever.
     let away = SystemTime::now().duration_since(stopped_at).unwrap_or_default();
     let mut state = fs::read(&from.device_state).map_err(file_error("reading", &from.device_state))?;
-    clock::advance(&mut state, away)
+    clock::advance(&mut state, away, qemu.compatibility.accelerator)
         .ok_or_else(|| StartError::Spec("the device state has no clock that is known here".to_owned()))?;
     fs::create_dir_all(run_dir).map_err(file_error("creating", run_dir))?;
     let path = run_dir.join(STATE_IN);
