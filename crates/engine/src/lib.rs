@@ -6,6 +6,7 @@ pub mod accelerator;
 mod compatibility;
 pub mod error;
 pub mod jail;
+pub mod kvm;
 mod memory;
 mod process;
 pub mod qemu;

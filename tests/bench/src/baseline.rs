@@ -9,6 +9,7 @@ use agent_proto::host::{Answers, Channel};
 use agent_proto::{ENTROPY_BYTES, NewLife, Request, Response};
 use e2e::Server;
 use e2e::command::rekindle;
+use engine::accelerator::{self, Wish};
 use engine::qemu::{Qemu, probe};
 use engine::{Engine, Jail, Machine, MachineSpec, Restore};
 use guest::{Dirs, ImageLayer};
@@ -74,7 +75,8 @@ struct Bare {
 impl Bare {
     async fn new(server: &Server, image: &str, dir: &Path) -> Result<Self, Failure> {
         let program = PathBuf::from(QEMU);
-        let compatibility = probe(&program).await?;
+        let choice = accelerator::find(Wish::Auto)?;
+        let compatibility = probe(&program, choice.accelerator).await?;
         let jailer = vec![rekindle().into(), "jail".into()];
         let dirs = Dirs::new(server.data_dir(), &InstanceTag::of_data_dir(server.data_dir()));
         let version = dirs.version(&image.parse()?, "1.0".parse()?);

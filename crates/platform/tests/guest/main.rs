@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use engine::accelerator::{self, Wish};
 use engine::jail;
 use engine::qemu::{Qemu, probe};
 use futures::FutureExt;
@@ -71,7 +72,10 @@ async fn bench(assets: Assets) -> Bench {
     let platform = Platform::install(&assets, &agent, &dir.path().join("platforms")).unwrap();
     let program = PathBuf::from(QEMU);
     let jailer = vec!["/proc/self/exe".into(), "jail".into()];
-    let qemu = Qemu { compatibility: probe(&program).await.unwrap(), program, jailer };
+    let choice = accelerator::find(Wish::Auto).unwrap();
+    println!("with {}, because {}", choice.accelerator, choice.why);
+    let compatibility = probe(&program, choice.accelerator).await.unwrap();
+    let qemu = Qemu { compatibility, program, jailer };
     Bench { dir, assets, platform, qemu }
 }
 
