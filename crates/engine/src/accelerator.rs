@@ -36,8 +36,13 @@ pub fn has_virtualization(cpuinfo: &str) -> bool {
 /// The processor's maker, as `/proc/cpuinfo` names it.
 #[must_use]
 pub fn vendor(cpuinfo: &str) -> Option<&str> {
+    field(cpuinfo, "vendor_id")
+}
+
+/// What `/proc/cpuinfo` says of the first processor.
+pub(crate) fn field<'a>(cpuinfo: &'a str, key: &str) -> Option<&'a str> {
     let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
-    fields.find(|(key, _)| key.trim() == "vendor_id").map(|(_, vendor)| vendor.trim())
+    fields.find(|(found, _)| found.trim() == key).map(|(_, value)| value.trim())
 }
 
 /// What an operator wants of it.

@@ -152,7 +152,8 @@ async fn machines(args: &cli::Doctor) -> Vec<Finding> {
         Err(error) => return vec![Finding::missing("settings", error.to_string(), "mend them")],
     };
     config.prefer(&args.machines);
-    let found = engines::open(config.engine, config.accelerator).await.map(|(_, chosen)| chosen);
+    let found =
+        engines::open(config.engine, config.accelerator, PathBuf::new()).await.map(|(_, chosen)| chosen);
     let mut findings = judge_machines(found);
     if findings.iter().any(|finding| finding.subject == "accelerator" && finding.verdict == Verdict::Good) {
         findings.push(virtualization::creation(&virtualization::Kernel::read()));

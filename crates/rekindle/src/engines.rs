@@ -1,15 +1,19 @@
 //! Which VMM runs the guests, and on what: what is asked for, what this host has, and the engine that follows from both.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use engine::accelerator::{self, Accelerator, Choice, Unavailable, Wish};
-use engine::qemu::{ProbeError, Qemu};
+use engine::firecracker::{self, Firecracker};
+use engine::qemu::{Overlays, ProbeError, Qemu};
 use engine::{Compatibility, Engine};
 use serde::{Deserialize, Serialize};
 
 /// QEMU's program.
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
+/// Firecracker's, to be found in PATH too.
+const FIRECRACKER: &str = "firecracker";
 
 /// The VMM that an operator asks for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -48,9 +52,13 @@ pub(crate) enum EngineError {
     #[error(transparent)]
     Qemu(#[from] ProbeError),
     #[error(
-        "engine = \"firecracker\" is asked for, and this build has no Firecracker engine: use engine = \"qemu\""
+        "engine = \"firecracker\" is asked for, and there is no {FIRECRACKER} in PATH: install it, or use engine = \"qemu\""
     )]
-    Firecracker,
+    NoFirecracker,
+    #[error("engine = \"firecracker\" is asked for, which emulates nothing: use engine = \"qemu\", as {0}")]
+    Emulated(String),
+    #[error(transparent)]
+    Firecracker(#[from] firecracker::ProbeError),
 }
 
 /// What runs the guests, for logs and for people.
@@ -67,19 +75,42 @@ pub(crate) struct Chosen {
 }
 
 /// The one place where it is decided and made. A wish that this host cannot meet is an error, never something slower.
-pub(crate) async fn open(engine: EngineWish, wish: Wish) -> Result<(Arc<dyn Engine>, Chosen), EngineError> {
+/// `overlays`: where what QEMU's private disks are made from is kept.
+pub(crate) async fn open(
+    engine: EngineWish,
+    wish: Wish,
+    overlays: PathBuf,
+) -> Result<(Arc<dyn Engine>, Chosen), EngineError> {
     let choice = accelerator::find(wish)?;
     match engine {
-        EngineWish::Auto | EngineWish::Qemu => qemu(choice).await,
-        EngineWish::Firecracker => Err(EngineError::Firecracker),
+        EngineWish::Auto | EngineWish::Qemu => qemu(choice, Overlays { templates: overlays }).await,
+        EngineWish::Firecracker => firecracker(choice).await,
     }
 }
 
-async fn qemu(choice: Choice) -> Result<(Arc<dyn Engine>, Chosen), EngineError> {
+async fn qemu(choice: Choice, overlays: Overlays) -> Result<(Arc<dyn Engine>, Chosen), EngineError> {
     let compatibility = engine::qemu::probe(Path::new(QEMU), choice.accelerator).await?;
     let chosen = Chosen::of(&compatibility, choice.why);
-    let jailer = vec!["/proc/self/exe".into(), crate::JAIL.into()];
-    Ok((Arc::new(Qemu { program: PathBuf::from(QEMU), jailer, compatibility }), chosen))
+    let program = PathBuf::from(QEMU);
+    Ok((Arc::new(Qemu { program, jailer: jailer(), compatibility, overlays }), chosen))
+}
+
+async fn firecracker(choice: Choice) -> Result<(Arc<dyn Engine>, Chosen), EngineError> {
+    if choice.accelerator == Accelerator::Tcg {
+        return Err(EngineError::Emulated(choice.why));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found =
+        std::env::split_paths(&path).map(|dir| dir.join(FIRECRACKER)).find(|program| program.is_file());
+    let program = found.ok_or(EngineError::NoFirecracker)?;
+    let compatibility = firecracker::probe(&program).await?;
+    let chosen = Chosen::of(&compatibility, choice.why);
+    Ok((Arc::new(Firecracker::new(program, jailer(), compatibility)), chosen))
+}
+
+/// Program and first arguments that end up in the jail.
+fn jailer() -> Vec<OsString> {
+    vec!["/proc/self/exe".into(), crate::JAIL.into()]
 }
 
 impl Chosen {
@@ -111,10 +142,10 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn what_is_asked_for_is_had_or_refused() {
-        let refused = open(EngineWish::Firecracker, Wish::Emulation).await.unwrap_err();
+        let refused = open(EngineWish::Firecracker, Wish::Emulation, PathBuf::new()).await.unwrap_err();
         assert!(refused.to_string().contains("engine = \"qemu\""), "{refused}");
         // This host has KVM or it has not; asked for by name it is never something else.
-        match open(EngineWish::Qemu, Wish::Kvm).await {
+        match open(EngineWish::Qemu, Wish::Kvm, PathBuf::new()).await {
             Ok((_, chosen)) => assert_eq!(chosen.accelerator, Accelerator::Kvm),
             Err(EngineError::Accelerator(unavailable)) => {
                 assert!(unavailable.to_string().contains("accelerator = \"auto\""), "{unavailable}");

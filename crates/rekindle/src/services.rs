@@ -129,7 +129,7 @@ impl Services {
         let logs = open_logs(config, data).await?;
         let cloudwatch = CloudWatch::new(logs.clone(), identity.clone(), &config.region);
         let platform = platform(&assets, &dirs).await?;
-        dirs.prepare().await?;
+        dirs.prepare()?;
         let (host, capacity, machines_by) = host(config, data, &dirs).await?;
         let living = living(&store)?;
         host.reap(&living).await?;
@@ -284,7 +284,7 @@ async fn host(
     data: &DataDir,
     dirs: &Dirs,
 ) -> Result<(Arc<Host>, Capacity, Chosen), ServicesError> {
-    let (engine, chosen) = engines::open(config.engine, config.accelerator).await?;
+    let (engine, chosen) = engines::open(config.engine, config.accelerator, dirs.overlays()).await?;
     let Chosen { engine: vmm, accelerator, because, cpu } = &chosen;
     tracing::info!(engine = vmm, %accelerator, because, cpu, "VMs can run");
     let pool = range::open_pool(config, data)?;

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 
 use engine::accelerator::Accelerator;
-use engine::{Cpu, EngineVersion};
+use engine::{Copies, Cpu, EngineVersion};
 use network::InstanceTag;
 use platform::{Assets, SCRATCH_GIB};
 use snapshot::publish::Staging;
@@ -50,9 +50,6 @@ impl Bed {
             File::create(assets.scratch(gib)).unwrap().set_len(gib << 30).unwrap();
         }
         let platform = Platform::install(&assets, &agent, &dirs.platforms()).unwrap();
-        let empty_overlay = dirs.overlay(8 << 30);
-        fs::create_dir_all(empty_overlay.parent().unwrap()).unwrap();
-        fs::write(empty_overlay, "empty").unwrap();
         Self { dir, dirs, platform }
     }
 
@@ -61,7 +58,7 @@ impl Bed {
         let published = self.dir.path().join(name);
         let staging = Staging::new(&published).unwrap();
         let layout = Layout::new(&self.platform, made_with, 2048, 1, 8 << 30);
-        ImageLayer::create(staging.path(), &self.dirs, layout, self.platform.clone()).unwrap();
+        ImageLayer::create(staging.path(), &Copies, layout, self.platform.clone()).unwrap();
         for file in [CODE, MEMORY, DEVICE] {
             fs::write(staging.path().join(file), format!("the {file}")).unwrap();
         }
