@@ -7,6 +7,7 @@ use agent_proto::{HookOutcome, Response};
 use engine::{Machine, MachineSpec, Restore, StartError};
 
 use crate::artifact::zip_directory;
+use crate::confined;
 use crate::machines::{Bench, end};
 use crate::session::{Guest, hook_call};
 use crate::timed;
@@ -31,6 +32,7 @@ pub(crate) async fn lives(bench: &Bench) {
     let two = launch(bench, bench.clone_spec("hello-two", &snapshot), &snapshot.from, Some("run")).await;
     differ(&one, &two).await;
     assert_eq!(one.get("/").await["microvmId"], "microvm-hello-one");
+    confined::each_vmm(&*one.machine, &bench.engine.compatibility().engine.name);
     println!("private memory: {:?}", one.machine.private_memory().await.unwrap());
 
     for count in 2..5 {
@@ -53,6 +55,7 @@ pub(crate) async fn lives(bench: &Bench) {
     };
     suspend(one, &again).await;
     let mut one = resume_parked(bench, one_spec, &again).await;
+    confined::each_vmm(&*one.machine, &bench.engine.compatibility().engine.name);
     assert_counts(&one, 5).await;
     assert_eq!(one.http("POST", "/counter").await["file"], 6);
     assert_eq!(two.get("/counter").await["memory"], 1);

@@ -18,7 +18,7 @@ const SCRATCH: u64 = 8 << 30;
 const OUTPUT: u64 = 8 << 30;
 const BLOCK: u64 = 4096;
 /// Not root: the machines must work without its rights.
-const UID: u32 = 65534;
+pub(crate) const UID: u32 = 65534;
 const BUILD_WITHIN: Duration = Duration::from_secs(300);
 
 /// What all tests share.

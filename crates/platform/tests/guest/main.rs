@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod artifact;
+mod confined;
 mod containers;
 mod failures;
 mod hello;
@@ -86,6 +87,7 @@ async fn engine(dir: &Path) -> Arc<dyn Engine> {
         let compatibility = firecracker::probe(&program).await.unwrap();
         return Arc::new(Firecracker::new(program, jailer, compatibility));
     }
+    println!("on Firecracker: skipped, as {FIRECRACKER} names none");
     let choice = accelerator::find(Wish::Auto).unwrap();
     println!("with {}, because {}", choice.accelerator, choice.why);
     let program = PathBuf::from(QEMU);
