@@ -20,8 +20,8 @@ use crate::error::CommandError;
 const MAX_ANSWER: usize = 64 << 10;
 /// Most characters quoted of a refusal.
 const MAX_REASON: usize = 1000;
-/// How long the VMM may take to answer.
-const ANSWER_TIME: Duration = Duration::from_secs(60);
+/// How long the VMM may take to answer: to write the memory of a machine that booted, on a slow disk.
+const ANSWER_TIME: Duration = Duration::from_secs(180);
 
 /// Where to ask.
 #[derive(Debug, Clone)]
