@@ -15,6 +15,7 @@ use rustix::mount::{
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use crate::jail::{JailError, JailFile, JailPlan, step};
+use crate::spec::Jail;
 
 /// Directories and mount points need next to nothing.
 const OPTIONS: &std::ffi::CStr = c"mode=0755,size=256k";
@@ -84,10 +85,10 @@ fn pivot(root: &Path) -> io::Result<()> {
     std::env::set_current_dir("/")
 }
 
-/// Puts the file `from` in the place of the empty file `at` in the root of a VMM that runs already, for its user `uid` to
+/// Puts the file `from` in the place of the empty file `at` in the root of a VMM that runs already, for its user to
 /// write to. Blocks for less than a millisecond.
-pub(crate) fn put(pid: i32, from: &Path, at: &Path, uid: u32) -> io::Result<()> {
-    chown(from, Some(uid), Some(uid))?;
+pub(crate) fn put(pid: i32, from: &Path, at: &Path, jail: &Jail) -> io::Result<()> {
+    chown(from, Some(jail.uid), Some(jail.gid))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, from, flags)?;
     let namespace = File::open(format!("/proc/{pid}/ns/mnt"))?;

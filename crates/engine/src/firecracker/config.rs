@@ -25,7 +25,7 @@ const MAX_VCPUS: u32 = 32;
 const MAX_NAME: usize = 64;
 /// It ends the machine when the guest resets it by the keyboard's controller, of which there is nothing else.
 const KERNEL_COMMAND_LINE: &str = "console=ttyS0 reboot=k panic=-1 quiet edd=off random.trust_cpu=on \
-     nowatchdog lsm=landlock,yama i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce";
+     nowatchdog lsm=landlock,yama 8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce";
 
 /// What is to be set, and in which order, each by its path.
 pub(crate) fn requests(spec: &MachineSpec) -> Result<Vec<(String, Value)>, StartError> {

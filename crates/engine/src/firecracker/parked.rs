@@ -66,7 +66,7 @@ async fn load(
     let spec = &machine.record.spec;
     for disk in spec.disks.iter().filter(|disk| !disk.read_only) {
         let Some(file) = disk.layers.last() else { continue };
-        root::put(machine.process.pid(), &file.path, &disk_path(disk), spec.jail.uid)
+        root::put(machine.process.pid(), &file.path, &disk_path(disk), &spec.jail)
             .map_err(file_error("handing over", &file.path))?;
     }
     timeline::reached(Step::Spare);

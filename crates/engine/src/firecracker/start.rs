@@ -249,7 +249,8 @@ fn spawn(engine: &Firecracker, spec: &MachineSpec, files: Vec<JailFile>) -> Resu
     let dir = &spec.run_dir;
     let api = Path::new(paths::SOCKETS).join(API_SOCKET);
     let command = [paths::PROGRAM.as_ref(), "--api-sock".as_ref(), api.as_os_str()].map(Into::into);
-    let level = ["--level".into(), "Warning".into()];
+    // Warnings are of every port that a kernel looks for a device at.
+    let level = ["--level".into(), "Error".into()];
     let devices = [paths::KVM].into_iter().chain(spec.tap.is_some().then_some(paths::TUN));
     let plan = JailPlan {
         netns: spec.jail.netns.clone(),
