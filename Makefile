@@ -4,7 +4,7 @@
 AGENT_TARGET := x86_64-unknown-linux-gnu
 AGENT_FLAGS := -C target-feature=+crt-static
 
-.PHONY: help setup build serve demo bench faults faults-build fuzz lint soak test wire-types
+.PHONY: help setup build serve demo bench faults faults-build fuzz lint soak test test-kvm wire-types
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,13 @@ soak: setup build ## a database over 200 suspensions, the server killed in 50 (R
 test: setup build ## every test, also those against a server with the real AWS CLI
 	scripts/clients >/dev/null
 	cargo test --workspace
+
+# What to run of the suite, and a Firecracker to run it on as well.
+FILTER ?=
+FIRECRACKER ?=
+test-kvm: setup build ## the end-to-end suite, or FILTER, with KVM, on an emulated host that has it; FIRECRACKER=path: on that too
+	scripts/clients >/dev/null
+	FIRECRACKER=$(FIRECRACKER) scripts/test-kvm $(FILTER)
 
 wire-types: ## generate the API's wire types again, from the models in the installed botocore
 	scripts/clients >/dev/null

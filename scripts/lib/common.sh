@@ -1,6 +1,6 @@
 # Steps, products and messages: what every other part of set-up is written with.
 
-die() { printf 'set-up: %s\n' "$*" >&2; exit 1; }
+die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
 # Shown at once, even from inside a step whose output goes to its log (fd 3 is the terminal there).
 warn() { { printf '  warning: %s\n' "$*" >&3; } 2>/dev/null || printf '  warning: %s\n' "$*" >&2; }

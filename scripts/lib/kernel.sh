@@ -1,7 +1,7 @@
 # The guest kernel and the modules that the agent loads, taken from a Debian package that is unpacked, never installed.
 
 GUEST_MODULES=(
-    virtio virtio_ring virtio_mmio virtio_blk failover net_failover virtio_net virtio_console
+    virtio virtio_ring virtio_mmio virtio_blk failover net_failover virtio_net virtio_console vmw_vsock_virtio_transport
     veth erofs overlay fuse inet_diag tcp_diag udp_diag
 )
 

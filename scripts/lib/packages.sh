@@ -3,6 +3,8 @@
 HOST_PACKAGES=(nftables iproute2 mmdebstrap erofs-utils e2fsprogs libnss-myhostname kmod)
 # The VMM and its tool for disk images: both of one version, from backports.
 QEMU_PACKAGES=(qemu-system-x86 qemu-utils)
+# What the tests use beside the AWS clients: among them an ACME authority to have certificates issued by (pebble).
+CLIENT_PACKAGES=(python3-venv curl ca-certificates pebble)
 
 install_host_packages() {
     require_debian

@@ -1,4 +1,4 @@
-//! Disks by the serial numbers that the host gave them.
+//! Disks by the serial numbers that the host gave them, or by their order.
 
 use std::ffi::CStr;
 use std::fs;
@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, mount};
 
+use crate::command_line;
 use crate::error::{Error, trying};
 
-/// The device whose virtio serial is `serial`.
+/// The device of the disk that the host calls `serial`.
 pub(crate) fn find(serial: &str) -> Result<PathBuf, Error> {
     let attempt = || format!("looking for disk '{serial}'");
+    let none = || Error::new(attempt(), "the host gave this machine no such disk");
+    if let Some(names) = command_line::value(command_line::DISKS)? {
+        return in_order(&names, serial).map(PathBuf::from).ok_or_else(none);
+    }
     for entry in fs::read_dir("/sys/block").map_err(trying(attempt()))? {
         let entry = entry.map_err(trying(attempt()))?;
         let found = fs::read_to_string(entry.path().join("serial")).unwrap_or_default();
@@ -18,7 +23,13 @@ pub(crate) fn find(serial: &str) -> Result<PathBuf, Error> {
             return Ok(Path::new("/dev").join(entry.file_name()));
         }
     }
-    Err(Error::new(attempt(), "the host gave this machine no such disk"))
+    Err(none())
+}
+
+/// The kernel names disks by letters as it finds them.
+fn in_order(names: &str, wanted: &str) -> Option<String> {
+    let letters = names.split(',').zip('a'..='z');
+    letters.filter(|(name, _)| *name == wanted).map(|(_, letter)| format!("/dev/vd{letter}")).next()
 }
 
 /// Left to itself ext4 reads and initialises its tables in the background: the first thing that every clone would do, and
@@ -45,4 +56,17 @@ fn mount_disk(
     let device = find(serial)?;
     fs::create_dir_all(at).map_err(trying(format!("making {at}")))?;
     mount(&device, at, kind, flags, options).map_err(trying(format!("mounting disk '{serial}'")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_have_the_letters_of_their_order() {
+        assert_eq!(in_order("code,scratch", "code").as_deref(), Some("/dev/vda"));
+        assert_eq!(in_order("code,scratch", "scratch").as_deref(), Some("/dev/vdb"));
+        assert_eq!(in_order("code,scratch", "scr"), None);
+        assert_eq!(in_order("", "x"), None);
+    }
 }

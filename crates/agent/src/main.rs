@@ -1,6 +1,6 @@
 //! The guest agent: PID 1 of every MicroVM, static, in the initramfs.
 //!
-//! It readies the machine, then serves the host over one virtio port: starts the application as a container,
+//! It readies the machine, then serves the host over one virtio port or socket device: starts the application as a container,
 //! calls its hooks, relays connections, and carries it from one life to the next. Invoked as
 //! `container` it is the helper that becomes that container's first process, as `shell` the one that becomes a shell
 //! beside it.
@@ -10,9 +10,11 @@ mod artifact;
 mod boot;
 mod builder;
 mod cgroup;
+mod command_line;
 mod container;
 mod disks;
 mod dns;
+mod door;
 mod environment;
 mod error;
 mod fork;
@@ -33,6 +35,7 @@ mod shell;
 mod sockets;
 mod stop;
 mod user;
+mod vsock;
 
 use std::process::ExitCode;
 

@@ -4,16 +4,16 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_proto::guest::{Call, Calls, Host, Incoming, accept};
+use agent_proto::guest::{Call, Calls, Host, Incoming};
 use agent_proto::{Event, Request, Response};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::app::App;
-use crate::error::{Error, trying};
+use crate::door::Door;
+use crate::error::Error;
 use crate::life::{self, Random};
 use crate::output::Output;
-use crate::port::Port;
 use crate::shell::{self, Admission};
 use crate::{builder, dns, hook, metadata};
 
@@ -42,7 +42,7 @@ enum After {
 /// Serves hosts until one has the machine powered off, or the machine fails. `listener`: where programs ask for
 /// metadata.
 pub(crate) async fn serve(listener: TcpListener) -> Result<(), Error> {
-    let port = Port::open()?;
+    let door = Door::open()?;
     let (events, receiver) = mpsc::channel(EVENT_BACKLOG);
     let (marks, told) = watch::channel(0);
     let mut untold = Untold { receiver, next: None, exit: None, marks };
@@ -56,18 +56,13 @@ pub(crate) async fn serve(listener: TcpListener) -> Result<(), Error> {
         output: Arc::new(Output::new(events, told)),
     });
     loop {
-        match accept(port.clone()).await {
-            Ok((host, calls)) => {
-                sessions.send_replace(Some(host.clone()));
-                let after = serve_session(&host, calls, &guest, &mut untold).await;
-                sessions.send_replace(None);
-                host.close().await;
-                if after == After::PowerOff {
-                    return Ok(());
-                }
-            }
-            // The host is away: nothing to read until the port changes.
-            Err(_) => port.changed().await.map_err(trying("waiting for a host"))?,
+        let (host, calls) = door.session().await?;
+        sessions.send_replace(Some(host.clone()));
+        let after = serve_session(&host, calls, &guest, &mut untold).await;
+        sessions.send_replace(None);
+        host.close().await;
+        if after == After::PowerOff {
+            return Ok(());
         }
     }
 }

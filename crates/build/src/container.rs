@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agent_proto::{BuildOutcome, BuildSpec, ImageConfig, Request, Response};
-use engine::qemu::overlay;
 use engine::{Disk, Layer, LayerFormat};
 use guest::{Guest, GuestError, Shape};
 use ids::AccountId;
@@ -106,14 +105,16 @@ async fn fetch(
 
 fn prepare(workshop: &Workshop, dir: &Path) -> Result<(PathBuf, Shape), BuildError> {
     let (scratch, code) = (dir.join("build-scratch"), dir.join("code"));
-    overlay::copy_template(&workshop.dirs.overlay(WORK_BYTES), &scratch).map_err(guest::LayerError::from)?;
     File::create_new(&code)
         .and_then(|file| file.set_len(WORK_BYTES))
         .map_err(BuildError::file("creating", &code))?;
     let empty = workshop.platform.scratch(WORK_BYTES).ok_or(guest::LayerError::Scratch(WORK_BYTES))?;
     let raw = |path| Layer { path, format: LayerFormat::Raw };
     let disk = |serial: &str, read_only, layers| Disk { serial: serial.to_owned(), read_only, layers };
-    let written = vec![raw(empty), Layer { path: scratch, format: LayerFormat::Qcow2 }];
+    let disks = workshop.host.disks();
+    let below = vec![raw(empty)];
+    disks.make(&below, &scratch).map_err(guest::LayerError::from)?;
+    let scratch = Layer { path: scratch, format: disks.format() };
     let shape = Shape {
         memory_mib: workshop.settings.memory_mib,
         vcpus: workshop.settings.vcpus,
@@ -122,7 +123,7 @@ fn prepare(workshop: &Workshop, dir: &Path) -> Result<(PathBuf, Shape), BuildErr
         disks: vec![
             disk("tools", true, vec![raw(workshop.assets.tools())]),
             disk("bases", true, vec![raw(workshop.assets.bases())]),
-            disk("scratch", false, written),
+            Disk::private("scratch", below, scratch),
             disk("artifact", true, vec![raw(dir.join("artifact"))]),
             disk("output", false, vec![raw(code.clone())]),
         ],

@@ -89,7 +89,7 @@ fn lay_out(workshop: &Workshop, dir: &Path, version: &VersionRecord) -> Result<I
     let made_with = workshop.host.compatibility().clone();
     let layout =
         Layout::new(&workshop.platform, made_with, size.peak_memory_mib, size.vcpus, size.disk_bytes);
-    Ok(ImageLayer::create(dir, &workshop.dirs, layout, workshop.platform.clone())?)
+    Ok(ImageLayer::create(dir, workshop.host.disks(), layout, workshop.platform.clone())?)
 }
 
 async fn reopen(workshop: &Workshop, dir: &Path) -> Result<ImageLayer, BuildError> {

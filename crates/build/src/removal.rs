@@ -85,7 +85,6 @@ mod tests {
             all_capabilities: false,
             egress_network_connectors: vec![],
             logging: None,
-            cpu_architectures: vec![],
             unusable: None,
         }
     }

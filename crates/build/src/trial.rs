@@ -21,9 +21,9 @@ pub(crate) async fn run(
     egress: Option<Egress>,
     log: Output,
 ) -> Result<(), BuildError> {
-    let overlay = dir.join("trial-scratch.qcow2");
-    layer.make_overlay(&overlay)?;
-    let shape = layer.clone_with(overlay)?;
+    let disk = dir.join("trial-scratch");
+    layer.make_disk(workshop.host.disks(), &disk)?;
+    let shape = layer.clone_with(disk)?;
     let mut guest = workshop.host.restore(name, shape, layer.restore(), egress).await?;
     guest.describe(workshop.describer(name, version));
     let valid = validate(&mut guest, version, log).await;

@@ -5,11 +5,11 @@
 //! the node and the builds take up at the next start what the records say.
 //!
 //! Where SPEC leaves a choice: another account's ARN is an AccessDeniedException and another region's is not
-//! found; deleting what is gone is a ResourceNotFoundException; and a `cpuConfigurations` that is not the
-//! host's is taken and echoed, as clients written for AWS say ARM_64 or nothing. The build is for the host's
-//! processor and says so.
+//! found; deleting what is gone is a ResourceNotFoundException; and what images are for is the host's architecture,
+//! which is shown whatever was asked for ([`OtherArchitectures`]).
 
 mod access;
+mod architecture;
 mod base_images;
 mod config;
 mod connectors;
@@ -40,6 +40,7 @@ use store::Store;
 use crate::Service;
 use crate::service::{Answer, Call};
 use access::{Place, Resource, Touches};
+pub use architecture::OtherArchitectures;
 pub use exposure::DomainNames;
 use failure::Failure;
 use pages::Listing;
@@ -63,6 +64,8 @@ pub struct Settings {
     pub quotas: Quotas,
     /// Host names that accounts may use for their MicroVMs.
     pub domains: DomainNames,
+    /// What becomes of images for an architecture that is not the host's.
+    pub other_architectures: OtherArchitectures,
 }
 
 impl std::fmt::Debug for Settings {

@@ -1,7 +1,8 @@
 //! The jail: what `rekindle jail …` does between being spawned and becoming the VMM.
 //!
-//! A process of its own does this because the server, large and threaded, must not fork with hooks of its own. Every
-//! file is opened here, as root, and inherited: the VMM needs no path outside `/proc/self/fd`.
+//! A process of its own does this because the server, large and threaded, must not fork with hooks of its own. A VMM gets
+//! its files in one of two ways: opened here, as root, and inherited, so that it needs no path outside `/proc/self/fd`;
+//! or, where it insists on paths of its own, in a root file system that has nothing else in it (see [`crate::root`]).
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs;
@@ -28,6 +29,8 @@ pub struct JailFile {
     pub path: PathBuf,
     /// Whether it is opened for writing too, and given to the VMM's user.
     pub writable: bool,
+    /// Where it is in the VMM's own root; `None`: it is inherited.
+    pub at: Option<PathBuf>,
 }
 
 /// Everything that is done to the process.
@@ -43,9 +46,14 @@ pub struct JailPlan {
     pub uid: u32,
     /// Group to become.
     pub gid: u32,
-    /// Files to inherit, at [`FIRST_FD`] and up.
+    /// Its files: those without a place are inherited, at [`FIRST_FD`] and up.
     pub files: Vec<JailFile>,
-    /// Tap interface of that namespace to inherit, at the descriptor after the last file's.
+    /// An empty directory to make a root of its own on, in which [`JailFile::at`] and `devices` are.
+    pub root: Option<PathBuf>,
+    /// Device nodes to make in that root, for the VMM's user alone.
+    pub devices: Vec<PathBuf>,
+    /// Tap interface of that namespace: inherited, at the descriptor after the last file's, or with a root of its own
+    /// given to the VMM's user.
     pub tap: Option<String>,
     /// Program and its arguments.
     pub command: Vec<OsString>,
@@ -84,6 +92,15 @@ impl JailPlan {
         put("--gid", self.gid.to_string().as_ref());
         for file in &self.files {
             put(if file.writable { "--rw" } else { "--ro" }, file.path.as_os_str());
+            if let Some(at) = &file.at {
+                put("--at", at.as_os_str());
+            }
+        }
+        if let Some(root) = &self.root {
+            put("--root", root.as_os_str());
+        }
+        for device in &self.devices {
+            put("--device", device.as_os_str());
         }
         if let Some(tap) = &self.tap {
             put("--tap", tap.as_ref());
@@ -118,8 +135,14 @@ impl JailPlan {
             Some("--pid-file") => self.pid_file = value.into(),
             Some("--uid") => self.uid = number().ok_or(JailError::Arguments(value))?,
             Some("--gid") => self.gid = number().ok_or(JailError::Arguments(value))?,
-            Some("--ro") => self.files.push(JailFile { path: value.into(), writable: false }),
-            Some("--rw") => self.files.push(JailFile { path: value.into(), writable: true }),
+            Some("--ro") => self.files.push(JailFile { path: value.into(), writable: false, at: None }),
+            Some("--rw") => self.files.push(JailFile { path: value.into(), writable: true, at: None }),
+            Some("--at") => match self.files.last_mut() {
+                Some(file) => file.at = Some(value.into()),
+                None => return Err(JailError::Arguments(value)),
+            },
+            Some("--root") => self.root = Some(value.into()),
+            Some("--device") => self.devices.push(value.into()),
             Some("--tap") => self.tap = Some(value.into_string().map_err(JailError::Arguments)?),
             _ => return Err(JailError::Arguments(name.to_owned())),
         }
@@ -138,7 +161,10 @@ pub fn exec(args: impl IntoIterator<Item = OsString>) -> JailError {
     }
 }
 
-fn step<T>(step: impl std::fmt::Display, result: Result<T, impl Into<io::Error>>) -> Result<T, JailError> {
+pub(crate) fn step<T>(
+    step: impl std::fmt::Display,
+    result: Result<T, impl Into<io::Error>>,
+) -> Result<T, JailError> {
     result.map_err(|source| JailError::Step { step: step.to_string(), source: source.into() })
 }
 
@@ -149,7 +175,8 @@ fn confine(plan: &JailPlan) -> Result<(), JailError> {
     }
     step("becoming the first to go", fs::write("/proc/self/oom_score_adj", OOM_SCORE))?;
     step("writing the pid file", write_pid_file(&plan.pid_file))?;
-    for (index, file) in plan.files.iter().enumerate() {
+    let inherited: Vec<_> = plan.files.iter().filter(|file| file.at.is_none()).collect();
+    for (index, file) in inherited.iter().enumerate() {
         step(format!("opening {}", file.path.display()), inherit(file, index, plan))?;
     }
     if let Some(netns) = &plan.netns {
@@ -162,7 +189,13 @@ fn confine(plan: &JailPlan) -> Result<(), JailError> {
     }
     if let Some(tap) = &plan.tap {
         let opened = step(format!("opening the tap interface {tap}"), open_tap(tap))?;
-        step("handing over the tap interface", hand_over(&opened, plan.files.len()))?;
+        match plan.root {
+            None => step("handing over the tap interface", hand_over(&opened, inherited.len()))?,
+            Some(_) => step("giving the tap interface away", give_tap(&opened, plan.uid))?,
+        }
+    }
+    if let Some(root) = &plan.root {
+        crate::root::enter(root, plan)?;
     }
     drop_privileges(plan)
 }
@@ -205,6 +238,15 @@ fn open_tap(name: &str) -> io::Result<OwnedFd> {
     }
 }
 
+/// The interface stays when this descriptor is closed, and its new owner may open it.
+fn give_tap(tap: &OwnedFd, uid: u32) -> io::Result<()> {
+    // SAFETY: the descriptor is open, and this request takes a number.
+    match unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETOWNER as _, libc::c_ulong::from(uid)) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Keeps a file open across the exec, at its place.
 fn hand_over(opened: &OwnedFd, index: usize) -> io::Result<()> {
     let want = FIRST_FD + i32::try_from(index).map_err(io::Error::other)?;
@@ -238,9 +280,11 @@ mod tests {
             uid: 5,
             gid: 6,
             files: vec![
-                JailFile { path: "--uid".into(), writable: true },
-                JailFile { path: "/b".into(), writable: false },
+                JailFile { path: "--uid".into(), writable: true, at: None },
+                JailFile { path: "/b".into(), writable: false, at: Some("/in/b".into()) },
             ],
+            root: Some("/run/x/root".into()),
+            devices: vec!["/dev/kvm".into()],
             tap: Some("tap0".into()),
             command: vec!["qemu".into(), "--".into(), "--uid".into()],
         };
@@ -249,8 +293,15 @@ mod tests {
 
     #[test]
     fn wrong_arguments_are_refused() {
-        for args in [&["--uid"][..], &["--uid", "x", "--", "a"], &["--what", "x"], &["--"], &["--", "a"], &[]]
-        {
+        for args in [
+            &["--uid"][..],
+            &["--at", "x", "--", "a"],
+            &["--uid", "x", "--", "a"],
+            &["--what", "x"],
+            &["--"],
+            &["--", "a"],
+            &[],
+        ] {
             assert!(JailPlan::from_args(args.iter().map(OsString::from)).is_err(), "{args:?}");
         }
     }

@@ -1,14 +1,18 @@
-//! The VMM boundary: start, restore, pause, snapshot, kill. One module per VMM; nothing of QEMU outside [`qemu`].
+//! The VMM boundary: start, restore, pause, snapshot, kill. One module per VMM; nothing of one outside its own.
 //!
 //! Knows nothing of images or of the API. VMMs are separate processes that outlive this one and are adopted again.
 
 pub mod accelerator;
 mod compatibility;
+mod disk;
 pub mod error;
+pub mod firecracker;
 pub mod jail;
+pub mod kvm;
 mod memory;
 mod process;
 pub mod qemu;
+mod root;
 mod save;
 pub mod spec;
 mod tsc;
@@ -19,6 +23,7 @@ use async_trait::async_trait;
 use tokio::net::UnixStream;
 
 pub use compatibility::{Compatibility, Cpu, EngineVersion, Incompatible};
+pub use disk::{Copies, DiskError, PrivateDisks};
 pub use error::{CommandError, SaveError, StartError};
 pub use memory::{MemoryError, MemoryUse, open_layers};
 pub use save::DiffWrite;
@@ -29,6 +34,9 @@ pub use spec::{Disk, Jail, Layer, LayerFormat, MachineSpec, Restore};
 pub trait Engine: Send + Sync + std::fmt::Debug {
     /// What its snapshots depend on.
     fn compatibility(&self) -> &Compatibility;
+
+    /// How its machines come by the disks that they write to.
+    fn disks(&self) -> &dyn PrivateDisks;
 
     /// Boots a machine whose memory is the shared file `memory`, which is created (see [`Machine::save_full`]).
     async fn boot(&self, spec: MachineSpec, memory: PathBuf) -> Result<Box<dyn Machine>, StartError>;
@@ -47,7 +55,7 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
 /// Bytes of memory that the machine started in `run_dir` has to itself; `None` where none runs there.
 #[must_use]
 pub fn private_memory(run_dir: &Path) -> Option<u64> {
-    memory::private_bytes(process::noted_pid(&run_dir.join(qemu::start::PID))?)
+    memory::private_bytes(process::noted_pid(&run_dir.join(process::PID))?)
 }
 
 /// A VMM that waits for a suspended machine. Dropping this leaves it waiting.

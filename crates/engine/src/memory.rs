@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use snapshot::chain::{Chain, ChainError, Pages};
 use snapshot::diff::{Geometry, ReadError, Summary, WriteError};
 
+use crate::spec::Restore;
+
 /// Page size of every machine that we run on (x86-64).
 pub(crate) const PAGE: u64 = 4096;
 /// Entries of a pagemap read at a time.
@@ -52,6 +54,21 @@ pub enum MemoryError {
 /// Opens layers of memory over their base, the oldest first, and verifies that they belong together.
 pub fn open_layers(base: &Path, layers: &[PathBuf]) -> Result<Chain, ChainError> {
     Chain::open(base, PAGE as u32, layers)
+}
+
+/// The layers to restore from, if there are any.
+pub(crate) fn open_chain(from: &Restore) -> Result<Option<Chain>, MemoryError> {
+    if from.layers.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(open_layers(&from.base_memory, &from.layers)?))
+}
+
+/// Writes the layers' pages over the private mapping of `base` in a VMM whose machine does not run yet.
+pub(crate) async fn load_layers(pid: i32, base: &Path, layers: Chain) -> Result<(), MemoryError> {
+    let base = base.to_owned();
+    let load = move || Mapping::find(pid, &base)?.load(&layers);
+    tokio::task::spawn_blocking(load).await.map_err(io::Error::other)?
 }
 
 impl MemoryError {

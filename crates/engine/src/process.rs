@@ -11,6 +11,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::process::Child;
 
+/// The pid file of the VMM in a machine's directory.
+pub(crate) const PID: &str = "pid";
+
 /// Clock ticks after boot at which the process started: with the pid, a name never used twice.
 pub(crate) fn start_time(pid: Pid) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;

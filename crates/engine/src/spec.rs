@@ -30,6 +30,14 @@ pub struct MachineSpec {
     pub jail: Jail,
 }
 
+impl MachineSpec {
+    /// Files that the machine itself writes to, and that must be durable before it counts as saved.
+    pub(crate) fn written_files(&self) -> Vec<PathBuf> {
+        let writable = self.disks.iter().filter(|disk| !disk.read_only);
+        writable.filter_map(|disk| disk.layers.last()).map(|layer| layer.path.clone()).collect()
+    }
+}
+
 /// A disk: layers from the lowest to the one that is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
@@ -56,8 +64,17 @@ pub struct Layer {
 pub enum LayerFormat {
     /// The disk's bytes.
     Raw,
-    /// What differs from the layer below (see `qemu::overlay`).
+    /// What differs from the layer below.
     Qcow2,
+}
+
+impl std::fmt::Display for LayerFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        })
+    }
 }
 
 /// What the VMM's process is put into before it starts.

@@ -5,9 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use engine::qemu::overlay::{self, OverlayError};
 use ids::{BuildId, ImageArn, ImageVersion, MicrovmId};
-use platform::SCRATCH_GIB;
 use snapshot::publish::STAGING_SUFFIX;
 
 const SPARES: &str = "spares";
@@ -23,9 +21,6 @@ pub enum DirsError {
         /// Why.
         source: io::Error,
     },
-    /// An empty disk.
-    #[error(transparent)]
-    Overlay(#[from] OverlayError),
 }
 
 /// The directories of one server.
@@ -55,17 +50,17 @@ impl Dirs {
         self.data.join("platforms")
     }
 
-    /// An empty disk of so many bytes, to be laid over another.
+    /// What an engine makes private disks from.
     #[must_use]
-    pub fn overlay(&self, bytes: u64) -> PathBuf {
-        self.data.join("overlays").join(format!("{bytes}.qcow2"))
+    pub fn overlays(&self) -> PathBuf {
+        self.data.join("overlays")
     }
 
-    /// Makes the directories, and an empty overlay for every size of scratch disk.
+    /// Makes the directories.
     ///
     /// # Errors
-    /// Where the data directory or `/run` cannot be written, or `qemu-img` fails.
-    pub async fn prepare(&self) -> Result<(), DirsError> {
+    /// Where the data directory or `/run` cannot be written.
+    pub fn prepare(&self) -> Result<(), DirsError> {
         let spares = self.data.join(SPARES);
         match fs::remove_dir_all(&spares) {
             // Those of an earlier server are discarded.
@@ -78,14 +73,6 @@ impl Dirs {
         let below = below.map(|name| self.data.join(name));
         for dir in below.iter().chain([&self.run]) {
             fs::create_dir_all(dir).map_err(|source| DirsError::Create { dir: dir.clone(), source })?;
-        }
-        for bytes in SCRATCH_GIB.map(|gib| gib << 30) {
-            let path = self.overlay(bytes);
-            if !path.exists() {
-                let new = path.with_extension("new");
-                overlay::make_template(&new, bytes).await?;
-                fs::rename(&new, &path).map_err(|source| DirsError::Create { dir: path, source })?;
-            }
         }
         Ok(())
     }

@@ -288,8 +288,10 @@ async fn greet(
     answers: Answers,
     seconds: u64,
 ) -> Result<(Channel, mpsc::Receiver<Event>), GuestError> {
-    let stream = machine.channel().await.map_err(agent_proto::HandshakeError::from)?;
-    let session = Channel::establish(stream, answers);
+    let session = async {
+        let stream = machine.channel().await?;
+        Channel::establish(stream, answers).await
+    };
     match tokio::time::timeout(Duration::from_secs(seconds), session).await {
         Ok(session) => Ok(session?),
         Err(_) => Err(timed_out(machine, "waiting for its agent", seconds).await),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use agent_proto::host::Resolver;
 use capacity::Capacity;
-use engine::{Compatibility, Disk, Engine, Jail, Machine, MachineSpec, Restore};
+use engine::{Compatibility, Disk, Engine, Jail, Machine, MachineSpec, PrivateDisks, Restore};
 use network::cgroup::{Cgroups, Limits};
 use network::{AcquireError, Egress, Pool, Slot};
 use serde::{Deserialize, Serialize};
@@ -86,6 +86,12 @@ impl Host {
     #[must_use]
     pub fn compatibility(&self) -> &Compatibility {
         self.engine.compatibility()
+    }
+
+    /// How guests come by the disks that they write to.
+    #[must_use]
+    pub fn disks(&self) -> &dyn PrivateDisks {
+        self.engine.disks()
     }
 
     /// Boots a guest whose memory is the new file `memory`. Nothing else may run under its name. `egress`: what it may

@@ -5,8 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use engine::qemu::overlay::{self, OverlayError};
-use engine::{Compatibility, Disk, Incompatible, Layer, LayerFormat, Restore};
+use engine::{Compatibility, Disk, DiskError, Incompatible, Layer, LayerFormat, PrivateDisks, Restore};
 use platform::{Platform, PlatformError};
 use serde::{Deserialize, Serialize};
 use snapshot::manifest::{Manifest, ManifestError};
@@ -15,8 +14,10 @@ use crate::{Dirs, Shape};
 
 /// The container's files, read-only.
 pub const CODE: &str = "code";
-/// What was written to the scratch disk before the snapshot.
-const SCRATCH: &str = "scratch.qcow2";
+/// Followed by a disk's format: with the snapshot what was written to the scratch disk before it, with a MicroVM its own.
+const SCRATCH: &str = "scratch.";
+/// What the guest calls the disk that it writes to.
+const SERIAL: &str = "scratch";
 const MEMORY: &str = "memory";
 const DEVICE: &str = "device";
 const LAYOUT: &str = "snapshot.json";
@@ -34,7 +35,7 @@ pub enum LayerError {
     Platform(#[from] PlatformError),
     /// A disk could not be made.
     #[error(transparent)]
-    Overlay(#[from] OverlayError),
+    Disk(#[from] DiskError),
     /// No scratch disk is that large.
     #[error("no scratch disk of {0} bytes is prepared; run set-up again")]
     Scratch(u64),
@@ -163,25 +164,31 @@ pub struct ImageLayer {
     dir: PathBuf,
     layout: Layout,
     platform: Platform,
-    empty_overlay: PathBuf,
+    /// The format of the scratch disk.
+    format: LayerFormat,
     /// Names its content; empty while it is being made.
     digest: String,
 }
 
 impl ImageLayer {
-    /// A layer that is being made in `dir`: writes its description and its empty scratch disk.
+    /// A layer that is being made in `dir`: writes its description and its scratch disk, which is one of `disks`.
     ///
     /// # Errors
     /// [`LayerError`].
-    pub fn create(dir: &Path, dirs: &Dirs, layout: Layout, platform: Platform) -> Result<Self, LayerError> {
+    pub fn create(
+        dir: &Path,
+        disks: &dyn PrivateDisks,
+        layout: Layout,
+        platform: Platform,
+    ) -> Result<Self, LayerError> {
         let path = dir.join(LAYOUT);
         serde_json::to_vec_pretty(&layout)
             .map_err(io::Error::from)
             .and_then(|json| std::fs::write(&path, json))
             .map_err(file_error("writing", &path))?;
-        let empty_overlay = dirs.overlay(layout.scratch_bytes);
-        let layer = Self { dir: dir.to_owned(), layout, platform, empty_overlay, digest: String::new() };
-        layer.make_overlay(&layer.scratch())?;
+        let format = disks.format();
+        let layer = Self { dir: dir.to_owned(), layout, platform, format, digest: String::new() };
+        disks.make(&[layer.empty()?], &layer.scratch())?;
         Ok(layer)
     }
 
@@ -199,8 +206,12 @@ impl ImageLayer {
             return Err(LayerError::Agent { dir: dir.to_owned(), found: layout.agent });
         }
         let platform = Platform::open(&dirs.platforms(), &layout.platform)?;
-        let empty_overlay = dirs.overlay(layout.scratch_bytes);
-        Ok(Self { dir: dir.to_owned(), layout, platform, empty_overlay, digest })
+        // Made by the same VMM as this host's, which names it by its format.
+        let format = [LayerFormat::Raw, LayerFormat::Qcow2]
+            .into_iter()
+            .find(|format| dir.join(scratch_name(*format)).exists())
+            .ok_or_else(|| file_error("finding", &dir.join(SCRATCH))(io::ErrorKind::NotFound.into()))?;
+        Ok(Self { dir: dir.to_owned(), layout, platform, format, digest })
     }
 
     /// Where its files are.
@@ -236,7 +247,13 @@ impl ImageLayer {
     /// What was written to the scratch disk.
     #[must_use]
     pub fn scratch(&self) -> PathBuf {
-        self.dir.join(SCRATCH)
+        self.dir.join(scratch_name(self.format))
+    }
+
+    /// The private disk of the clone whose directory this is.
+    #[must_use]
+    pub fn private_disk(&self, dir: &Path) -> PathBuf {
+        dir.join(scratch_name(self.format))
     }
 
     /// The machine that the snapshot is taken of.
@@ -244,23 +261,23 @@ impl ImageLayer {
     /// # Errors
     /// [`LayerError::Scratch`].
     pub fn source(&self) -> Result<Shape, LayerError> {
-        self.shape(vec![])
+        Ok(self.shape(Disk::private(SERIAL, vec![self.empty()?], self.written(self.scratch()))))
     }
 
-    /// A clone whose writes go to the private disk `overlay`.
+    /// A clone with this private disk.
     ///
     /// # Errors
     /// [`LayerError::Scratch`].
-    pub fn clone_with(&self, overlay: PathBuf) -> Result<Shape, LayerError> {
-        self.shape(vec![Layer { path: overlay, format: LayerFormat::Qcow2 }])
+    pub fn clone_with(&self, disk: PathBuf) -> Result<Shape, LayerError> {
+        Ok(self.shape(Disk::private(SERIAL, self.below()?, self.written(disk))))
     }
 
-    /// Makes an empty private disk for a clone at `path`, which must not exist. Blocks for less than a millisecond.
+    /// Makes a private disk, one of `disks`, for a clone at `path`, which must not exist. Blocks.
     ///
     /// # Errors
-    /// [`LayerError::Overlay`].
-    pub fn make_overlay(&self, path: &Path) -> Result<(), LayerError> {
-        Ok(overlay::copy_template(&self.empty_overlay, path)?)
+    /// [`LayerError::Disk`].
+    pub fn make_disk(&self, disks: &dyn PrivateDisks, path: &Path) -> Result<(), LayerError> {
+        Ok(disks.make(&self.below()?, path)?)
     }
 
     /// What a clone starts from.
@@ -269,26 +286,36 @@ impl ImageLayer {
         Restore { base_memory: self.memory(), device_state: self.device(), layers: vec![], stopped_at: None }
     }
 
-    fn shape(&self, above: Vec<Layer>) -> Result<Shape, LayerError> {
-        let size = self.layout.scratch_bytes;
-        let empty = self.platform.scratch(size).ok_or(LayerError::Scratch(size))?;
-        let mut layers = vec![
-            Layer { path: empty, format: LayerFormat::Raw },
-            Layer { path: self.scratch(), format: LayerFormat::Qcow2 },
-        ];
-        layers.extend(above);
+    fn shape(&self, scratch: Disk) -> Shape {
         let code = Layer { path: self.code(), format: LayerFormat::Raw };
-        Ok(Shape {
+        Shape {
             memory_mib: self.layout.memory_mib,
             vcpus: self.layout.vcpus,
             kernel: self.platform.kernel(),
             initramfs: self.platform.initramfs(),
-            disks: vec![
-                Disk { serial: "code".into(), read_only: true, layers: vec![code] },
-                Disk { serial: "scratch".into(), read_only: false, layers },
-            ],
-        })
+            disks: vec![Disk { serial: "code".into(), read_only: true, layers: vec![code] }, scratch],
+        }
     }
+
+    /// What the snapshot's scratch disk was made from.
+    fn empty(&self) -> Result<Layer, LayerError> {
+        let size = self.layout.scratch_bytes;
+        let path = self.platform.scratch(size).ok_or(LayerError::Scratch(size))?;
+        Ok(Layer { path, format: LayerFormat::Raw })
+    }
+
+    /// What a clone's private disk is made from.
+    fn below(&self) -> Result<Vec<Layer>, LayerError> {
+        Ok(Disk::private(SERIAL, vec![self.empty()?], self.written(self.scratch())).layers)
+    }
+
+    fn written(&self, path: PathBuf) -> Layer {
+        Layer { path, format: self.format }
+    }
+}
+
+fn scratch_name(format: LayerFormat) -> String {
+    format!("{SCRATCH}{format}")
 }
 
 /// Published layers are immutable, so that once is enough; but a name can be given again to another. The layer's digest.

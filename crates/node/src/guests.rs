@@ -28,8 +28,6 @@ use crate::timelines::Timelines;
 
 /// Baseline memory for which a MicroVM has a processor (SPEC §3).
 const MIB_PER_PROCESSOR: u32 = 512;
-/// A clone's private disk, in the MicroVM's directory.
-const OVERLAY: &str = "scratch.qcow2";
 
 /// Why a MicroVM could not be launched, saved or woken.
 #[derive(Debug, thiserror::Error)]
@@ -139,12 +137,12 @@ impl GuestMachines {
         let binding = microvm.egress_binding.as_ref();
         let egress = binding.map(|binding| self.connectors.egress(&microvm.account, binding)).transpose()?;
         let dir = self.dirs.microvm(microvm.id);
-        let overlay = dir.join(OVERLAY);
+        let disk = layer.private_disk(&dir);
         // An earlier attempt, cut short by a restart, was never seen by a client.
         self.release(microvm).await;
         fs::create_dir_all(&dir).map_err(file_error("creating", &dir))?;
         timeline::reached(Step::Layer);
-        let guest = self.host.launch(&microvm.id.to_string(), &layer, overlay, egress).await?;
+        let guest = self.host.launch(&microvm.id.to_string(), &layer, disk, egress).await?;
         let running = self.running(microvm, guest, hooks, Some(layer.clone()));
         running.live(Some(Hook::Run)).await?;
         self.host.keep_spare(&layer, Purpose::Launch);
@@ -160,8 +158,8 @@ impl GuestMachines {
             self.host.discard(&name).await;
             let from = suspension.restore(&layer, self.host.compatibility())?;
             timeline::reached(Step::Layer);
-            let (overlay, egress) = (dir.join(OVERLAY), self.egress_still(microvm));
-            let guest = self.host.wake(&name, &layer, overlay, from, egress).await?;
+            let (disk, egress) = (layer.private_disk(&dir), self.egress_still(microvm));
+            let guest = self.host.wake(&name, &layer, disk, from, egress).await?;
             spawn_blocking(move || suspension.mark_used()).await??;
             timeline::reached(Step::Used);
             guest

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use proxy::headers::DEFAULT_PORT;
 
+use crate::engines::{AcceleratorWish, EngineWish};
 use crate::port_forward::Forward;
 
 /// Where a server keeps its data when nothing else is said.
@@ -96,6 +97,19 @@ pub(crate) struct Serve {
     /// Let an image of the local catalogue answer for another name in FROM; may be repeated
     #[arg(long = "alias", value_name = "NAME=LOCAL", value_parser = alias)]
     pub(crate) aliases: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) machines: Machines,
+}
+
+/// What runs MicroVMs, in place of what the settings say.
+#[derive(Debug, Args)]
+pub(crate) struct Machines {
+    /// VMM that runs them
+    #[arg(long, value_enum)]
+    pub(crate) engine: Option<EngineWish>,
+    /// What executes their instructions; what is named and not there is an error
+    #[arg(long, value_enum)]
+    pub(crate) accelerator: Option<AcceleratorWish>,
 }
 
 #[derive(Debug, Args)]
@@ -169,6 +183,11 @@ pub(crate) struct Doctor {
     pub(crate) data: DataDir,
     #[command(flatten)]
     pub(crate) addresses: Addresses,
+    #[command(flatten)]
+    pub(crate) machines: Machines,
+    /// The settings that the server is to have
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -367,6 +367,7 @@ fn trusting(data: &DataDir) -> Result<ClientConfig, ClientError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::engines::Chosen;
     use auth::sigv4;
     use hyper::service::service_fn;
     use proxy::ca::LocalCa;
@@ -380,7 +381,10 @@ pub(crate) mod tests {
         let (data, _) = DataDir::claim(root.path()).unwrap();
         let account_id = data.open_account().unwrap().id;
         let region = "eu-west-1".into();
-        ServerFile { listen: control, endpoint_listen: endpoint, region, account_id }.write(&data).unwrap();
+        let machines_by = Chosen::for_tests();
+        let server =
+            ServerFile { listen: control, endpoint_listen: endpoint, region, account_id, machines_by };
+        server.write(&data).unwrap();
         let ca = LocalCa::open(&data.ca()).unwrap();
         crate::trust::write(&data.trust(), ca.bundle_pem()).unwrap();
         root

@@ -9,14 +9,16 @@ use std::str::FromStr;
 
 use api::Operation;
 use connectors::{SecurityGroup, Subnet};
-use control::{Quotas, Rates};
+use control::{OtherArchitectures, Quotas, Rates};
+use engine::accelerator::Wish;
 use ids::AccountId;
 use network::{Cidr, dns};
 use proxy::Allowance;
 use serde::{Deserialize, Deserializer};
 
 use crate::certificate_files::CertificateFiles;
-use crate::{acme, networks};
+use crate::engines::EngineWish;
+use crate::{acme, cli, networks};
 
 /// vCPUs that a VM can have.
 const VCPUS: std::ops::RangeInclusive<u32> = 1..=16;
@@ -55,6 +57,9 @@ pub(crate) struct Config {
     pub(crate) account: Option<AccountId>,
     #[serde(deserialize_with = "cidr")]
     pub(crate) slot_cidr: Option<Cidr>,
+    pub(crate) engine: EngineWish,
+    pub(crate) accelerator: Wish,
+    pub(crate) other_architectures: OtherArchitectures,
     pub(crate) max_slots: u32,
     pub(crate) ready_slots: usize,
     pub(crate) first_uid: Option<u32>,
@@ -151,6 +156,9 @@ impl Default for Config {
             acme: None,
             account: None,
             slot_cidr: None,
+            engine: EngineWish::default(),
+            accelerator: Wish::default(),
+            other_architectures: OtherArchitectures::default(),
             max_slots: 1024,
             ready_slots: 4,
             first_uid: None,
@@ -186,6 +194,12 @@ impl Config {
             fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
         toml::from_str(&text)
             .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })
+    }
+
+    /// What the command line says of VMMs goes before.
+    pub(crate) fn prefer(&mut self, machines: &cli::Machines) {
+        self.engine = machines.engine.unwrap_or(self.engine);
+        self.accelerator = machines.accelerator.map_or(self.accelerator, Wish::from);
     }
 
     /// AWS's rates for this host's processors, but for those that are set.

@@ -1,25 +1,26 @@
 //! `rekindle doctor`: what this machine has, what is missing, and how to mend it.
 
+mod virtualization;
+
 use std::fmt;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use engine::Compatibility;
 use engine::accelerator::Accelerator;
-use engine::qemu::ProbeError;
+use engine::kvm;
 use network::InstanceTag;
 use network::cgroup::Cgroups;
 use platform::Assets;
 
 use crate::agent;
 use crate::cli;
+use crate::config::Config;
 use crate::data_dir::DataDir;
+use crate::engines::{self, Chosen, EngineError, QEMU};
 use crate::listen::ENDPOINT_DEFAULTS;
 use crate::server_file::ServerFile;
 
-/// The VMM.
-pub(crate) const QEMU: &str = "qemu-system-x86_64";
 /// What snapshots are tested with; another series may not read them.
 const QEMU_SERIES: &str = "version 10.0.";
 /// A name as the endpoints have them.
@@ -90,7 +91,12 @@ async fn findings(args: &cli::Doctor) -> Vec<Finding> {
     let qemu = version_of(QEMU);
     let mut findings = vec![privileges(), qemu_version(qemu.as_deref())];
     if qemu.is_some() {
-        findings.extend(machines(engine::qemu::probe(Path::new(QEMU)).await, Path::new("/dev/kvm").exists()));
+        findings.extend(machines(args).await);
+    }
+    if let Some(server) = server(data) {
+        let Chosen { engine, accelerator, because, .. } = server.machines_by;
+        findings
+            .push(Finding::good("server", format!("runs on {engine} with {accelerator}, because {because}")));
     }
     findings.push(tool("ip", &["-Version"], "iproute2"));
     findings.push(tool("nft", &["--version"], "nftables"));
@@ -139,31 +145,49 @@ fn qemu_version(found: Option<&str>) -> Finding {
     }
 }
 
-/// What executes guests, and whether it has the processor that every snapshot is made for.
-fn machines(probed: Result<Compatibility, ProbeError>, device: bool) -> Vec<Finding> {
-    match probed {
-        Ok(found) => {
-            let cpu = Finding::good("guest CPU", format!("{} ({})", found.cpu.baseline, found.cpu.model));
-            vec![accelerator(found.accelerator, device), cpu]
+/// What executes guests as the settings have it, and whether it has the processor that every snapshot is made for.
+async fn machines(args: &cli::Doctor) -> Vec<Finding> {
+    let mut config = match Config::load(args.config.as_deref(), &[]) {
+        Ok(config) => config,
+        Err(error) => return vec![Finding::missing("settings", error.to_string(), "mend them")],
+    };
+    config.prefer(&args.machines);
+    let found =
+        engines::open(config.engine, config.accelerator, PathBuf::new()).await.map(|(_, chosen)| chosen);
+    let mut findings = judge_machines(found);
+    if findings.iter().any(|finding| finding.subject == "accelerator" && finding.verdict == Verdict::Good) {
+        findings.push(virtualization::creation(&virtualization::Kernel::read()));
+    }
+    findings
+}
+
+fn judge_machines(found: Result<Chosen, EngineError>) -> Vec<Finding> {
+    match found {
+        Ok(Chosen { engine, accelerator, because, cpu }) => {
+            let accelerator = judge_accelerator(accelerator, &because);
+            vec![Finding::good("engine", engine), accelerator, Finding::good("guest CPU", cpu)]
         }
-        Err(error) => {
+        Err(EngineError::Qemu(error)) => {
             let mend = "use a host whose processor has it (Intel since Haswell, AMD since Zen)";
             vec![Finding::missing("guest CPU", error.to_string(), mend)]
+        }
+        Err(error) => {
+            vec![Finding::missing("accelerator", error.to_string(), "change the settings, or the host")]
         }
     }
 }
 
-fn accelerator(found: Accelerator, device: bool) -> Finding {
+fn judge_accelerator(found: Accelerator, because: &str) -> Finding {
+    let found_because = format!("{found}, because {because}");
     match found {
-        Accelerator::Kvm => Finding::good("accelerator", "KVM"),
+        Accelerator::Kvm => Finding::good("accelerator", found_because),
         Accelerator::Tcg => {
-            let why = if device {
-                "/dev/kvm is there, but no machine starts with it"
-            } else {
-                "there is no /dev/kvm"
+            let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+            let mend = match kvm::find(&cpuinfo).advice() {
+                "" => "the settings have it so; everything works, several times slower".to_owned(),
+                advice => format!("everything works, several times slower; for KVM {advice}"),
             };
-            let mend = "everything works, several times slower; for KVM use bare metal, or a VM with nested virtualization";
-            Finding::fair("accelerator", format!("software emulation (TCG): {why}"), mend)
+            Finding::fair("accelerator", found_because, mend)
         }
     }
 }
@@ -319,11 +343,23 @@ mod tests {
 
     #[test]
     fn a_host_without_the_guests_cpu_is_told_so() {
-        let error = ProbeError::Machine { cpu: "x86-64-v3".into(), complaint: "no avx2".into() };
-        let [finding] = &machines(Err(error), true)[..] else { panic!("one finding") };
+        let error =
+            engine::qemu::ProbeError::Machine { cpu: "x86-64-v3".into(), complaint: "no avx2".into() };
+        let [finding] = &judge_machines(Err(error.into()))[..] else { panic!("one finding") };
         assert_eq!(finding.verdict, Verdict::Missing);
         let text = finding.to_string();
         assert!(["x86-64-v3", "no avx2", "Haswell"].iter().all(|word| text.contains(word)), "{text}");
+    }
+
+    #[test]
+    fn what_is_chosen_and_why_is_told() {
+        let kvm = judge_accelerator(Accelerator::Kvm, "KVM runs guests");
+        assert_eq!(kvm.verdict, Verdict::Good);
+        assert!(kvm.to_string().contains("because KVM runs guests"), "{kvm}");
+        let emulated = judge_accelerator(Accelerator::Tcg, "KVM is not there");
+        assert_eq!(emulated.verdict, Verdict::Fair);
+        let text = emulated.to_string();
+        assert!(text.contains("because KVM is not there") && text.contains("slower"), "{text}");
     }
 
     #[test]

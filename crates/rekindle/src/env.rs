@@ -127,6 +127,7 @@ fn without_proxy(variable: impl Fn(&str) -> Option<String>) -> Vec<(&'static str
 mod tests {
     use super::*;
     use crate::data_dir::DataDir;
+    use crate::engines::Chosen;
     use crate::server_file::ServerFile;
     use std::net::TcpListener;
 
@@ -140,6 +141,7 @@ mod tests {
             endpoint_listen: address,
             region: "eu-west-1".into(),
             account_id: "123456789012".parse().unwrap(),
+            machines_by: Chosen::for_tests(),
         };
         server.write(&data).unwrap();
         root

@@ -13,6 +13,7 @@ mod config;
 mod data_dir;
 mod doctor;
 mod domains;
+mod engines;
 mod env;
 mod files;
 mod listen;

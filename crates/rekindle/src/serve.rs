@@ -53,7 +53,8 @@ pub(crate) enum ServeError {
 pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
     let mut stop = Stop::listen().map_err(ServeError::Signals)?;
     let hang_up = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
-    let config = Config::load(args.config.as_deref(), &args.aliases)?;
+    let mut config = Config::load(args.config.as_deref(), &args.aliases)?;
+    config.prefer(&args.machines);
     // Held to the end: dropping it lets another server in.
     let (data, _lock) = DataDir::claim(&args.data.data_dir)?;
     ServerFile::remove(&data)?;
@@ -63,12 +64,7 @@ pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
     raise_open_files();
 
     let listeners = Listeners::bind(&args.addresses).await?;
-    let server = ServerFile {
-        listen: listeners.control.address,
-        endpoint_listen: listeners.endpoints.address,
-        region: config.region.clone(),
-        account_id: account.id.clone(),
-    };
+    let (api, endpoints) = (listeners.control.address, listeners.endpoints.address);
     let hosts = EndpointHosts::new(&config.region, &config.domain);
     let certificates = Arc::new(Certificates::open(
         ca,
@@ -78,7 +74,7 @@ pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
     )?);
     let token_keys = TokenKeys::open(&data)?;
     let tokens = token_keys.keyring();
-    let reached = Endpoints { hosts, port: server.endpoint_listen.port(), tokens };
+    let reached = Endpoints { hosts, port: endpoints.port(), tokens };
     let services = Services::start(&config, &data, &account, &reached).await?;
     let s3_access = Arc::new(S3Access(services.identity.clone()));
     let s3 = services.objects.service(&config.region, s3_access);
@@ -96,8 +92,14 @@ pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
     let acme = acme.transpose()?;
     let proxy = Proxy::new(services.endpoints.clone(), reached.hosts, reached.tokens);
 
+    let server = ServerFile {
+        listen: api,
+        endpoint_listen: endpoints,
+        region: config.region.clone(),
+        account_id: account.id.clone(),
+        machines_by: services.machines_by.clone(),
+    };
     server.write(&data)?;
-    let (api, endpoints) = (server.listen, server.endpoint_listen);
     tracing::info!(data = %data.path().display(), %api, %endpoints, "serving");
     let stopping = CancellationToken::new();
     tokio::join!(

@@ -1,4 +1,5 @@
-//! What a running server tells of itself, to `rekindle doctor` and to commands that are its clients: where it really listens, and as whom.
+//! What a running server tells of itself, to `rekindle doctor` and to commands that are its clients: where it really listens,
+//! as whom, and what runs its MicroVMs.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -6,6 +7,7 @@ use ids::AccountId;
 use serde::{Deserialize, Serialize};
 
 use crate::data_dir::{DataDir, DataDirError};
+use crate::engines::Chosen;
 use crate::files::{self, FileError, PUBLIC};
 
 /// The file's content.
@@ -19,6 +21,8 @@ pub(crate) struct ServerFile {
     pub(crate) region: String,
     /// The access key's account.
     pub(crate) account_id: AccountId,
+    /// What runs the MicroVMs.
+    pub(crate) machines_by: Chosen,
 }
 
 impl ServerFile {
@@ -78,6 +82,7 @@ mod tests {
             endpoint_listen: "[::]:443".parse().unwrap(),
             region: "us-east-1".into(),
             account_id: "123456789012".parse().unwrap(),
+            machines_by: Chosen::for_tests(),
         };
         file.write(&data).unwrap();
         assert_eq!(ServerFile::read(&data).unwrap(), Some(file.clone()));

@@ -12,7 +12,6 @@ use build::{Builder, Workshop};
 use cloudwatch::CloudWatch;
 use connectors::{Connectors, Networks};
 use control::{Builds, DomainNames, Operations, Service};
-use engine::qemu::{ProbeError, Qemu};
 use guest::{Dirs, DirsError, GuestError, Host, MetadataService};
 use identity::Identity;
 use identity::accounts::AccountError;
@@ -31,7 +30,7 @@ use crate::agent;
 use crate::capacity::{self, Watch};
 use crate::config::Config;
 use crate::data_dir::{Account, DataDir, DataDirError};
-use crate::doctor::QEMU;
+use crate::engines::{self, Chosen, EngineError};
 use crate::range::{self, RangeError};
 use crate::roles::Roles;
 
@@ -63,7 +62,7 @@ pub(crate) enum ServicesError {
     #[error(transparent)]
     Platform(#[from] PlatformError),
     #[error(transparent)]
-    Engine(#[from] ProbeError),
+    Engine(#[from] EngineError),
     #[error(transparent)]
     Range(#[from] RangeError),
     #[error(transparent)]
@@ -94,6 +93,8 @@ pub(crate) struct Services {
     pub(crate) identity: Identity,
     /// The records.
     pub(crate) store: Store,
+    /// What runs the guests.
+    pub(crate) machines_by: Chosen,
     host: Arc<Host>,
     builder: Builder,
     exporter: Option<Exporter>,
@@ -128,8 +129,8 @@ impl Services {
         let logs = open_logs(config, data).await?;
         let cloudwatch = CloudWatch::new(logs.clone(), identity.clone(), &config.region);
         let platform = platform(&assets, &dirs).await?;
-        dirs.prepare().await?;
-        let (host, capacity) = host(config, data, &dirs).await?;
+        dirs.prepare()?;
+        let (host, capacity, machines_by) = host(config, data, &dirs).await?;
         let living = living(&store)?;
         host.reap(&living).await?;
         dirs.sweep(&living.union(&building(&store)?).cloned().collect());
@@ -180,6 +181,7 @@ impl Services {
             base_image_created_at,
             quotas: config.quotas,
             domains: DomainNames::new(config.domains.clone()),
+            other_architectures: config.other_architectures,
         };
         let builds = Arc::new(ByBuilder(builder.clone()));
         let api = Operations::new(
@@ -198,6 +200,7 @@ impl Services {
             logs: cloudwatch,
             identity,
             store,
+            machines_by,
             host,
             builder,
             exporter,
@@ -276,16 +279,14 @@ async fn platform(assets: &Assets, dirs: &Dirs) -> Result<Platform, ServicesErro
     Ok(tokio::task::spawn_blocking(move || Platform::install(&assets, &agent, &platforms)).await??)
 }
 
-async fn host(config: &Config, data: &DataDir, dirs: &Dirs) -> Result<(Arc<Host>, Capacity), ServicesError> {
-    let compatibility = engine::qemu::probe(Path::new(QEMU)).await?;
-    let (engine, accelerator, cpu) =
-        (&compatibility.engine, compatibility.accelerator, &compatibility.cpu.baseline);
-    tracing::info!(%engine, %accelerator, cpu, "VMs can run");
-    let engine = Qemu {
-        program: QEMU.into(),
-        jailer: vec!["/proc/self/exe".into(), crate::JAIL.into()],
-        compatibility,
-    };
+async fn host(
+    config: &Config,
+    data: &DataDir,
+    dirs: &Dirs,
+) -> Result<(Arc<Host>, Capacity, Chosen), ServicesError> {
+    let (engine, chosen) = engines::open(config.engine, config.accelerator, dirs.overlays()).await?;
+    let Chosen { engine: vmm, accelerator, because, cpu } = &chosen;
+    tracing::info!(engine = vmm, %accelerator, because, cpu, "VMs can run");
     let pool = range::open_pool(config, data)?;
     let cgroups = Cgroups::open(&data.tag())?;
     let upstreams = match &config.name_servers[..] {
@@ -293,8 +294,8 @@ async fn host(config: &Config, data: &DataDir, dirs: &Dirs) -> Result<(Arc<Host>
         configured => configured.to_vec(),
     };
     let capacity = Capacity::new(capacity::limits(config, pool.capacity()));
-    let host = Host::new(Arc::new(engine), pool, cgroups, upstreams, dirs.clone(), capacity.clone());
-    Ok((host, capacity))
+    let host = Host::new(engine, pool, cgroups, upstreams, dirs.clone(), capacity.clone());
+    Ok((host, capacity, chosen))
 }
 
 /// The names of the guests that go on.

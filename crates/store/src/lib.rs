@@ -35,8 +35,8 @@ pub use identity::{
     UserRecord,
 };
 pub use records::{
-    Architecture, BuildRecord, CodeArtifact, EgressBinding, HookSettings, ImageRecord, LogSettings,
-    MicrovmRecord, MicrovmSummary, SnapshotSizes, TokenRecord, VersionRecord,
+    BuildRecord, CodeArtifact, EgressBinding, HookSettings, ImageRecord, LogSettings, MicrovmRecord,
+    MicrovmSummary, SnapshotSizes, TokenRecord, VersionRecord,
 };
 pub use tx::Tx;
 

@@ -45,15 +45,6 @@ pub enum LogSettings {
     },
 }
 
-/// An instruction set, as the client asked for it. What a build is made for is the host's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Architecture {
-    /// 64-bit Arm.
-    Arm64,
-    /// 64-bit x86.
-    X86_64,
-}
-
 /// Which hooks the application answers, and how long each may take, in seconds (SPEC §4.1). None: disabled.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -112,9 +103,6 @@ pub struct VersionRecord {
     /// Where the build's output goes. None: the default place.
     #[serde(default)]
     pub logging: Option<LogSettings>,
-    /// Instruction sets asked for. Empty: the host's.
-    #[serde(default)]
-    pub cpu_architectures: Vec<Architecture>,
     /// Why its snapshot, once built, could not be used when it was last wanted.
     #[serde(default)]
     pub unusable: Option<String>,

@@ -123,7 +123,6 @@ fn version(name: &str) -> VersionRecord {
         all_capabilities: false,
         egress_network_connectors: vec![],
         logging: None,
-        cpu_architectures: vec![],
         unusable: None,
     }
 }

@@ -9,7 +9,8 @@ use agent_proto::host::{Answers, Channel};
 use agent_proto::{ENTROPY_BYTES, NewLife, Request, Response};
 use e2e::Server;
 use e2e::command::rekindle;
-use engine::qemu::{Qemu, probe};
+use engine::accelerator::{self, Wish};
+use engine::qemu::{Overlays, Qemu, probe};
 use engine::{Engine, Jail, Machine, MachineSpec, Restore};
 use guest::{Dirs, ImageLayer};
 use network::{InstanceTag, NetworkConfig, Pool, Slot, remove_instance};
@@ -74,19 +75,21 @@ struct Bare {
 impl Bare {
     async fn new(server: &Server, image: &str, dir: &Path) -> Result<Self, Failure> {
         let program = PathBuf::from(QEMU);
-        let compatibility = probe(&program).await?;
+        let choice = accelerator::find(Wish::Auto)?;
+        let compatibility = probe(&program, choice.accelerator).await?;
         let jailer = vec![rekindle().into(), "jail".into()];
         let dirs = Dirs::new(server.data_dir(), &InstanceTag::of_data_dir(server.data_dir()));
+        let overlays = Overlays { templates: dirs.overlays() };
         let version = dirs.version(&image.parse()?, "1.0".parse()?);
         let layer = ImageLayer::open(&version, &dirs, &compatibility)?;
-        Ok(Self { engine: Qemu { program, jailer, compatibility }, layer, dir: dir.to_owned() })
+        Ok(Self { engine: Qemu { program, jailer, compatibility, overlays }, layer, dir: dir.to_owned() })
     }
 
     /// One clone's launch, suspension, waking and end.
     async fn cycle(&self, number: usize, slot: &Slot, figures: &mut Figures) -> Result<(), Failure> {
         let name = format!("bare-{number}");
         let file = |what: &str| self.dir.join(format!("{name}.{what}"));
-        self.layer.make_overlay(&file("qcow2"))?;
+        self.layer.make_disk(self.engine.disks(), &file("qcow2"))?;
         let suspended =
             Restore { device_state: file("device"), layers: vec![file("diff")], ..self.layer.restore() };
         let spec = self.spec(&name, slot, file("qcow2"))?;

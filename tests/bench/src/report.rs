@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use engine::accelerator::Accelerator;
+use engine::accelerator::{self, Accelerator, Wish};
 use engine::qemu::probe;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -102,7 +102,8 @@ impl Report {
 impl Machine {
     fn this() -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let vmm = runtime.block_on(probe(Path::new(QEMU))).ok();
+        let accelerator = accelerator::find(Wish::Auto)?.accelerator;
+        let vmm = runtime.block_on(probe(Path::new(QEMU), accelerator)).ok();
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         Ok(Self {

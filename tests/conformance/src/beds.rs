@@ -7,7 +7,9 @@ use api::OPERATIONS;
 use auth::keys::AccessKey;
 use cloudwatch::CloudWatch;
 use connectors::{Connectors, Networks, SecurityGroup, Subnet};
-use control::{Audit, Control, DomainNames, Front, Operations, Quotas, Rates, Settings, Throttle};
+use control::{
+    Audit, Control, DomainNames, Front, Operations, OtherArchitectures, Quotas, Rates, Settings, Throttle,
+};
 use doubles::Imagined;
 use identity::{Identity, TemporaryCredentials};
 use logs::{Logs, Quota};
@@ -122,6 +124,7 @@ async fn serve(dir: &Path, manners: Manners) -> Value {
         base_image_created_at: 1_700_000_000_000,
         quotas: manners.quotas,
         domains: DomainNames::default(),
+        other_architectures: OtherArchitectures::Refuse,
     };
     // Sessions of the root: one that lasts, one that is over.
     let root = identity.credential(ACCOUNT, None).unwrap().caller;

@@ -10,6 +10,7 @@ pub mod census;
 pub mod command;
 pub mod http;
 pub mod image;
+pub mod machines;
 pub mod microvm;
 pub mod name_server;
 pub mod neighbour;

@@ -13,7 +13,7 @@ use crate::census::{self, Census};
 use crate::command::{self, Environment};
 use crate::http::{self, Answer};
 use crate::image::BUILD;
-use crate::{Json, until};
+use crate::{Json, machines, until};
 
 /// For a server to answer: it may have to make snapshots' processes and namespaces ready first.
 const START: Duration = Duration::from_secs(120);
@@ -198,6 +198,7 @@ impl Server {
             .arg("--data-dir")
             .arg(&self.data_dir)
             .args(["--listen", &api, "--endpoint-listen", &endpoint])
+            .args(machines::arguments())
             .args(&self.arguments)
             .envs(&self.variables)
             .env("REKINDLE_AGENT", command::agent())
@@ -214,6 +215,7 @@ impl Server {
                 self.environment = command::parse_exports(&command::text(&output.stdout));
             }
             if self.answers() {
+                machines::note(&self.machines_by());
                 return Ok(());
             }
             if self.has_ended() || Instant::now() >= deadline {
@@ -226,6 +228,12 @@ impl Server {
     fn answers(&self) -> bool {
         let Some(url) = self.environment.get("AWS_ENDPOINT_URL") else { return false };
         http::curl(&self.environment, url, &[]).is_ok()
+    }
+
+    /// What runs its MicroVMs, as it says itself.
+    fn machines_by(&self) -> Json {
+        let text = std::fs::read(self.data_dir.join("server.json")).unwrap();
+        serde_json::from_slice::<Json>(&text).unwrap()["machines_by"].clone()
     }
 
     /// The ids of its MicroVMs that are not terminated.

@@ -1,11 +1,12 @@
 //! From what a request says of a version, or of a launch, to what is kept of it: defaults (SPEC §2.5) filled
 //! in.
 
-use api::{Architecture, Capability, Error, HookState, Hooks, ImageConfig, Logging, ManagedConnector};
+use api::{Capability, Error, HookState, Hooks, ImageConfig, Logging, ManagedConnector};
 use ids::{ImageArn, ImageVersion};
 use lifecycle::image::{BuildState, VersionStatus};
 use store::{CodeArtifact, HookSettings, LogSettings, VersionRecord};
 
+use super::architecture::OtherArchitectures;
 use super::base_images;
 
 /// What the ready and validate hooks may take where a request does not say, in seconds.
@@ -14,7 +15,13 @@ const DEFAULT_IMAGE_HOOK_SECONDS: u32 = 30;
 const DEFAULT_MICROVM_HOOK_SECONDS: u32 = 1;
 
 /// The version that `config` asks for, not built yet. Its number is the caller's to set.
-pub(crate) fn version(image: &ImageArn, config: ImageConfig, now: u64) -> Result<VersionRecord, Error> {
+pub(crate) fn version(
+    image: &ImageArn,
+    config: ImageConfig,
+    others: OtherArchitectures,
+    now: u64,
+) -> Result<VersionRecord, Error> {
+    others.check(config.cpu_configurations.as_deref().unwrap_or_default())?;
     let size = config.size()?;
     let base =
         base_images::resolve(&image.region, &config.base_image_arn, config.base_image_version.as_deref())?;
@@ -44,12 +51,6 @@ pub(crate) fn version(image: &ImageArn, config: ImageConfig, now: u64) -> Result
         all_capabilities: capabilities.contains(&Capability::All),
         egress_network_connectors: egress,
         logging: config.logging.map(logging),
-        cpu_architectures: config
-            .cpu_configurations
-            .unwrap_or_default()
-            .into_iter()
-            .map(|cpu| architecture(cpu.architecture))
-            .collect(),
         unusable: None,
     })
 }
@@ -80,13 +81,6 @@ pub(crate) fn logging(logging: Logging) -> LogSettings {
         Logging::CloudWatch(logs) => {
             LogSettings::CloudWatch { group: logs.log_group, stream: logs.log_stream }
         }
-    }
-}
-
-fn architecture(architecture: Architecture) -> store::Architecture {
-    match architecture {
-        Architecture::Arm64 => store::Architecture::Arm64,
-        Architecture::X86_64 => store::Architecture::X86_64,
     }
 }
 

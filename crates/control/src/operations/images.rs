@@ -31,7 +31,7 @@ impl Operations {
         let name = request.name.parse().map_err(|error| Error::validation(format!("{error}")))?;
         let arn = ImageArn { region: self.settings.region.clone(), account, name };
         let now = now_ms();
-        let version = config::version(&arn, request.config, now)?;
+        let version = config::version(&arn, request.config, self.settings.other_architectures, now)?;
         let tags = request.tags.unwrap_or_default();
         let quotas = self.settings.quotas;
         let capacity = self.capacity.clone();
@@ -70,7 +70,7 @@ impl Operations {
         let claim = Claim::of(&account, &request)?;
         let arn = request.image_arn()?;
         let now = now_ms();
-        let mut version = config::version(&arn, request.config, now)?;
+        let mut version = config::version(&arn, request.config, self.settings.other_architectures, now)?;
         let quotas = self.settings.quotas;
         let capacity = self.capacity.clone();
         self.make(move |tx| {

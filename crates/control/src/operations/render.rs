@@ -123,7 +123,7 @@ pub(crate) fn config(record: VersionRecord) -> ImageConfig {
         code_artifact: CodeArtifact::Uri(record.code_artifact.uri),
         logging: record.logging.map(logging),
         egress_network_connectors: Some(record.egress_network_connectors),
-        cpu_configurations: Some(cpus(&record.cpu_architectures)),
+        cpu_configurations: Some(vec![CpuConfiguration { architecture: HOST.0 }]),
         resources: Some(vec![Resources { minimum_memory_in_mib: record.minimum_memory_mib.into() }]),
         additional_os_capabilities: record.all_capabilities.then(|| vec![Capability::All]),
         hooks: Some(hooks(&record.hooks)),
@@ -243,18 +243,6 @@ fn logging(settings: LogSettings) -> Logging {
             Logging::CloudWatch(CloudWatchLogging { log_group: group, log_stream: stream })
         }
     }
-}
-
-fn cpus(asked: &[store::Architecture]) -> Vec<CpuConfiguration> {
-    let of = |architecture| CpuConfiguration { architecture };
-    if asked.is_empty() {
-        return vec![of(HOST.0)];
-    }
-    let shown = |cpu: &store::Architecture| match cpu {
-        store::Architecture::Arm64 => Architecture::Arm64,
-        store::Architecture::X86_64 => Architecture::X86_64,
-    };
-    asked.iter().map(|cpu| of(shown(cpu))).collect()
 }
 
 fn hooks(settings: &HookSettings) -> Hooks {

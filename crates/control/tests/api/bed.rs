@@ -19,7 +19,8 @@ use node::{Node, now_ms};
 use percent_encoding::NON_ALPHANUMERIC;
 use proxy::EndpointHosts;
 use rekindle_control::{
-    Audit, Builds, Control, DomainNames, Front, Operations, Quotas, Rates, Settings, Throttle,
+    Audit, Builds, Control, DomainNames, Front, Operations, OtherArchitectures, Quotas, Rates, Settings,
+    Throttle,
 };
 use serde_json::{Value, json};
 use store::{SnapshotSizes, Store};
@@ -99,6 +100,20 @@ pub(crate) async fn bed() -> Bed {
 }
 
 pub(crate) async fn bed_with(quotas: Quotas, rates: Rates, endpoint_port: u16) -> Bed {
+    bed_for(quotas, rates, endpoint_port, OtherArchitectures::Refuse).await
+}
+
+/// One that builds for its own architecture what is to be for another.
+pub(crate) async fn bed_for_all() -> Bed {
+    bed_for(Quotas::default(), Rates::unlimited(), 443, OtherArchitectures::Host).await
+}
+
+async fn bed_for(
+    quotas: Quotas,
+    rates: Rates,
+    endpoint_port: u16,
+    other_architectures: OtherArchitectures,
+) -> Bed {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("db")).unwrap();
     let machines = Imagined::default();
@@ -112,6 +127,7 @@ pub(crate) async fn bed_with(quotas: Quotas, rates: Rates, endpoint_port: u16) -
         base_image_created_at: 1,
         quotas,
         domains: DomainNames::new(vec!["*.example.com".into()]),
+        other_architectures,
     };
     let room = Capacity::new(Limits { build_memory: 1, ..Limits::default() });
     let node = Node::start(store.clone(), Arc::new(machines.clone()), room.clone()).unwrap();

@@ -1,8 +1,11 @@
 //! Images, versions and builds over HTTP and real records.
 
-use crate::bed::{BASE, IMAGES, MICROVMS, OTHER, arn, bed, bed_with, image, image_path, with};
+use crate::bed::{BASE, IMAGES, MICROVMS, OTHER, arn, bed, bed_for_all, bed_with, image, image_path, with};
 use rekindle_control::{Quotas, Rates};
 use serde_json::{Value, json};
+
+/// What this host runs.
+const HOST: &str = if cfg!(target_arch = "aarch64") { "ARM_64" } else { "X86_64" };
 
 fn refusal(status: u16, kind: &str, message: impl Into<String>) -> (u16, String, String) {
     (status, kind.to_owned(), message.into())
@@ -58,7 +61,7 @@ async fn an_update_replaces_everything_and_waits_for_the_one_before() {
         image("a"),
         json!({
             "logging": {"disabled": {}},
-            "cpuConfigurations": [{"architecture": "ARM_64"}],
+            "cpuConfigurations": [{"architecture": HOST}],
             "environmentVariables": {"A": "b"},
             "hooks": {"port": 9000, "microvmImageHooks": {"ready": "ENABLED"}},
         }),
@@ -73,7 +76,7 @@ async fn an_update_replaces_everything_and_waits_for_the_one_before() {
     assert_eq!((made.get("environmentVariables"), made.get("logging")), (None, None));
     let first = bed.get(&format!("{}/versions/1.0", image_path("a"))).await;
     assert_eq!(first["logging"], json!({"disabled": {}}));
-    assert_eq!(first["cpuConfigurations"], json!([{"architecture": "ARM_64"}]));
+    assert_eq!(first["cpuConfigurations"], json!([{"architecture": HOST}]));
     assert_eq!(first["environmentVariables"], json!({"A": "b"}));
     assert_eq!(first["hooks"]["microvmImageHooks"]["readyTimeoutInSeconds"], 30);
 
@@ -90,6 +93,30 @@ async fn an_update_replaces_everything_and_waits_for_the_one_before() {
         format!("MicroVMImage not found for MicroVMImageID: {}", arn("b")),
     );
     assert_eq!(bed.refused("PUT", &image_path("b"), &image("b")).await, unknown);
+}
+
+#[tokio::test]
+async fn another_architecture_is_refused_unless_the_operator_maps_it() {
+    let (host, other) = (HOST, if HOST == "ARM_64" { "X86_64" } else { "ARM_64" });
+    let body = with(image("a"), json!({ "cpuConfigurations": [{ "architecture": other }] }));
+    let message = format!(
+        "cpuConfigurations asks for {other}, and this host runs {host} only. Leave it out, or have the operator set \
+         other_architectures = \"host\", with which such images are built for {host}."
+    );
+    let strict = bed().await;
+    let refused = refusal(400, "ValidationException", message);
+    assert_eq!(strict.refused("POST", IMAGES, &body).await, refused);
+    assert!(strict.started().is_empty());
+    strict.done("POST", IMAGES, &image("a")).await;
+    strict.build(Ok(())).await;
+    assert_eq!(strict.refused("PUT", &image_path("a"), &body).await, refused);
+
+    let mapping = bed_for_all().await;
+    let made = mapping.done("POST", IMAGES, &body).await;
+    assert_eq!(made["cpuConfigurations"], json!([{ "architecture": host }]), "it says what it will run on");
+    mapping.build(Ok(())).await;
+    let builds = mapping.get(&format!("{}/versions/1.0/builds", image_path("a"))).await;
+    assert_eq!(builds["items"][0]["architecture"], host);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -73,7 +73,7 @@ struct Files(Vec<JailFile>);
 impl Files {
     /// The path by which the VMM opens `path`.
     fn inherit(&mut self, path: &Path, writable: bool) -> String {
-        self.0.push(JailFile { path: path.to_owned(), writable });
+        self.0.push(JailFile { path: path.to_owned(), writable, at: None });
         format!("/proc/self/fd/{}", FIRST_FD as usize + self.0.len() - 1)
     }
 }
@@ -314,10 +314,4 @@ fn nic_args(descriptor: usize) -> [String; 4] {
     let tap = format!("tap,id=nic,fd={descriptor},vhost=off");
     let device = format!("virtio-net-device,netdev=nic,{NIC_OPTIONS}");
     ["-netdev".into(), tap, "-device".into(), device]
-}
-
-/// Files that the machine itself writes to, and that must be durable before it counts as saved.
-pub(crate) fn written_disks(spec: &MachineSpec) -> Vec<PathBuf> {
-    let writable = spec.disks.iter().filter(|disk| !disk.read_only);
-    writable.filter_map(|disk| disk.layers.last()).map(|layer| layer.path.clone()).collect()
 }

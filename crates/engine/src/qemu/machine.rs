@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde_json::json;
 use tokio::net::UnixStream;
 
-use super::command::{CONSOLE_BYTES, written_disks};
+use super::command::CONSOLE_BYTES;
 use super::qmp::Qmp;
 use super::start::{CHANNEL, Record, STATE_OUT, migrated, set_capabilities, write_record};
 use crate::Machine;
@@ -63,7 +63,7 @@ impl Machine for QemuMachine {
         self.qmp.execute("migrate", json!({ "uri": uri })).await.map_err(SaveError::from)?;
         migrated(&self.qmp).await?;
         let (state, to) = (self.state_out(), device_state.to_owned());
-        let mut files = written_disks(&self.record.spec);
+        let mut files = self.record.spec.written_files();
         files.push(self.record.memory.clone());
         let work = move || {
             keep_state(&state, &to)?;
@@ -83,7 +83,7 @@ impl Machine for QemuMachine {
             pid: self.pid(),
             base: self.record.memory.clone(),
             state: self.state_out(),
-            disks: written_disks(&self.record.spec),
+            disks: self.record.spec.written_files(),
         })
     }
 

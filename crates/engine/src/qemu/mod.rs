@@ -4,7 +4,7 @@ mod clock;
 mod command;
 mod cpu;
 mod machine;
-pub mod overlay;
+mod overlay;
 mod parked;
 mod probe;
 mod qmp;
@@ -18,8 +18,9 @@ use async_trait::async_trait;
 use crate::Compatibility;
 use crate::error::StartError;
 use crate::spec::{MachineSpec, Restore};
-use crate::{Engine, Machine, Parked};
+use crate::{Engine, Machine, Parked, PrivateDisks};
 
+pub use overlay::Overlays;
 pub use probe::{ProbeError, probe};
 
 /// The QEMU engine.
@@ -31,12 +32,18 @@ pub struct Qemu {
     pub jailer: Vec<OsString>,
     /// See [`probe`].
     pub compatibility: Compatibility,
+    /// Private disks.
+    pub overlays: Overlays,
 }
 
 #[async_trait]
 impl Engine for Qemu {
     fn compatibility(&self) -> &Compatibility {
         &self.compatibility
+    }
+
+    fn disks(&self) -> &dyn PrivateDisks {
+        &self.overlays
     }
 
     async fn boot(&self, spec: MachineSpec, memory: PathBuf) -> Result<Box<dyn Machine>, StartError> {

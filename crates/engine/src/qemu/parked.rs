@@ -17,6 +17,7 @@ use super::command::{self, Start};
 use super::machine::QemuMachine;
 use super::start::{self, Record, file_error, kill_unless, vmm_error, write_record};
 use crate::error::{CommandError, StartError};
+use crate::memory::{load_layers, open_chain};
 use crate::spec::{Disk, MachineSpec, Restore};
 use crate::{Machine, Parked};
 
@@ -62,7 +63,7 @@ impl ParkedQemu {
         if from.base_memory != self.machine.record.memory {
             return Err(StartError::Spec("the VMM was parked for machines of another image".to_owned()));
         }
-        let layers = start::open_chain(from)?;
+        let layers = open_chain(from)?;
         let device_state = start::moved_on(&self.qemu, &spec.run_dir, from)?;
         let record = Record { spec, ..self.machine.record.clone() };
         write_record(&record.spec.run_dir, &record)?;
@@ -75,7 +76,7 @@ impl ParkedQemu {
         let state = self.hand_over(spec.disks.len(), &state).await.map_err(|error| self.error(error))?;
         timeline::reached(Step::Spare);
         if let Some(layers) = layers {
-            start::load_layers(&self.machine, layers).await?;
+            load_layers(self.machine.pid(), &self.machine.record.memory, layers).await?;
             timeline::reached(Step::Memory);
         }
         start::load_state(&self.machine.qmp, &state).await.map_err(|error| self.error(error))

@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use super::command::{MACHINE, machine_and_devices};
 use super::cpu;
-use crate::accelerator::{Accelerator, choose, has_virtualization, vendor};
+use crate::accelerator::{Accelerator, vendor};
 use crate::{Compatibility, Cpu, EngineVersion};
 
 const NAME: &str = "QEMU";
@@ -45,26 +45,16 @@ pub enum ProbeError {
     Timeout,
 }
 
-/// Finds out what snapshots of this host depend on. KVM is used where the CPU can and a machine really starts with it.
+/// Finds out what snapshots of this host depend on with this accelerator.
 ///
 /// # Errors
 /// [`ProbeError`] where no machine starts at all, such as on a host without the baseline's features.
-pub async fn probe(program: &Path) -> Result<Compatibility, ProbeError> {
+pub async fn probe(program: &Path, accelerator: Accelerator) -> Result<Compatibility, ProbeError> {
     let cpuinfo = tokio::fs::read_to_string("/proc/cpuinfo").await.unwrap_or_default();
-    let vendor = vendor(&cpuinfo);
-    let cpu_can = has_virtualization(&cpuinfo);
-    let kvm_starts = cpu_can && starts(program, "host").await;
-    let accelerator = choose(cpu_can, kvm_starts);
-    let cpu = cpu::cpu(accelerator, vendor);
+    let cpu = cpu::cpu(accelerator, vendor(&cpuinfo));
     let version = version(program, accelerator, &cpu).await?;
     let engine = EngineVersion { name: NAME.to_owned(), version };
     Ok(Compatibility { engine, machine: machine_and_devices(), accelerator, cpu })
-}
-
-/// Whether a machine starts with KVM and this processor.
-async fn starts(program: &Path, cpu: &str) -> bool {
-    let output = try_out(program, Accelerator::Kvm, cpu).await;
-    output.is_ok_and(|output| parse_version(&output.stdout).is_some())
 }
 
 /// The version of a QEMU with which a machine of this processor starts.
@@ -124,9 +114,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_does_not_run_and_what_runs_nothing_are_told_apart() {
-        let missing = probe(Path::new("/nonexistent/qemu")).await;
+        let missing = probe(Path::new("/nonexistent/qemu"), Accelerator::Tcg).await;
         assert!(matches!(missing, Err(ProbeError::Run { .. })), "{missing:?}");
-        let empty = probe(Path::new("/bin/true")).await;
+        let empty = probe(Path::new("/bin/true"), Accelerator::Tcg).await;
         assert!(matches!(empty, Err(ProbeError::Machine { .. })), "{empty:?}");
     }
 }

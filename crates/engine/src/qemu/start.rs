@@ -10,7 +10,6 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use snapshot::chain::Chain;
 use timeline::Step;
 use tokio::process::{Child, Command};
 
@@ -18,16 +17,14 @@ use super::command::{self, CommandLine, Start};
 use super::machine::QemuMachine;
 use super::qmp::Qmp;
 use super::{Qemu, clock};
-use crate::accelerator::Accelerator;
 use crate::error::{CommandError, StartError};
 use crate::jail::JailPlan;
-use crate::memory::{Mapping, MemoryError, open_layers};
-use crate::process::Process;
+use crate::memory::{load_layers, open_chain};
+use crate::process::{PID, Process};
 use crate::spec::{MachineSpec, Restore};
 
 const QMP: &str = "qmp.sock";
 pub(crate) const CHANNEL: &str = "channel.sock";
-pub(crate) const PID: &str = "pid";
 const LOG: &str = "vmm.log";
 const RECORD: &str = "machine.json";
 pub(crate) const STATE_OUT: &str = "state.out";
@@ -74,8 +71,8 @@ pub(crate) async fn restore(
     let (machine, state_in) = launch(qemu, spec, from.base_memory, start).await?;
     timeline::reached(Step::Vmm);
     if let Some(layers) = layers {
-        let loaded = load_layers(&machine, layers).await;
-        kill_unless(&machine, loaded).await?;
+        let loaded = load_layers(machine.process.pid(), &machine.record.memory, layers).await;
+        kill_unless(&machine, loaded.map_err(StartError::from)).await?;
         timeline::reached(Step::Memory);
     }
     let loaded = load_state(&machine.qmp, &state_in.unwrap_or_default()).await;
@@ -87,35 +84,18 @@ pub(crate) async fn restore(
 /// The device state to load: where the machine's clocks are to go on, a copy in which they have. The time that loading
 /// takes is not in it: some milliseconds, by which the guest is late.
 pub(crate) fn moved_on(qemu: &Qemu, run_dir: &Path, from: &Restore) -> Result<PathBuf, StartError> {
-    let Some(stopped_at) = from.stopped_at.filter(|_| qemu.compatibility.accelerator == Accelerator::Tcg)
-    else {
+    let Some(stopped_at) = from.stopped_at else {
         return Ok(from.device_state.clone());
     };
     // A wall clock that was set back meanwhile is no reason to stand still for ever.
     let away = SystemTime::now().duration_since(stopped_at).unwrap_or_default();
     let mut state = fs::read(&from.device_state).map_err(file_error("reading", &from.device_state))?;
-    clock::advance(&mut state, away)
+    clock::advance(&mut state, away, qemu.compatibility.accelerator)
         .ok_or_else(|| StartError::Spec("the device state has no clock that is known here".to_owned()))?;
     fs::create_dir_all(run_dir).map_err(file_error("creating", run_dir))?;
     let path = run_dir.join(STATE_IN);
     fs::write(&path, state).map_err(file_error("writing", &path))?;
     Ok(path)
-}
-
-pub(crate) fn open_chain(from: &Restore) -> Result<Option<Chain>, StartError> {
-    if from.layers.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(open_layers(&from.base_memory, &from.layers).map_err(MemoryError::from)?))
-}
-
-pub(crate) async fn load_layers(machine: &QemuMachine, layers: Chain) -> Result<(), StartError> {
-    let (pid, base) = (machine.process.pid(), machine.record.memory.clone());
-    let load = move || Mapping::find(pid, &base)?.load(&layers);
-    let done = tokio::task::spawn_blocking(load)
-        .await
-        .map_err(|error| MemoryError::from(io::Error::other(error)))?;
-    Ok(done?)
 }
 
 /// A machine that was half restored must not stay.
@@ -225,6 +205,8 @@ fn spawn(qemu: &Qemu, spec: &MachineSpec, line: CommandLine) -> Result<Child, St
         uid: spec.jail.uid,
         gid: spec.jail.gid,
         files: line.files,
+        root: None,
+        devices: vec![],
         tap: spec.tap.clone(),
         command,
     };

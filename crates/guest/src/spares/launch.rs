@@ -8,6 +8,7 @@ use std::sync::Arc;
 use agent_proto::HookCall;
 use network::Egress;
 use timeline::Step;
+use tokio::task::spawn_blocking;
 
 use super::{Purpose, What};
 use crate::{Guest, GuestError, Host, ImageLayer};
@@ -21,11 +22,11 @@ const REHEARSAL_MS: u64 = 1000;
 #[derive(Debug)]
 pub(super) struct SpareClone {
     pub(super) guest: Guest,
-    overlay: PathBuf,
+    disk: PathBuf,
 }
 
 impl Host {
-    /// Starts a clone of `layer` under `name`, with the new private disk `overlay`: from a spare, if there is one. It
+    /// Starts a clone of `layer` under `name`, with the new private disk `disk`: from a spare, if there is one. It
     /// runs when this returns, but the application in it is frozen. `egress` as with [`Host::boot`].
     ///
     /// # Errors
@@ -34,12 +35,12 @@ impl Host {
         self: &Arc<Self>,
         name: &str,
         layer: &ImageLayer,
-        overlay: PathBuf,
+        disk: PathBuf,
         egress: Option<Egress>,
     ) -> Result<Guest, GuestError> {
         if let Some(What::Clone(spare)) = self.spares.take(layer.dir(), Purpose::Launch) {
             let old_name = spare.guest.name().to_owned();
-            match self.assign(spare, name, layer, &overlay, egress.clone()).await {
+            match self.assign(spare, name, layer, &disk, egress.clone()).await {
                 Ok(guest) if guest.is_well() => {
                     timeline::reached(Step::Spare);
                     return Ok(guest);
@@ -50,10 +51,10 @@ impl Host {
             self.discard(&old_name).await;
             self.discard(name).await;
             // It may or may not have been renamed already.
-            let _ = fs::remove_file(&overlay);
+            let _ = fs::remove_file(&disk);
         }
-        layer.make_overlay(&overlay)?;
-        self.restore(name, layer.clone_with(overlay)?, layer.restore(), egress).await
+        self.make_disk(layer, &disk).await?;
+        self.restore(name, layer.clone_with(disk)?, layer.restore(), egress).await
     }
 
     pub(super) async fn start_clone(
@@ -61,14 +62,14 @@ impl Host {
         name: &str,
         layer: &ImageLayer,
     ) -> Result<SpareClone, GuestError> {
-        let overlay = self.dirs.spare(name);
-        match self.clone_ahead(name, layer, &overlay).await {
+        let disk = self.dirs.spare(name);
+        match self.clone_ahead(name, layer, &disk).await {
             Ok(guest) => {
                 rehearse(&guest).await;
-                Ok(SpareClone { guest, overlay })
+                Ok(SpareClone { guest, disk })
             }
             Err(error) => {
-                remove(&overlay);
+                remove(&disk);
                 Err(error)
             }
         }
@@ -78,13 +79,19 @@ impl Host {
         self: &Arc<Self>,
         name: &str,
         layer: &ImageLayer,
-        overlay: &Path,
+        disk: &Path,
     ) -> Result<Guest, GuestError> {
-        layer.make_overlay(overlay)?;
-        let shape = layer.clone_with(overlay.to_owned())?;
+        self.make_disk(layer, disk).await?;
+        let shape = layer.clone_with(disk.to_owned())?;
         // Last: from here on nothing fails that does not give it back.
         let slot = self.pool.acquire().await?;
         self.clone_in(slot, name, shape, layer.restore()).await
+    }
+
+    async fn make_disk(self: &Arc<Self>, layer: &ImageLayer, path: &Path) -> Result<(), GuestError> {
+        let (host, layer, path) = (Arc::clone(self), layer.clone(), path.to_owned());
+        let making = spawn_blocking(move || layer.make_disk(host.disks(), &path));
+        Ok(making.await.map_err(|error| GuestError::file("making", Path::new("a disk"))(error.into()))??)
     }
 
     /// Gives a spare its MicroVM's names, and what it may reach.
@@ -93,7 +100,7 @@ impl Host {
         spare: SpareClone,
         name: &str,
         layer: &ImageLayer,
-        overlay: &Path,
+        disk: &Path,
         egress: Option<Egress>,
     ) -> Result<Guest, GuestError> {
         let mut guest = spare.guest;
@@ -102,15 +109,15 @@ impl Host {
         }
         let (from, to) = (self.dir(guest.name()), self.dir(name));
         fs::rename(&from, &to).map_err(GuestError::file("renaming", &from))?;
-        fs::rename(&spare.overlay, overlay).map_err(GuestError::file("renaming", &spare.overlay))?;
-        let spec = self.spec(name, layer.clone_with(overlay.to_owned())?, guest.slot())?;
+        fs::rename(&spare.disk, disk).map_err(GuestError::file("renaming", &spare.disk))?;
+        let spec = self.spec(name, layer.clone_with(disk.to_owned())?, guest.slot())?;
         guest.moved(name, spec)?;
         Ok(guest)
     }
 
     pub(super) async fn end_clone(&self, spare: SpareClone) {
         spare.guest.end().await;
-        remove(&spare.overlay);
+        remove(&spare.disk);
     }
 }
 
@@ -123,8 +130,8 @@ async fn rehearse(guest: &Guest) {
     let _ = guest.channel().relay(NO_PORT).await;
 }
 
-fn remove(overlay: &Path) {
-    match fs::remove_file(overlay) {
+fn remove(disk: &Path) {
+    match fs::remove_file(disk) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(%error, "cannot remove a spare's disk; the next start does");
         }

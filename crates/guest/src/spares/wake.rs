@@ -20,7 +20,7 @@ pub(super) struct SpareVmm {
 }
 
 impl Host {
-    /// Starts a suspended clone of `layer` under `name`, with its private disk `overlay`: in a VMM that waits for it, if
+    /// Starts a suspended clone of `layer` under `name`, with its private disk `disk`: in a VMM that waits for it, if
     /// there is one. It runs when this returns, but the application in it is frozen. `egress` as with [`Host::boot`].
     ///
     /// # Errors
@@ -29,13 +29,13 @@ impl Host {
         self: &Arc<Self>,
         name: &str,
         layer: &ImageLayer,
-        overlay: PathBuf,
+        disk: PathBuf,
         from: Restore,
         egress: Option<Egress>,
     ) -> Result<Guest, GuestError> {
         if let Some(What::Vmm(vmm)) = self.spares.take(layer.dir(), Purpose::Wake) {
             let old_name = vmm.name.clone();
-            let shape = layer.clone_with(overlay.clone())?;
+            let shape = layer.clone_with(disk.clone())?;
             match self.load(vmm, name, shape, from.clone(), egress.clone()).await {
                 Ok(guest) => return Ok(guest),
                 Err(error) => tracing::warn!(name, %error, "a waiting VMM was of no use; starting another"),
@@ -43,7 +43,7 @@ impl Host {
             self.discard(&old_name).await;
             self.discard(name).await;
         }
-        self.restore(name, layer.clone_with(overlay)?, from, egress).await
+        self.restore(name, layer.clone_with(disk)?, from, egress).await
     }
 
     /// Gives a waiting VMM its MicroVM's name, what it may reach, and the MicroVM.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::process::Command;
 
 use agent_proto::BuildFailure;
-use engine::{Layer, LayerFormat};
+use engine::{Disk, Layer, LayerFormat};
 
 use crate::artifact::zip;
 use crate::machines::Bench;
@@ -40,9 +40,9 @@ async fn fail(bench: &Bench, name: &str, dockerfile: &str) -> (BuildFailure, Str
     failure
 }
 
-fn small_scratch(bench: &Bench) -> Vec<Layer> {
+fn small_scratch(bench: &Bench) -> Disk {
     let path = bench.path("small.ext4");
     File::create_new(&path).unwrap().set_len(SMALL).unwrap();
     assert!(Command::new("mkfs.ext4").arg("-q").arg(&path).status().unwrap().success());
-    vec![Layer { path, format: LayerFormat::Raw }]
+    Disk::private("scratch", vec![], Layer { path, format: LayerFormat::Raw })
 }

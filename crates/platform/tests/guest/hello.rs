@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use agent_proto::{HookOutcome, Response};
-use engine::{Engine, Machine, MachineSpec, Restore, StartError};
+use engine::{Machine, MachineSpec, Restore, StartError};
 
 use crate::artifact::zip_directory;
+use crate::confined;
 use crate::machines::{Bench, end};
 use crate::session::{Guest, hook_call};
 use crate::timed;
@@ -14,6 +15,8 @@ use crate::timed;
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/hello");
 /// How far a clone's wall clock may be off.
 const CLOCK_SECONDS: f64 = 0.05;
+const LOADS: &str = "REKINDLE_LOADS";
+const LOADS_UNLESS_TOLD: u32 = 3;
 const OK: HookOutcome = HookOutcome::Status(200);
 
 pub(crate) async fn lives(bench: &Bench) {
@@ -24,12 +27,12 @@ pub(crate) async fn lives(bench: &Bench) {
     let machine = timed("freeze", source.freeze()).await;
     let snapshot = bench.snapshot("hello", &image, machine).await;
 
-    let one_spec = bench.clone_spec("hello-one", &snapshot).await;
+    let one_spec = bench.clone_spec("hello-one", &snapshot);
     let one = launch(bench, one_spec.clone(), &snapshot.from, Some("run")).await;
-    let two =
-        launch(bench, bench.clone_spec("hello-two", &snapshot).await, &snapshot.from, Some("run")).await;
+    let two = launch(bench, bench.clone_spec("hello-two", &snapshot), &snapshot.from, Some("run")).await;
     differ(&one, &two).await;
     assert_eq!(one.get("/").await["microvmId"], "microvm-hello-one");
+    confined::each_vmm(&*one.machine, &bench.engine.compatibility().engine.name);
     println!("private memory: {:?}", one.machine.private_memory().await.unwrap());
 
     for count in 2..5 {
@@ -52,6 +55,7 @@ pub(crate) async fn lives(bench: &Bench) {
     };
     suspend(one, &again).await;
     let mut one = resume_parked(bench, one_spec, &again).await;
+    confined::each_vmm(&*one.machine, &bench.engine.compatibility().engine.name);
     assert_counts(&one, 5).await;
     assert_eq!(one.http("POST", "/counter").await["file"], 6);
     assert_eq!(two.get("/counter").await["memory"], 1);
@@ -62,25 +66,37 @@ pub(crate) async fn lives(bench: &Bench) {
     assert_eq!(one.exit().await, 7);
     one.power_off().await;
     end(two.machine).await;
+
+    for number in 0..loads() {
+        let clone = bench.clone_spec(&format!("hello-load-{number}"), &snapshot);
+        let clone = launch(bench, clone, &snapshot.from, Some("run")).await;
+        assert_counts(&clone, 1).await;
+        end(clone.machine).await;
+    }
+}
+
+/// How often the snapshot is loaded in a row.
+fn loads() -> u32 {
+    std::env::var(LOADS).map_or(LOADS_UNLESS_TOLD, |number| number.parse().unwrap())
 }
 
 /// From a snapshot to the first answer, each step timed from the start.
 async fn launch(bench: &Bench, spec: MachineSpec, from: &Restore, hook: Option<&str>) -> Guest {
     let name = spec.name.clone();
-    begin(&name, bench.qemu.restore(spec, from.clone()), hook).await
+    begin(&name, bench.engine.restore(spec, from.clone()), hook).await
 }
 
 /// Resumes a machine in a VMM that was started before.
 async fn resume_parked(bench: &Bench, spec: MachineSpec, from: &Restore) -> Guest {
     let waiting = MachineSpec { run_dir: bench.path("waiting"), ..spec.clone() };
-    let parked = bench.qemu.park(waiting.clone(), &from.base_memory).await.unwrap();
+    let parked = bench.engine.park(waiting.clone(), &from.base_memory).await.unwrap();
     // Another's memory must not be loaded into it; it ends.
     let other = Restore { base_memory: bench.path("other"), ..from.clone() };
     let refused = parked.restore(waiting.clone(), other).await;
     assert!(matches!(refused, Err(StartError::Spec(_))), "{refused:?}");
-    assert!(bench.qemu.adopt(&waiting.run_dir).await.unwrap().is_none());
+    assert!(bench.engine.adopt(&waiting.run_dir).await.unwrap().is_none());
 
-    let parked = bench.qemu.park(waiting.clone(), &from.base_memory).await.unwrap();
+    let parked = bench.engine.park(waiting.clone(), &from.base_memory).await.unwrap();
     let spec = MachineSpec { run_dir: bench.path("taken"), ..spec };
     std::fs::rename(&waiting.run_dir, &spec.run_dir).unwrap();
     let name = spec.name.clone();

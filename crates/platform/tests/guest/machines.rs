@@ -2,10 +2,10 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_proto::{AppSpec, BuildFailure, BuildOutcome, BuildSpec, ImageConfig, Request, Response};
-use engine::qemu::{Qemu, overlay};
 use engine::{Disk, Engine, Jail, Layer, LayerFormat, Machine, MachineSpec, Restore};
 use rekindle_platform::{Assets, Platform};
 use tempfile::TempDir;
@@ -18,15 +18,15 @@ const SCRATCH: u64 = 8 << 30;
 const OUTPUT: u64 = 8 << 30;
 const BLOCK: u64 = 4096;
 /// Not root: the machines must work without its rights.
-const UID: u32 = 65534;
-const BUILD_WITHIN: Duration = Duration::from_secs(300);
+pub(crate) const UID: u32 = 65534;
+const BUILD_WITHIN: Duration = Duration::from_secs(900);
 
 /// What all tests share.
 pub(crate) struct Bench {
     pub(crate) dir: TempDir,
     pub(crate) assets: Assets,
     pub(crate) platform: Platform,
-    pub(crate) qemu: Qemu,
+    pub(crate) engine: Arc<dyn Engine>,
 }
 
 /// A built image.
@@ -38,8 +38,7 @@ pub(crate) struct Image {
 /// A snapshot of a started application.
 pub(crate) struct Snapshot {
     code: PathBuf,
-    /// Scratch layers from the lowest on.
-    scratch: Vec<Layer>,
+    scratch: Disk,
     pub(crate) from: Restore,
 }
 
@@ -51,7 +50,7 @@ impl Bench {
     /// Ends every machine that still runs.
     pub(crate) async fn end_machines(&self) {
         for entry in fs::read_dir(self.dir.path()).unwrap() {
-            if let Ok(Some(machine)) = self.qemu.adopt(&entry.unwrap().path()).await {
+            if let Ok(Some(machine)) = self.engine.adopt(&entry.unwrap().path()).await {
                 end(machine).await;
             }
         }
@@ -72,22 +71,28 @@ impl Bench {
         }
     }
 
-    fn app_spec(&self, name: &str, code: &Path, scratch: Vec<Layer>) -> MachineSpec {
-        let scratch = Disk { serial: "scratch".into(), read_only: false, layers: scratch };
+    fn app_spec(&self, name: &str, code: &Path, scratch: Disk) -> MachineSpec {
         self.spec(name, 2048, 1, vec![raw("code", code, true), scratch])
     }
 
-    /// An empty overlay.
-    async fn overlay(&self, name: &str, size: u64) -> Layer {
-        let path = self.path(&format!("{name}.qcow2"));
-        overlay::make_template(&path, size).await.unwrap();
-        Layer { path, format: LayerFormat::Qcow2 }
+    /// A private disk.
+    fn disk(&self, name: &str, below: Vec<Layer>) -> Disk {
+        self.engine.disks().make(&below, &self.path(&format!("{name}.scratch"))).unwrap();
+        self.private(name, below)
     }
 
-    /// An empty file system, and the layer that is written.
-    async fn scratch(&self, name: &str) -> Vec<Layer> {
-        let lowest = Layer { path: self.platform.scratch(SCRATCH).unwrap(), format: LayerFormat::Raw };
-        vec![lowest, self.overlay(name, SCRATCH).await]
+    fn private(&self, name: &str, below: Vec<Layer>) -> Disk {
+        let path = self.path(&format!("{name}.scratch"));
+        Disk::private("scratch", below, Layer { path, format: self.engine.disks().format() })
+    }
+
+    /// One that begins as an empty file system.
+    fn scratch(&self, name: &str) -> Disk {
+        self.disk(name, vec![self.empty()])
+    }
+
+    fn empty(&self) -> Layer {
+        Layer { path: self.platform.scratch(SCRATCH).unwrap(), format: LayerFormat::Raw }
     }
 
     /// Builds a zip; `name` must be new.
@@ -97,7 +102,7 @@ impl Bench {
         zip: &[u8],
         aliases: &[(&str, &str)],
     ) -> Result<Image, (BuildFailure, String)> {
-        let scratch = self.scratch(name).await;
+        let scratch = self.scratch(name);
         self.build_on(name, zip, aliases, scratch).await
     }
 
@@ -106,7 +111,7 @@ impl Bench {
         name: &str,
         zip: &[u8],
         aliases: &[(&str, &str)],
-        scratch: Vec<Layer>,
+        scratch: Disk,
     ) -> Result<Image, (BuildFailure, String)> {
         let (input, output) = (self.path(&format!("{name}.artifact")), self.path(&format!("{name}.output")));
         artifact::write_disk(zip, &input);
@@ -114,7 +119,7 @@ impl Bench {
         let disks = vec![
             raw("tools", &self.assets.tools(), true),
             raw("bases", &self.assets.bases(), true),
-            Disk { serial: "scratch".into(), read_only: false, layers: scratch },
+            scratch,
             raw("artifact", &input, true),
             raw("output", &output, false),
         ];
@@ -139,14 +144,13 @@ impl Bench {
     }
 
     async fn boot(&self, spec: MachineSpec, memory: PathBuf) -> Guest {
-        let machine = timed("boot returned", self.qemu.boot(spec, memory)).await.unwrap();
+        let machine = timed("boot returned", self.engine.boot(spec, memory)).await.unwrap();
         timed("handshake after boot", Guest::meet(machine)).await
     }
 
     /// Boots a machine and starts the image in it.
     pub(crate) async fn start(&self, name: &str, image: &Image, all_capabilities: bool) -> Guest {
-        let layers = self.scratch(name).await;
-        let spec = self.app_spec(name, &image.code, layers);
+        let spec = self.app_spec(name, &image.code, self.scratch(name));
         let guest = self.boot(spec, self.path(&format!("{name}.memory"))).await;
         let env = vec!["AWS_REGION=eu-test-1".to_owned()];
         let app =
@@ -160,18 +164,14 @@ impl Bench {
         let device_state = self.path(&format!("{name}.device"));
         timed("save_full", machine.save_full(&device_state)).await.unwrap();
         end(machine).await;
-        let template = Layer { path: self.platform.scratch(SCRATCH).unwrap(), format: LayerFormat::Raw };
-        let written = Layer { path: self.path(&format!("{name}.qcow2")), format: LayerFormat::Qcow2 };
         let base_memory = self.path(&format!("{name}.memory"));
         let from = Restore { base_memory, device_state, layers: vec![], stopped_at: None };
-        Snapshot { code: image.code.clone(), scratch: vec![template, written], from }
+        Snapshot { code: image.code.clone(), scratch: self.private(name, vec![self.empty()]), from }
     }
 
     /// How to start a new clone.
-    pub(crate) async fn clone_spec(&self, name: &str, of: &Snapshot) -> MachineSpec {
-        let mut layers = of.scratch.clone();
-        layers.push(self.overlay(name, SCRATCH).await);
-        self.app_spec(name, &of.code, layers)
+    pub(crate) fn clone_spec(&self, name: &str, of: &Snapshot) -> MachineSpec {
+        self.app_spec(name, &of.code, self.disk(name, of.scratch.layers.clone()))
     }
 }
 

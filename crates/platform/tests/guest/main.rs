@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod artifact;
+mod confined;
 mod containers;
 mod failures;
 mod hello;
@@ -14,12 +15,15 @@ mod output;
 mod session;
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
-use engine::jail;
-use engine::qemu::{Qemu, probe};
+use engine::accelerator::{self, Wish};
+use engine::firecracker::{self, Firecracker};
+use engine::qemu::{Overlays, Qemu, probe};
+use engine::{Engine, jail};
 use futures::FutureExt;
 use rekindle_platform::{Assets, Platform};
 
@@ -28,6 +32,8 @@ use machines::Bench;
 const AGENT: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/x86_64-unknown-linux-gnu/agent/rekindle-agent");
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+/// Where Firecracker is, to run the same on it.
+const FIRECRACKER: &str = "REKINDLE_FIRECRACKER";
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
@@ -73,10 +79,25 @@ async fn bench(assets: Assets) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let agent = std::env::var_os("REKINDLE_AGENT").map_or_else(|| PathBuf::from(AGENT), PathBuf::from);
     let platform = Platform::install(&assets, &agent, &dir.path().join("platforms")).unwrap();
-    let program = PathBuf::from(QEMU);
+    let engine = engine(dir.path()).await;
+    println!("on {}", engine.compatibility().engine);
+    Bench { dir, assets, platform, engine }
+}
+
+/// QEMU, or the Firecracker that is named in the environment.
+async fn engine(dir: &Path) -> Arc<dyn Engine> {
     let jailer = vec!["/proc/self/exe".into(), "jail".into()];
-    let qemu = Qemu { compatibility: probe(&program).await.unwrap(), program, jailer };
-    Bench { dir, assets, platform, qemu }
+    if let Some(program) = std::env::var_os(FIRECRACKER).map(PathBuf::from) {
+        let compatibility = firecracker::probe(&program).await.unwrap();
+        return Arc::new(Firecracker::new(program, jailer, compatibility));
+    }
+    println!("on Firecracker: skipped, as {FIRECRACKER} names none");
+    let choice = accelerator::find(Wish::Auto).unwrap();
+    println!("with {}, because {}", choice.accelerator, choice.why);
+    let program = PathBuf::from(QEMU);
+    let overlays = Overlays { templates: dir.to_owned() };
+    let compatibility = probe(&program, choice.accelerator).await.unwrap();
+    Arc::new(Qemu { compatibility, program, jailer, overlays })
 }
 
 /// Prints how long it took, and gives back what came of it.

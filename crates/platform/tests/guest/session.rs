@@ -11,8 +11,8 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
-const MEET_WITHIN: Duration = Duration::from_secs(60);
-const CALL_WITHIN: Duration = Duration::from_secs(30);
+const MEET_WITHIN: Duration = Duration::from_secs(120);
+const CALL_WITHIN: Duration = Duration::from_secs(120);
 const HOOKS: u16 = 9000;
 const APP: u16 = 8080;
 
@@ -36,8 +36,11 @@ impl Guest {
     pub(crate) async fn meet(machine: Box<dyn Machine>) -> Self {
         let answers =
             Answers { resolver: Arc::new(|_| async { None }.boxed()), describer: Arc::new(|| None) };
-        let io = machine.channel().await.unwrap();
-        let Ok(met) = tokio::time::timeout(MEET_WITHIN, Channel::establish(io, answers)).await else {
+        let session = async {
+            let io = machine.channel().await.unwrap();
+            Channel::establish(io, answers).await
+        };
+        let Ok(met) = tokio::time::timeout(MEET_WITHIN, session).await else {
             panic!("no agent answers; console: {}", machine.console().await.unwrap());
         };
         let (channel, mut events) = met.unwrap();

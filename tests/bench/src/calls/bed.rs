@@ -9,7 +9,10 @@ use auth::keys::AccessKey;
 use auth::token::TokenKey;
 use capacity::{Capacity, Limits};
 use connectors::{Connectors, Networks};
-use control::{Audit, Builds, Control, DomainNames, Front, Operations, Quotas, Rates, Settings, Throttle};
+use control::{
+    Audit, Builds, Control, DomainNames, Front, Operations, OtherArchitectures, Quotas, Rates, Settings,
+    Throttle,
+};
 use iam::{RoleSession, ServiceRoles};
 use identity::Identity;
 use ids::{BuildId, EndpointId, ImageArn, ImageVersion, MicrovmId};
@@ -75,6 +78,7 @@ pub(crate) async fn control(store: &Store, audit: &Path) -> Result<Control, Fail
         base_image_created_at: 1,
         quotas: Quotas { memory_mib: usize::MAX, ..Quotas::default() },
         domains: DomainNames::default(),
+        other_architectures: OtherArchitectures::Refuse,
     };
     let identity = Identity::open(store.clone(), SECRET)?;
     let capacity = Capacity::new(Limits::default());
@@ -170,7 +174,6 @@ fn version(image: ImageArn) -> VersionRecord {
         all_capabilities: false,
         egress_network_connectors: vec![],
         logging: None,
-        cpu_architectures: vec![],
         unusable: None,
     }
 }

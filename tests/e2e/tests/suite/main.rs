@@ -33,6 +33,7 @@ mod versions;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
+use rekindle_e2e::machines;
 
 /// Makes trials of functions, which fail by panicking.
 macro_rules! trials {
@@ -40,6 +41,7 @@ macro_rules! trials {
         vec![$($(
             Trial::test(concat!(stringify!($module), "::", stringify!($test)), || {
                 $module::$test();
+                println!("{} ran on {}", stringify!($test), machines::last());
                 Ok(())
             })
         ),+),+]

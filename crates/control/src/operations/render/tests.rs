@@ -86,7 +86,6 @@ fn version_record() -> VersionRecord {
         all_capabilities: true,
         egress_network_connectors: vec![ManagedConnector::InternetEgress.arn("us-east-1")],
         logging: Some(LogSettings::CloudWatch { group: Some("/my/group".into()), stream: None }),
-        cpu_architectures: vec![store::Architecture::Arm64],
         unusable: None,
     }
 }
@@ -223,7 +222,6 @@ fn what_was_not_asked_for_is_shown_with_its_default() {
         environment_variables: BTreeMap::new(),
         all_capabilities: false,
         logging: None,
-        cpu_architectures: vec![],
         unusable: None,
         ..version_record()
     };
