@@ -152,6 +152,8 @@ pub struct BuildSpec {
     pub env: Vec<String>,
     /// Name that `FROM` resolves when it says another, `(wanted, local)`: the catalogue's aliases.
     pub base_aliases: Vec<(String, String)>,
+    /// Whether the steps' results are to be left on the scratch disk, for a later build that gets it.
+    pub keep_steps: bool,
 }
 
 /// What a build came to.

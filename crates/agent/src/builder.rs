@@ -19,6 +19,8 @@ use crate::output::Output;
 /// The tools' root. It is read-only: writes go to the scratch disk and to memory, where its folders lead.
 const ROOT: &str = "/build";
 const CONTAINER: &str = "rekindle-result";
+/// Of the scratch disk, where the tools' settings have layers and containers.
+const STORE: &str = "containers";
 const EROFS_SUPER: u64 = 1024;
 const EROFS_MAGIC: [u8; 4] = [0xe2, 0xe1, 0xf5, 0xe0];
 const DISK_FULL: &str = "no space left on device";
@@ -30,7 +32,10 @@ struct Failure(BuildFailure, String);
 
 /// Builds the artifact; output is told as events.
 pub(crate) async fn build(spec: &BuildSpec, log: &Output) -> BuildOutcome {
-    match run(spec, log).await {
+    let done = run(spec, log).await;
+    // Of a build that failed, too, the steps are kept.
+    rustix::fs::sync();
+    match done {
         Ok((code_bytes, config)) => BuildOutcome::Ok { code_bytes, config },
         Err(Failure(_, message)) if message.to_lowercase().contains(DISK_FULL) => {
             BuildOutcome::Failed { kind: BuildFailure::DiskFull, message }
@@ -41,6 +46,7 @@ pub(crate) async fn build(spec: &BuildSpec, log: &Output) -> BuildOutcome {
 
 async fn run(spec: &BuildSpec, log: &Output) -> Result<(u64, ImageConfig), Failure> {
     prepare_root()?;
+    clear_scratch().await?;
     unpack_artifact(spec.artifact_bytes).await?;
     name_bases(&spec.base_aliases).await?;
     bud(spec, log).await?;
@@ -69,6 +75,24 @@ fn prepare_root() -> Result<(), Error> {
     for kernel in ["dev", "proc", "sys"] {
         let to = format!("{ROOT}/{kernel}");
         mount_bind_recursive(format!("/{kernel}"), &to).map_err(trying(format!("binding {to}")))?;
+    }
+    Ok(())
+}
+
+/// The scratch disk may be an earlier build's, whose steps lie in the store. What else it left is removed: files, and the
+/// containers in which a build that failed, or its result, was looked at.
+async fn clear_scratch() -> Result<(), Error> {
+    let clearing = || trying("clearing the scratch disk");
+    for entry in fs::read_dir(format!("{ROOT}/scratch")).map_err(clearing())? {
+        let path = entry.map_err(clearing())?.path();
+        if path.ends_with(STORE) || path.ends_with("lost+found") {
+            continue;
+        }
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(clearing())?;
+    }
+    if Path::new(ROOT).join("scratch").join(STORE).exists() {
+        output(tool("buildah").args(["rm", "--all"])).await?;
     }
     Ok(())
 }
@@ -111,8 +135,9 @@ async fn name_bases(aliases: &[(String, String)]) -> Result<(), Error> {
 
 async fn bud(spec: &BuildSpec, log: &Output) -> Result<(), Failure> {
     let mut command = tool("buildah");
-    // Nothing of this machine is kept, so no step is cached: layers would only be written to be thrown away.
-    command.args(["build", "--isolation", "chroot", "--layers=false", "--iidfile", "/run/image-id"]);
+    // Where nothing is kept layers would only be written to be thrown away.
+    let layers = if spec.keep_steps { "--layers=true" } else { "--layers=false" };
+    command.args(["build", "--isolation", "chroot", layers, "--force-rm", "--iidfile", "/run/image-id"]);
     for variable in &spec.env {
         command.arg("--env").arg(variable);
     }
@@ -155,7 +180,6 @@ async fn write_output(image: &str, log: &Output) -> Result<u64, Error> {
     logged(tool("mkfs.erofs").arg("--quiet").arg(&disk).arg(mounted.trim()), log)
         .await?
         .map_err(trying("writing the code disk"))?;
-    rustix::fs::sync();
     erofs_bytes(&disk).map_err(trying("measuring the code disk"))
 }
 

@@ -20,6 +20,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cache::Cache;
 use crate::error::BuildError;
 use crate::{pipeline, removal};
 
@@ -40,6 +41,8 @@ pub struct Settings {
     pub memory_mib: u32,
     /// Names that `FROM` may say, and the catalogue's image that answers for each.
     pub aliases: BTreeMap<String, String>,
+    /// Bytes on the disk that builds may leave for later ones; without any each begins from nothing.
+    pub cache_bytes: u64,
 }
 
 /// What builds are made with.
@@ -100,6 +103,8 @@ impl Builder {
         unfinished.into_iter().for_each(|build| self.start(build.id));
         images.into_iter().for_each(|image| self.remove(image.arn));
         versions.into_iter().for_each(|version| self.remove_version(version.image, version.version));
+        let workshop = Arc::clone(&self.workshop);
+        self.tasks.spawn(async move { workshop.sweep_cache().await });
         Ok(())
     }
 
@@ -171,6 +176,7 @@ impl Workshop {
         }
         clear(self.dirs.build(id)).await;
         self.finish(id, outcome, made).await;
+        self.sweep_cache().await;
     }
 
     async fn build(
@@ -204,8 +210,22 @@ impl Workshop {
         }
     }
 
+    /// What builds left.
+    pub(crate) fn cache(&self) -> Cache {
+        Cache::new(&self.dirs, self.settings.cache_bytes)
+    }
+
+    async fn sweep_cache(&self) {
+        let cache = self.cache();
+        // What stays goes with the next sweep.
+        let _ = spawn_blocking(move || cache.sweep()).await;
+    }
+
     async fn remove(&self, image: &ImageArn) -> Result<(), BuildError> {
         self.host.drop_spares(&self.dirs.image(image)).await;
+        if let Err(error) = self.cache().forget(image) {
+            tracing::warn!(%image, %error, "what an image's builds left stays until it is old");
+        }
         removal::image(&self.store, &self.dirs, image).await
     }
 

@@ -2,12 +2,14 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_proto::{BuildOutcome, BuildSpec, ImageConfig, Request, Response};
 use engine::{Disk, Layer, LayerFormat};
 use guest::{Guest, GuestError, Shape};
 use ids::AccountId;
+use logs::Output;
 use network::Egress;
 use tokio::task::spawn_blocking;
 
@@ -45,25 +47,52 @@ pub(crate) struct Reader {
     pub(crate) role: BuildRole,
 }
 
-/// Builds the artifact in `dir`, which is the build's own, under `name`. Its output goes to the log.
+/// A zip as a disk, which is padded to whole blocks.
+pub(crate) struct Artifact {
+    pub(crate) path: PathBuf,
+    /// Length of the zip.
+    pub(crate) bytes: u64,
+}
+
+/// The disk that a Dockerfile is carried out on. Its file need not be there: then it is empty.
+pub(crate) struct WorkDisk(PathBuf);
+
+impl WorkDisk {
+    /// Of the build whose directory is `dir`.
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self(dir.join("build-scratch"))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// Where a container's files are put in a build's directory.
+pub(crate) fn code(dir: &Path) -> PathBuf {
+    dir.join("code")
+}
+
+/// Builds the artifact under `name`, in the directory that it is in. Output goes to the log.
 pub(crate) async fn build(
     workshop: &Workshop,
     name: &str,
-    dir: &Path,
-    source: &Source<'_>,
-    reader: &Reader,
+    artifact: &Artifact,
+    work: &WorkDisk,
     egress: Option<Egress>,
-    log: logs::Output,
+    log: Arc<Output>,
 ) -> Result<Container, BuildError> {
-    let artifact_bytes = fetch(workshop, source, reader, &dir.join("artifact")).await?;
-    let (code, shape) = prepare(workshop, dir)?;
+    let dir = artifact.path.parent().unwrap_or(Path::new(""));
+    let code = code(dir);
+    let shape = prepare(workshop, artifact, work, &code)?;
     let mut guest = workshop.host.boot(name, shape, dir.join("build-memory"), egress).await?;
     // Kept for as long as the session: it is what writes the output down.
     let _output = guest.listen(log);
     let spec = BuildSpec {
-        artifact_bytes,
+        artifact_bytes: artifact.bytes,
         env: vec![],
         base_aliases: workshop.settings.aliases.clone().into_iter().collect(),
+        keep_steps: workshop.settings.cache_bytes > 0,
     };
     let built = run(&guest, spec).await;
     guest.end().await;
@@ -72,17 +101,17 @@ pub(crate) async fn build(
     Ok(Container { code, code_bytes, config })
 }
 
-/// Copies the artifact out of the object store, checks its index, and pads it to a disk. Returns its length.
-async fn fetch(
+/// Copies the artifact out of the object store into `dir`, checks its index, and pads it to a disk.
+pub(crate) async fn fetch(
     workshop: &Workshop,
     source: &Source<'_>,
     reader: &Reader,
-    to: &Path,
-) -> Result<u64, BuildError> {
+    dir: &Path,
+) -> Result<Artifact, BuildError> {
     reader.role.may_read(source)?;
     let reader = reader.clone();
     let (bucket, key) = (source.bucket.to_owned(), source.key.to_owned());
-    let (objects, to) = (workshop.objects.clone(), to.to_owned());
+    let (objects, path) = (workshop.objects.clone(), dir.join("artifact"));
     let copy = move || {
         let object = objects
             .read(&reader.account, &bucket, &key)
@@ -92,30 +121,36 @@ async fn fetch(
             .read(true)
             .write(true)
             .create_new(true)
-            .open(&to)
-            .map_err(BuildError::file("creating", &to))?;
+            .open(&path)
+            .map_err(BuildError::file("creating", &path))?;
         std::io::copy(&mut std::io::Read::take(object.file, object.size), &mut file)
-            .map_err(BuildError::file("copying the artifact to", &to))?;
+            .map_err(BuildError::file("copying the artifact to", &path))?;
         artifact::check(&file)?;
-        file.set_len(object.size.next_multiple_of(BLOCK)).map_err(BuildError::file("padding", &to))?;
-        Ok(object.size)
+        let padded = file.set_len(object.size.next_multiple_of(BLOCK));
+        padded.map_err(BuildError::file("padding", &path))?;
+        Ok(Artifact { path, bytes: object.size })
     };
     spawn_blocking(copy).await?
 }
 
-fn prepare(workshop: &Workshop, dir: &Path) -> Result<(PathBuf, Shape), BuildError> {
-    let (scratch, code) = (dir.join("build-scratch"), dir.join("code"));
-    File::create_new(&code)
-        .and_then(|file| file.set_len(WORK_BYTES))
-        .map_err(BuildError::file("creating", &code))?;
-    let empty = workshop.platform.scratch(WORK_BYTES).ok_or(guest::LayerError::Scratch(WORK_BYTES))?;
+fn prepare(
+    workshop: &Workshop,
+    artifact: &Artifact,
+    work: &WorkDisk,
+    code: &Path,
+) -> Result<Shape, BuildError> {
     let raw = |path| Layer { path, format: LayerFormat::Raw };
+    let empty = workshop.platform.scratch(WORK_BYTES).ok_or(guest::LayerError::Scratch(WORK_BYTES))?;
+    let (disks, below) = (workshop.host.disks(), vec![raw(empty)]);
+    if !work.path().exists() {
+        disks.make(&below, work.path()).map_err(guest::LayerError::from)?;
+    }
+    File::create_new(code)
+        .and_then(|file| file.set_len(WORK_BYTES))
+        .map_err(BuildError::file("creating", code))?;
     let disk = |serial: &str, read_only, layers| Disk { serial: serial.to_owned(), read_only, layers };
-    let disks = workshop.host.disks();
-    let below = vec![raw(empty)];
-    disks.make(&below, &scratch).map_err(guest::LayerError::from)?;
-    let scratch = Layer { path: scratch, format: disks.format() };
-    let shape = Shape {
+    let written = Layer { path: work.path().to_owned(), format: disks.format() };
+    Ok(Shape {
         memory_mib: workshop.settings.memory_mib,
         vcpus: workshop.settings.vcpus,
         kernel: workshop.platform.kernel(),
@@ -123,12 +158,11 @@ fn prepare(workshop: &Workshop, dir: &Path) -> Result<(PathBuf, Shape), BuildErr
         disks: vec![
             disk("tools", true, vec![raw(workshop.assets.tools())]),
             disk("bases", true, vec![raw(workshop.assets.bases())]),
-            Disk::private("scratch", below, scratch),
-            disk("artifact", true, vec![raw(dir.join("artifact"))]),
-            disk("output", false, vec![raw(code.clone())]),
+            Disk::private("scratch", below, written),
+            disk("artifact", true, vec![raw(artifact.path.clone())]),
+            disk("output", false, vec![raw(code.to_owned())]),
         ],
-    };
-    Ok((code, shape))
+    })
 }
 
 async fn run(guest: &Guest, spec: BuildSpec) -> Result<(u64, ImageConfig), BuildError> {

@@ -96,6 +96,11 @@ impl BuildError {
         Self::S3 { code: "S3_ACCESS_DENIED", bucket: bucket.to_owned(), key: key.to_owned(), why }
     }
 
+    /// Whether a step of the Dockerfile failed, and not what carries it out.
+    pub(crate) fn is_of_the_dockerfile(&self) -> bool {
+        matches!(self, Self::Container(_))
+    }
+
     /// What the build VM came to.
     pub(crate) fn container(kind: BuildFailure, message: String) -> Self {
         match kind {

@@ -6,11 +6,14 @@
 //!                        published layer ◀── test VM: /validate ◀┘
 //! ```
 //!
-//! [`Builder`] owns the tasks; [`pipeline`] is one build; [`container`], [`capture`] and [`trial`] are its three VMs.
+//! [`Builder`] owns the tasks; [`pipeline`] is one build; [`container`], [`capture`] and [`trial`] are its three VMs, the first
+//! of which is not needed where [`cache`] has what it would make ([`compile`]).
 
 pub mod artifact;
 mod builder;
+mod cache;
 mod capture;
+mod compile;
 mod container;
 mod error;
 mod hooks;

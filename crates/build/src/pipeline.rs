@@ -7,14 +7,12 @@ use std::sync::Arc;
 
 use api::SizeClass;
 use guest::{CODE, ImageLayer, Layout};
-use logs::Output;
-use network::Egress;
 use snapshot::publish::Staging;
 use store::{BuildRecord, SnapshotSizes, VersionRecord};
 use tokio::task::spawn_blocking;
 
 use crate::builder::Workshop;
-use crate::container::{self, Reader, Source};
+use crate::compile::compile;
 use crate::error::BuildError;
 use crate::output::Step;
 use crate::role::BuildRole;
@@ -66,22 +64,6 @@ pub(crate) async fn run(
     let sizes = sizes(&layer)?;
     spawn_blocking(move || staging.publish()).await??;
     Ok(sizes)
-}
-
-async fn compile(
-    workshop: &Workshop,
-    build: &BuildRecord,
-    version: &VersionRecord,
-    dir: &Path,
-    role: BuildRole,
-    egress: Option<Egress>,
-    log: Output,
-) -> Result<container::Container, BuildError> {
-    let uri = api::CodeArtifact::Uri(version.code_artifact.uri.clone());
-    // The client was told so when it asked for the build.
-    let (bucket, key) = uri.location().map_err(|error| BuildError::Container(error.message))?;
-    let (source, reader) = (Source { bucket, key }, Reader { account: build.image.account.clone(), role });
-    container::build(workshop, &format!("build-{}", build.id), dir, &source, &reader, egress, log).await
 }
 
 fn lay_out(workshop: &Workshop, dir: &Path, version: &VersionRecord) -> Result<ImageLayer, BuildError> {

@@ -9,6 +9,7 @@ use ids::{BuildId, ImageArn, ImageVersion, MicrovmId};
 use snapshot::publish::STAGING_SUFFIX;
 
 const SPARES: &str = "spares";
+const BUILD_CACHE: &str = "build-cache";
 
 /// Why a server's directories could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +70,7 @@ impl Dirs {
             }
             _ => {}
         }
-        let below = ["platforms", "overlays", "images", "microvms", "builds", SPARES];
+        let below = ["platforms", "overlays", "images", "microvms", "builds", BUILD_CACHE, SPARES];
         let below = below.map(|name| self.data.join(name));
         for dir in below.iter().chain([&self.run]) {
             fs::create_dir_all(dir).map_err(|source| DirsError::Create { dir: dir.clone(), source })?;
@@ -118,6 +119,12 @@ impl Dirs {
     #[must_use]
     pub fn spare(&self, name: &str) -> PathBuf {
         self.data.join(SPARES).join(name)
+    }
+
+    /// What builds leave for later ones.
+    #[must_use]
+    pub fn build_cache(&self) -> PathBuf {
+        self.data.join(BUILD_CACHE)
     }
 
     /// What a build needs while it is under way.

@@ -68,6 +68,7 @@ pub(crate) struct Config {
     pub(crate) disk_reserve_mib: u64,
     pub(crate) build_vcpus: u32,
     pub(crate) build_memory_mib: u32,
+    pub(crate) build_cache_mib: u64,
     #[serde(deserialize_with = "name_servers")]
     pub(crate) name_servers: Vec<SocketAddr>,
     pub(crate) aliases: BTreeMap<String, String>,
@@ -167,6 +168,7 @@ impl Default for Config {
             disk_reserve_mib: 1024,
             build_vcpus: 2,
             build_memory_mib: 2048,
+            build_cache_mib: 10_240,
             name_servers: Vec::new(),
             aliases: BTreeMap::new(),
             subnets: BTreeMap::new(),
@@ -248,6 +250,7 @@ impl Config {
             ("memory_mib", self.memory_mib.unwrap_or(1)),
             ("memory_reserve_mib", self.memory_reserve_mib),
             ("disk_reserve_mib", self.disk_reserve_mib),
+            ("build_cache_mib", self.build_cache_mib),
         ] {
             require(mib <= MAX_MIB, name, &mib, "MiB, at most 2^40")?;
         }

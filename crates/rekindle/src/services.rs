@@ -263,6 +263,7 @@ fn build_settings(config: &Config) -> build::Settings {
         vcpus: config.build_vcpus,
         memory_mib: config.build_memory_mib,
         aliases: config.aliases.clone(),
+        cache_bytes: config.build_cache_mib << 20,
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod api;
 mod baseline;
+mod builds;
 mod calls;
 mod client;
 mod density;
@@ -74,6 +75,9 @@ struct Arguments {
     /// Only what suspensions of much and of little cost
     #[arg(long, group = "only")]
     suspensions_only: bool,
+    /// Only what builds take, the first and those that follow it
+    #[arg(long, group = "only")]
+    builds_only: bool,
     /// Only what the proxy adds to a request: needs neither root nor set-up
     #[arg(long, group = "only")]
     proxy_only: bool,
@@ -110,11 +114,10 @@ fn main() -> Result<(), Failure> {
 
 impl Arguments {
     fn measure(&self, report: &mut Report) -> Result<(), Failure> {
-        let Self {
-            density_only, scale_only, suspensions_only, proxy_only, endpoint_only, calls_only, ..
-        } = *self;
+        let Self { density_only, scale_only, suspensions_only, builds_only, .. } = *self;
+        let Self { proxy_only, endpoint_only, calls_only, .. } = *self;
         let examples_only = self.examples_only || self.example.is_some() && !density_only;
-        let vms_only = [examples_only, density_only, scale_only, suspensions_only];
+        let vms_only = [examples_only, density_only, scale_only, suspensions_only, builds_only];
         let only = [&vms_only[..], &[proxy_only, endpoint_only, calls_only]].concat();
         let wants = |part: bool| part || !only.contains(&true);
         if wants(examples_only) || wants(density_only) {
@@ -125,6 +128,9 @@ impl Arguments {
         }
         if wants(scale_only) {
             self.scale(report)?;
+        }
+        if wants(builds_only) {
+            report.table(builds::measure(&Server::start()));
         }
         if wants(proxy_only) {
             report.table(Table { name: "proxy".into(), rows: proxy_rows(&latency::measure()?) });

@@ -209,6 +209,19 @@ impl Image {
         server.aws(&[&["lambda-microvms", "get-microvm-image-build", "--build-id", &id][..], &which].concat())
     }
 
+    /// Makes another version of it and waits until that is built or has failed.
+    ///
+    /// # Panics
+    /// Where it is refused, or takes too long.
+    pub fn update(&self, request: &ImageRequest<'_>, server: &Server) {
+        let mut arguments = ["lambda-microvms", "update-microvm-image", "--image-identifier", &self.arn]
+            .map(str::to_owned)
+            .to_vec();
+        arguments.extend(request.configuration(server));
+        server.aws(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let _ = self.settled(server);
+    }
+
     /// Deletes it and waits until it is gone.
     ///
     /// # Panics

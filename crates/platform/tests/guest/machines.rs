@@ -126,8 +126,12 @@ impl Bench {
         let memory = self.path(&format!("{name}.memory"));
         let guest = self.boot(self.spec(name, 2048, 2, disks), memory).await;
         let aliases = aliases.iter().map(|(wanted, local)| ((*wanted).to_owned(), (*local).to_owned()));
-        let spec =
-            BuildSpec { artifact_bytes: zip.len() as u64, env: Vec::new(), base_aliases: aliases.collect() };
+        let spec = BuildSpec {
+            artifact_bytes: zip.len() as u64,
+            env: Vec::new(),
+            base_aliases: aliases.collect(),
+            keep_steps: false,
+        };
         let answer = timed("build", guest.call_within(BUILD_WITHIN, Request::Build(spec))).await;
         println!("{}", guest.log());
         guest.power_off().await;

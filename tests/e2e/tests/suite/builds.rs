@@ -162,3 +162,43 @@ pub(crate) fn steps_reach_the_network() {
     let image = ImageRequest::of(&server, "network", &artifact).hooks(Hooks::Disabled).create(&server);
     image.built(&server).delete(&server);
 }
+
+/// What a build finds of earlier ones: all that it needs, the steps that the change does not reach, or nothing.
+pub(crate) fn a_build_uses_what_earlier_ones_of_its_account_left() {
+    const DOCKERFILE: &str = "FROM rekindle/python:3.13\n\
+         RUN echo the step ran on $(head -c 8 /proc/sys/kernel/random/uuid) > /step && cat /step\n\
+         COPY greeting /greeting\n\
+         CMD [\"python3\", \"-m\", \"http.server\", \"8080\", \"--directory\", \"/\"]\n";
+    let server = fixture::shared();
+    let artifact = |greeting: &str| Artifact::new().file("Dockerfile", DOCKERFILE).file("greeting", greeting);
+    let request =
+        |greeting: &str| ImageRequest::of(&server, "rebuilt", &artifact(greeting)).hooks(Hooks::Disabled);
+    let image = request("first").create(&server).built(&server);
+    let log = |version: &str| {
+        let build = image.build(&server, version);
+        assert_eq!(build["buildState"], "SUCCESSFUL", "{build}");
+        server.logs(build["buildId"].as_str().unwrap())
+    };
+    let ran = |log: &str| log.lines().any(|line| line.starts_with("the step ran on "));
+    let first = log("1.0");
+    assert!(ran(&first), "{first}");
+
+    image.update(&request("first"), &server);
+    let second = log("2.0");
+    assert!(second.contains("Using the container that a build"), "{second}");
+    assert!(!ran(&second) && !second.contains("STEP"), "{second}");
+
+    image.update(&request("third"), &server);
+    let third = log("3.0");
+    assert!(third.contains("Using cache") && third.contains("COPY greeting") && !ran(&third), "{third}");
+
+    let served = |version: &str, path: &str| {
+        let microvm = Microvm::run(&server, &image, &["--image-version", version]);
+        let body = microvm.request(path, &[]).expect(200).body;
+        microvm.terminate();
+        body
+    };
+    assert_eq!(["2.0", "3.0"].map(|version| served(version, "/greeting")), ["first", "third"]);
+    assert_eq!(served("2.0", "/step"), served("3.0", "/step"));
+    image.delete(&server);
+}

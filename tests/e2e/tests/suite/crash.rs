@@ -110,7 +110,9 @@ pub(crate) fn a_suspended_microvm_resumes() {
 
 pub(crate) fn a_build_is_finished_or_failed() {
     let mut server = fixture::exclusive();
-    let image = ImageRequest::of(&server, "crashed", &Artifact::probe()).create(&server);
+    // No other build has left its container.
+    let artifact = Artifact::probe().file("crashed", "");
+    let image = ImageRequest::of(&server, "crashed", &artifact).create(&server);
     until("the build to be under way", microvm::SETTLE, || {
         (image.build(&server, "1.0")["buildState"] == "IN_PROGRESS").then_some(())
     });

@@ -68,6 +68,7 @@ fn main() -> ExitCode {
                 a_ready_hook_may_answer_503_until_it_is_ready,
                 stages_arguments_heredocs_users_and_ignored_files,
                 steps_reach_the_network,
+                a_build_uses_what_earlier_ones_of_its_account_left,
             }
             lifecycle {
                 a_failing_run_hook_terminates,

@@ -26,11 +26,8 @@ pub(crate) fn a_version_goes_with_its_files_and_the_last_one_stays() {
     let uri = server.upload("no-dockerfile-either.zip", &artifact);
     let second =
         ImageRequest { name: "versions", uri, hooks: Hooks::Disabled, variables: json!({}), memory_mib: 512 };
-    let mut update =
-        ["lambda-microvms", "update-microvm-image", "--image-identifier", arn].map(str::to_owned).to_vec();
-    update.extend(second.configuration(&server));
-    server.aws(&update.iter().map(String::as_str).collect::<Vec<_>>());
-    assert_eq!(image.settled(&server)["state"], "UPDATE_FAILED");
+    image.update(&second, &server);
+    assert_eq!(image.get(&server)["state"], "UPDATE_FAILED");
 
     let refused = [&["lambda-microvms", "delete-microvm-image-version"][..], &which(arn, "1.0")].concat();
     let in_use = server.aws_error(&refused);
