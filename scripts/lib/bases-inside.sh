@@ -10,8 +10,9 @@ runroot = "/run/containers/storage"
 END
 export CONTAINERS_STORAGE_CONF=/run/storage.conf
 
+# With its history: without one, buildah takes no step that lies over it for done.
 commit() {
-    buildah commit --quiet --rm --omit-history "$1" "localhost/rekindle/$2"
+    buildah commit --quiet --rm "$1" "localhost/rekindle/$2"
 }
 
 make_debian() {
