@@ -219,6 +219,8 @@ pub enum LogSource {
     Stderr,
     /// Output of an image build.
     Build,
+    /// The guest's kernel, of processes that it killed for want of memory.
+    Kernel,
 }
 
 /// What the terminal of a shell is given.

@@ -24,6 +24,7 @@ mod life;
 mod machine_id;
 mod metadata;
 mod network;
+mod oom;
 mod output;
 mod port;
 mod privileges;

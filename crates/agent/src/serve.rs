@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::life::{self, Random};
 use crate::output::Output;
 use crate::shell::{self, Admission};
-use crate::{builder, dns, hook, metadata};
+use crate::{builder, dns, hook, metadata, oom};
 
 /// Events kept while no host listens; more hold their writers back.
 const EVENT_BACKLOG: usize = 64;
@@ -48,12 +48,14 @@ pub(crate) async fn serve(listener: TcpListener) -> Result<(), Error> {
     let mut untold = Untold { receiver, next: None, exit: None, marks };
     let (sessions, current) = watch::channel(None);
     dns::serve(&current).await?;
+    let output = Arc::new(Output::new(events, told));
+    oom::watch(Arc::clone(&output))?;
     let guest = Arc::new(Guest {
         random: Random::open()?,
         app: Mutex::new(None),
         shells: Admission::new(),
         metadata: metadata::Service::start(listener, current)?,
-        output: Arc::new(Output::new(events, told)),
+        output,
     });
     loop {
         let (host, calls) = door.session().await?;

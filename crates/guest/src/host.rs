@@ -27,6 +27,8 @@ const VMM_MEMORY: u64 = 1 << 30;
 const VMM_THREADS: u64 = 256;
 /// CPU of a VMM beyond its guest's vCPUs, in thousandths.
 const VMM_CPU_MILLIS: u64 = 1000;
+/// How much of its baseline, which it has whoever else wants it, a guest may have while there is more (SPEC §3).
+const PEAK: u64 = 4;
 /// What is known of a guest besides what the engine notes.
 const RECORD: &str = "guest.json";
 
@@ -325,7 +327,9 @@ impl Host {
         let limits = Limits {
             memory_bytes: (u64::from(shape.memory_mib) << 20) + VMM_MEMORY,
             pids: u64::from(shape.vcpus) + VMM_THREADS,
+            kept_bytes: (u64::from(shape.memory_mib) << 20) / PEAK,
             cpu_millis: Some(u64::from(shape.vcpus) * 1000 + VMM_CPU_MILLIS),
+            weight_millis: u64::from(shape.vcpus) * 1000 / PEAK,
         };
         self.cgroups.create(&slot.name, &limits)?;
         self.spec(name, shape, slot)

@@ -33,7 +33,8 @@ async fn forward(
     exited: watch::Sender<Option<i32>>,
     written: watch::Sender<u64>,
 ) {
-    let mut sources = [LogSource::Stdout, LogSource::Stderr, LogSource::Build].map(Source::new);
+    let mut sources =
+        [LogSource::Stdout, LogSource::Stderr, LogSource::Build, LogSource::Kernel].map(Source::new);
     loop {
         let flush_at = sources.iter().filter_map(|source| source.flush_at).min();
         let event = match flush_at {

@@ -14,6 +14,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use crate::config::InstanceTag;
 
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+/// In the older hierarchies the last counts what the unified one's `cpu` counts too.
+const OLDER_CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
 const CPU_PERIOD_MICROS: u64 = 100_000;
 const MOUNTS: &str = "/proc/self/mounts";
 
@@ -40,15 +42,28 @@ pub enum CgroupError {
     },
 }
 
-/// What one MicroVM's VMM may take.
+/// What one MicroVM's VMM may take, and what it gets where others want it too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of memory, page cache included.
     pub memory_bytes: u64,
+    /// Bytes of them that the host takes back last. The older hierarchies have nothing for it.
+    pub kept_bytes: u64,
     /// Processes and threads.
     pub pids: u64,
     /// Thousandths of a CPU; `None` for no limit.
     pub cpu_millis: Option<u64>,
+    /// Thousandths of a CPU that it weighs beside the others where CPUs are short.
+    pub weight_millis: u64,
+}
+
+/// What one MicroVM's VMM has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Nanoseconds of CPU since the group was made.
+    pub cpu_nanos: u64,
+    /// Bytes of memory that are its own now: no page cache, which many share.
+    pub memory_bytes: u64,
 }
 
 /// A MicroVM's cgroup.
@@ -63,8 +78,8 @@ pub struct Cgroup {
 enum Hierarchies {
     /// The unified one.
     Unified(PathBuf),
-    /// One for each controller, in the order of [`CONTROLLERS`].
-    PerController([PathBuf; 3]),
+    /// One for each controller, in the order of [`OLDER_CONTROLLERS`].
+    PerController([PathBuf; 4]),
 }
 
 /// The cgroups of one server.
@@ -92,6 +107,10 @@ impl Cgroups {
         if let Hierarchies::Unified(root) = &groups.hierarchies {
             delegate(root)?;
             delegate(&root.join(&groups.parent))?;
+        }
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+        for (file, value) in groups.own_settings(cpus) {
+            std::fs::write(&file, value).map_err(failed("write", &file))?;
         }
         Ok(groups)
     }
@@ -144,6 +163,21 @@ impl Cgroups {
         }
     }
 
+    /// What a MicroVM's group has taken; `None` where there is none.
+    #[must_use]
+    pub fn usage(&self, name: &str) -> Option<Usage> {
+        let group = self.group(name).ok()?;
+        let read =
+            |file: &str| group.dirs.iter().find_map(|dir| std::fs::read_to_string(dir.join(file)).ok());
+        let (cpu_nanos, own) = match self.hierarchies {
+            Hierarchies::Unified(_) => {
+                (field(&read("cpu.stat")?, "usage_usec")?.saturating_mul(1000), "anon")
+            }
+            Hierarchies::PerController(_) => (read("cpuacct.usage")?.trim().parse().ok()?, "rss"),
+        };
+        Some(Usage { cpu_nanos, memory_bytes: field(&read("memory.stat")?, own)? })
+    }
+
     /// Removes a MicroVM's group, if it is there; its processes must have ended.
     pub fn remove(&self, name: &str) -> Result<(), CgroupError> {
         self.group(name)?.dirs.iter().try_for_each(|dir| remove_dir(dir))
@@ -186,6 +220,24 @@ impl Cgroups {
         }
     }
 
+    /// MicroVMs together weigh as much as all the host's CPUs: whoever else wants one has it, and they have the others.
+    fn own_settings(&self, cpus: u64) -> Vec<(PathBuf, String)> {
+        let millis = cpus * 1000;
+        match &self.hierarchies {
+            Hierarchies::Unified(root) => {
+                let dir = root.join(&self.parent);
+                vec![
+                    (dir.join("cpu.weight"), weight(millis).to_string()),
+                    // What is not kept for the group is kept for none in it.
+                    (dir.join("memory.low"), "max".to_owned()),
+                ]
+            }
+            Hierarchies::PerController([_, _, cpu, _]) => {
+                vec![(cpu.join(&self.parent).join("cpu.shares"), shares(millis).to_string())]
+            }
+        }
+    }
+
     fn settings(&self, group: &Cgroup, limits: &Limits) -> Vec<(PathBuf, String)> {
         let name = group.dirs.first().and_then(|dir| dir.file_name()).unwrap_or_default();
         let quota = limits.cpu_millis.map(|millis| millis * CPU_PERIOD_MICROS / 1000);
@@ -195,16 +247,19 @@ impl Cgroups {
                 let quota = quota.map_or("max".to_owned(), |quota| quota.to_string());
                 vec![
                     (dir.join("memory.max"), limits.memory_bytes.to_string()),
+                    (dir.join("memory.low"), limits.kept_bytes.to_string()),
                     (dir.join("pids.max"), limits.pids.to_string()),
+                    (dir.join("cpu.weight"), weight(limits.weight_millis).to_string()),
                     (dir.join("cpu.max"), format!("{quota} {CPU_PERIOD_MICROS}")),
                 ]
             }
             Hierarchies::PerController(roots) => {
-                let [memory, pids, cpu] = roots.each_ref().map(|root| root.join(&self.parent).join(name));
+                let [memory, pids, cpu, _] = roots.each_ref().map(|root| root.join(&self.parent).join(name));
                 let quota = quota.map_or("-1".to_owned(), |quota| quota.to_string());
                 vec![
                     (memory.join("memory.limit_in_bytes"), limits.memory_bytes.to_string()),
                     (pids.join("pids.max"), limits.pids.to_string()),
+                    (cpu.join("cpu.shares"), shares(limits.weight_millis).to_string()),
                     (cpu.join("cpu.cfs_period_us"), CPU_PERIOD_MICROS.to_string()),
                     (cpu.join("cpu.cfs_quota_us"), quota),
                 ]
@@ -213,13 +268,28 @@ impl Cgroups {
     }
 }
 
+/// As the unified hierarchy counts: a CPU is 100, as much as a group has that nobody weighed.
+fn weight(millis: u64) -> u64 {
+    (millis / 10).clamp(1, 10_000)
+}
+
+/// The same in the older one: a CPU is 1024.
+fn shares(millis: u64) -> u64 {
+    (millis * 1024 / 1000).clamp(2, 262_144)
+}
+
 fn counts_kills(events: &str) -> bool {
-    let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    kills.and_then(|count| count.trim().parse::<u64>().ok()).is_some_and(|count| count > 0)
+    field(events, "oom_kill").is_some_and(|count| count > 0)
+}
+
+/// Of a file with a name and a number on each line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|value| value.trim().parse().ok())
 }
 
 /// Controllers may share a hierarchy, which then has one directory for them.
-fn distinct(roots: &[PathBuf; 3]) -> impl Iterator<Item = &PathBuf> {
+fn distinct(roots: &[PathBuf; 4]) -> impl Iterator<Item = &PathBuf> {
     roots.iter().enumerate().filter(|(at, root)| !roots[..*at].contains(root)).map(|(_, root)| root)
 }
 
@@ -290,8 +360,8 @@ fn detect(mounts: &str, controllers: impl Fn(&Path) -> String) -> Option<Hierarc
         };
         mounts.iter().find(carries).map(|mount| PathBuf::from(mount[1]))
     };
-    let [memory, pids, cpu] = CONTROLLERS.map(older);
-    Some(Hierarchies::PerController([memory?, pids?, cpu?]))
+    let [memory, pids, cpu, cpuacct] = OLDER_CONTROLLERS.map(older);
+    Some(Hierarchies::PerController([memory?, pids?, cpu?, cpuacct?]))
 }
 
 fn fields(line: &str) -> Option<[&str; 4]> {
@@ -305,14 +375,20 @@ mod tests {
 
     const OLDER: &str = "cgroup /cg/memory cgroup rw,memory 0 0\ncgroup /cg/pids cgroup rw,pids 0 0\n\
                          cgroup /cg/cpu cgroup rw,cpu,cpuacct 0 0\ncgroup2 /cg/unified cgroup2 rw 0 0\n";
-    const LIMITS: Limits = Limits { memory_bytes: 1 << 30, pids: 64, cpu_millis: Some(500) };
+    const LIMITS: Limits = Limits {
+        memory_bytes: 1 << 30,
+        kept_bytes: 1 << 28,
+        pids: 64,
+        cpu_millis: Some(500),
+        weight_millis: 250,
+    };
 
     #[test]
     fn the_unified_hierarchy_is_preferred_if_it_has_the_controllers() {
         let unified = detect(OLDER, |_| "cpuset cpu io memory pids\n".to_owned());
         assert_eq!(unified, Some(Hierarchies::Unified("/cg/unified".into())));
         let older = detect(OLDER, |_| "cpuset\n".to_owned());
-        let dirs = ["/cg/memory", "/cg/pids", "/cg/cpu"].map(PathBuf::from);
+        let dirs = ["/cg/memory", "/cg/pids", "/cg/cpu", "/cg/cpu"].map(PathBuf::from);
         assert_eq!(older, Some(Hierarchies::PerController(dirs)));
         assert_eq!(detect("cgroup2 /cg cgroup2 rw 0 0\n", |_| String::new()), None);
     }
@@ -324,10 +400,15 @@ mod tests {
         let settings = unified.settings(&unified.group("vm").unwrap(), &LIMITS);
         assert!(settings.contains(&("/cg/rekindle-ab/vm/cpu.max".into(), "50000 100000".into())));
         assert!(settings.contains(&("/cg/rekindle-ab/vm/memory.max".into(), "1073741824".into())));
+        assert!(settings.contains(&("/cg/rekindle-ab/vm/memory.low".into(), "268435456".into())));
+        assert!(settings.contains(&("/cg/rekindle-ab/vm/cpu.weight".into(), "25".into())));
+        assert!(unified.own_settings(4).contains(&("/cg/rekindle-ab/cpu.weight".into(), "400".into())));
         let older =
             Cgroups { hierarchies: detect(OLDER, |_| String::new()).unwrap(), parent: "rekindle-ab".into() };
         let settings = older.settings(&older.group("vm").unwrap(), &LIMITS);
         assert!(settings.contains(&("/cg/cpu/rekindle-ab/vm/cpu.cfs_quota_us".into(), "50000".into())));
+        assert!(settings.contains(&("/cg/cpu/rekindle-ab/vm/cpu.shares".into(), "256".into())));
+        assert_eq!(older.own_settings(4), [("/cg/cpu/rekindle-ab/cpu.shares".into(), "4096".into())]);
         assert!(
             settings
                 .contains(&("/cg/memory/rekindle-ab/vm/memory.limit_in_bytes".into(), "1073741824".into()))
@@ -339,6 +420,12 @@ mod tests {
         assert!(counts_kills("low 0\nhigh 0\noom 3\noom_kill 1\noom_group_kill 0\n"));
         assert!(counts_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"));
         assert!(!counts_kills("oom_kill_disable 0\nunder_oom 1\noom_kill 0\n"));
+    }
+
+    #[test]
+    fn weights_stay_within_what_the_kernel_takes() {
+        assert_eq!([0, 1000, u64::MAX / 2048].map(weight), [1, 100, 10_000]);
+        assert_eq!([0, 1000, u64::MAX / 2048].map(shares), [2, 1024, 262_144]);
     }
 
     #[test]

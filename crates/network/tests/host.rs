@@ -754,7 +754,13 @@ fn a_cgroup_limits_those_who_join_it() {
         return;
     }
     let groups = Cgroups::open(&tag("cgroup")).unwrap();
-    let limits = Limits { memory_bytes: 64 << 20, pids: 8, cpu_millis: Some(500) };
+    let limits = Limits {
+        memory_bytes: 64 << 20,
+        kept_bytes: 16 << 20,
+        pids: 8,
+        cpu_millis: Some(500),
+        weight_millis: 250,
+    };
     let group = groups.create("vm-1", &limits).unwrap();
     assert_eq!(groups.create("vm-1", &limits).unwrap(), group, "creating is idempotent");
     let mut member = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
@@ -768,4 +774,64 @@ fn a_cgroup_limits_those_who_join_it() {
     assert!(group.dirs.iter().all(|dir| !dir.exists()));
     groups.remove("vm-1").unwrap();
     groups.close().unwrap();
+}
+
+/// Two that want one CPU, of which one weighs four times the other.
+#[test]
+fn cgroups_get_what_they_weigh_and_are_told_what_they_took() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let groups = Cgroups::open(&tag("weights")).unwrap();
+    assert_eq!(groups.usage("nobody"), None);
+    let limits = |weight_millis| Limits {
+        memory_bytes: 64 << 20,
+        kept_bytes: 16 << 20,
+        pids: 8,
+        cpu_millis: None,
+        weight_millis,
+    };
+    let names = ["light", "heavy"];
+    let mut loops = Vec::new();
+    for (name, weight_millis) in names.iter().zip([250, 1000]) {
+        let group = groups.create(name, &limits(weight_millis)).unwrap();
+        let mut busy = Command::new("taskset");
+        busy.args([
+            "1",
+            "sh",
+            "-c",
+            r#"read go; all=$(head -c 1000000 /dev/zero | tr "\0" x); while :; do :; done"#,
+        ]);
+        let child = busy.stdin(Stdio::piped()).spawn().unwrap();
+        for dir in &group.dirs {
+            std::fs::write(dir.join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
+        loops.push(child);
+    }
+    let taken = || names.map(|name| groups.usage(name).unwrap().cpu_nanos);
+    let begin = Instant::now();
+    let before = taken();
+    loops.iter_mut().for_each(|child| drop(child.stdin.take()));
+    // Until they have had enough of the CPU to tell, whatever else wants it.
+    const ENOUGH: u64 = 2_000_000_000;
+    let [light, heavy] = loop {
+        let now = taken();
+        let took = [now[0] - before[0], now[1] - before[1]];
+        if took[0] + took[1] > ENOUGH {
+            break took;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "{took:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let memory = groups.usage("heavy").unwrap().memory_bytes;
+    for (name, mut child) in names.iter().zip(loops) {
+        groups.kill(name).unwrap();
+        child.wait().unwrap();
+        groups.remove(name).unwrap();
+    }
+    groups.close().unwrap();
+    let ratio = heavy as f64 / light as f64;
+    assert!((2.5..6.0).contains(&ratio), "{heavy} ns beside {light} ns");
+    assert!((1_000_000..64 << 20).contains(&memory), "{memory} bytes");
 }

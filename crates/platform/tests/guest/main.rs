@@ -10,6 +10,7 @@ mod confined;
 mod containers;
 mod failures;
 mod hello;
+mod limits;
 mod machines;
 mod output;
 mod session;
@@ -69,6 +70,9 @@ async fn tests(bench: &Bench, word: &str) {
     }
     if wanted("output") {
         timed("output", output::is_told(bench)).await;
+    }
+    if wanted("limits") {
+        timed("limits", limits::end_who_takes_too_much(bench)).await;
     }
     if wanted("failures") {
         timed("failures", failures::are_told(bench)).await;

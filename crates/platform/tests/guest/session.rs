@@ -13,6 +13,8 @@ use tokio::sync::watch;
 
 const MEET_WITHIN: Duration = Duration::from_secs(120);
 const CALL_WITHIN: Duration = Duration::from_secs(120);
+/// For an application that has much to do first.
+const PRINT_WITHIN: Duration = Duration::from_secs(180);
 const HOOKS: u16 = 9000;
 const APP: u16 = 8080;
 
@@ -65,7 +67,7 @@ impl Guest {
     pub(crate) async fn printed(&self, text: &str) {
         let mut told = self.told.clone();
         let printed = told.wait_for(|told| told.log.contains(text));
-        if tokio::time::timeout(CALL_WITHIN, printed).await.is_err() {
+        if tokio::time::timeout(PRINT_WITHIN, printed).await.is_err() {
             panic!("the application does not print {text}; it wrote: {}", self.log());
         }
     }
