@@ -7,7 +7,7 @@
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,8 @@ use std::process::Command;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::LinkNameSpaceType;
+
+use crate::shared_root;
 
 /// Descriptor of the first file of a plan; the others follow.
 pub const FIRST_FD: i32 = 100;
@@ -40,6 +42,8 @@ pub struct JailPlan {
     pub netns: Option<PathBuf>,
     /// cgroup directories to join.
     pub cgroups: Vec<PathBuf>,
+    /// Without a root of its own, the mount namespace to see the files of (see [`crate::VmmRoot`]); `None` for the host's.
+    pub shared_root: Option<PathBuf>,
     /// Where to note process id and start time.
     pub pid_file: PathBuf,
     /// User to become.
@@ -87,6 +91,9 @@ impl JailPlan {
         for cgroup in &self.cgroups {
             put("--cgroup", cgroup.as_os_str());
         }
+        if let Some(root) = &self.shared_root {
+            put("--shared-root", root.as_os_str());
+        }
         put("--pid-file", self.pid_file.as_os_str());
         put("--uid", self.uid.to_string().as_ref());
         put("--gid", self.gid.to_string().as_ref());
@@ -132,6 +139,7 @@ impl JailPlan {
         match name.to_str() {
             Some("--netns") => self.netns = Some(value.into()),
             Some("--cgroup") => self.cgroups.push(value.into()),
+            Some("--shared-root") => self.shared_root = Some(value.into()),
             Some("--pid-file") => self.pid_file = value.into(),
             Some("--uid") => self.uid = number().ok_or(JailError::Arguments(value))?,
             Some("--gid") => self.gid = number().ok_or(JailError::Arguments(value))?,
@@ -152,6 +160,14 @@ impl JailPlan {
 
 /// Confines this process, which must have one thread, and becomes the VMM. Returns only when that failed.
 pub fn exec(args: impl IntoIterator<Item = OsString>) -> JailError {
+    let mut args = args.into_iter().peekable();
+    if args.next_if(|first| first == shared_root::MAKE).is_some() {
+        let programs: Vec<PathBuf> = args.map(PathBuf::from).collect();
+        return match shared_root::serve(&programs) {
+            Ok(()) => std::process::exit(0),
+            Err(error) => error,
+        };
+    }
     match JailPlan::from_args(args).and_then(|plan| confine(&plan).map(|()| plan)) {
         Ok(plan) => {
             let source = Command::new(&plan.command[0]).args(&plan.command[1..]).env_clear().exec();
@@ -180,12 +196,7 @@ fn confine(plan: &JailPlan) -> Result<(), JailError> {
         step(format!("opening {}", file.path.display()), inherit(file, index, plan))?;
     }
     if let Some(netns) = &plan.netns {
-        let opened = step(format!("opening {}", netns.display()), fs::File::open(netns))?;
-        let joined = rustix::thread::move_into_link_name_space(
-            std::os::fd::AsFd::as_fd(&opened),
-            Some(LinkNameSpaceType::Network),
-        );
-        step("joining the network namespace", joined)?;
+        join(netns, LinkNameSpaceType::Network)?;
     }
     if let Some(tap) = &plan.tap {
         let opened = step(format!("opening the tap interface {tap}"), open_tap(tap))?;
@@ -194,10 +205,19 @@ fn confine(plan: &JailPlan) -> Result<(), JailError> {
             Some(_) => step("giving the tap interface away", give_tap(&opened, plan.uid))?,
         }
     }
-    if let Some(root) = &plan.root {
-        crate::root::enter(root, plan)?;
+    // Last: no file of the host's can be opened afterwards.
+    match (&plan.root, &plan.shared_root) {
+        (Some(root), _) => crate::root::enter(root, plan)?,
+        (None, Some(shared)) => join(shared, LinkNameSpaceType::Mount)?,
+        (None, None) => {}
     }
     drop_privileges(plan)
+}
+
+fn join(namespace: &Path, kind: LinkNameSpaceType) -> Result<(), JailError> {
+    let opened = step(format!("opening {}", namespace.display()), fs::File::open(namespace))?;
+    let joined = rustix::thread::move_into_link_name_space(opened.as_fd(), Some(kind));
+    step(format!("joining {}", namespace.display()), joined)
 }
 
 fn write_pid_file(path: &Path) -> io::Result<()> {
@@ -276,6 +296,7 @@ mod tests {
         let plan = JailPlan {
             netns: Some("/run/netns/a b".into()),
             cgroups: vec!["/sys/fs/cgroup/x".into()],
+            shared_root: Some("/proc/1/fd/3".into()),
             pid_file: "/run/x/pid".into(),
             uid: 5,
             gid: 6,

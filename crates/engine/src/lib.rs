@@ -14,6 +14,7 @@ mod process;
 pub mod qemu;
 mod root;
 mod save;
+mod shared_root;
 pub mod spec;
 mod tsc;
 
@@ -27,6 +28,7 @@ pub use disk::{Copies, DiskError, PrivateDisks};
 pub use error::{CommandError, SaveError, StartError};
 pub use memory::{MemoryError, MemoryUse, open_layers};
 pub use save::DiffWrite;
+pub use shared_root::VmmRoot;
 pub use spec::{Disk, Jail, Layer, LayerFormat, MachineSpec, Restore};
 
 /// A VMM that can start machines.

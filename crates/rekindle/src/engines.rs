@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use engine::accelerator::{self, Accelerator, Choice, Unavailable, Wish};
 use engine::firecracker::{self, Firecracker};
+use engine::jail::JailError;
 use engine::qemu::{Overlays, ProbeError, Qemu};
-use engine::{Compatibility, Engine};
+use engine::{Compatibility, Engine, VmmRoot};
 use serde::{Deserialize, Serialize};
 
 /// QEMU's program.
@@ -59,6 +60,8 @@ pub(crate) enum EngineError {
     Emulated(String),
     #[error(transparent)]
     Firecracker(#[from] firecracker::ProbeError),
+    #[error(transparent)]
+    Jail(#[from] JailError),
 }
 
 /// What runs the guests, for logs and for people.
@@ -92,7 +95,10 @@ async fn qemu(choice: Choice, overlays: Overlays) -> Result<(Arc<dyn Engine>, Ch
     let compatibility = engine::qemu::probe(Path::new(QEMU), choice.accelerator).await?;
     let chosen = Chosen::of(&compatibility, choice.why);
     let program = PathBuf::from(QEMU);
-    Ok((Arc::new(Qemu { program, jailer: jailer(), compatibility, overlays }), chosen))
+    // Kept for as long as the server runs.
+    let root = Box::leak(Box::new(VmmRoot::make(&jailer(), std::slice::from_ref(&program))?));
+    let jailer = jailer().into_iter().chain(root.jail_args()).collect();
+    Ok((Arc::new(Qemu { program, jailer, compatibility, overlays }), chosen))
 }
 
 async fn firecracker(choice: Choice) -> Result<(Arc<dyn Engine>, Chosen), EngineError> {

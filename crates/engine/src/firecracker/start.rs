@@ -255,6 +255,7 @@ fn spawn(engine: &Firecracker, spec: &MachineSpec, files: Vec<JailFile>) -> Resu
     let plan = JailPlan {
         netns: spec.jail.netns.clone(),
         cgroups: spec.jail.cgroups.clone(),
+        shared_root: None,
         pid_file: dir.join(PID),
         uid: spec.jail.uid,
         gid: spec.jail.gid,

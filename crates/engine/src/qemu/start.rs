@@ -201,6 +201,7 @@ fn spawn(qemu: &Qemu, spec: &MachineSpec, line: CommandLine) -> Result<Child, St
     let plan = JailPlan {
         netns: spec.jail.netns.clone(),
         cgroups: spec.jail.cgroups.clone(),
+        shared_root: None,
         pid_file: dir.join(PID),
         uid: spec.jail.uid,
         gid: spec.jail.gid,

@@ -24,7 +24,7 @@ use std::time::Instant;
 use engine::accelerator::{self, Wish};
 use engine::firecracker::{self, Firecracker};
 use engine::qemu::{Overlays, Qemu, probe};
-use engine::{Engine, jail};
+use engine::{Engine, VmmRoot, jail};
 use futures::FutureExt;
 use rekindle_platform::{Assets, Platform};
 
@@ -99,6 +99,10 @@ async fn engine(dir: &Path) -> Arc<dyn Engine> {
     let choice = accelerator::find(Wish::Auto).unwrap();
     println!("with {}, because {}", choice.accelerator, choice.why);
     let program = PathBuf::from(QEMU);
+    let mut jailer = jailer;
+    // What its VMMs see, for as long as the tests run.
+    let root = Box::leak(Box::new(VmmRoot::make(&jailer, std::slice::from_ref(&program)).unwrap()));
+    jailer.extend(root.jail_args());
     let overlays = Overlays { templates: dir.to_owned() };
     let compatibility = probe(&program, choice.accelerator).await.unwrap();
     Arc::new(Qemu { compatibility, program, jailer, overlays })

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Command;
 
-use rekindle_e2e::{Json, Microvm, Neighbour, command, json, neighbour};
+use rekindle_e2e::{Image, Json, Microvm, Neighbour, command, json, neighbour};
 
 use crate::fixture;
 
@@ -71,7 +72,11 @@ pub(crate) fn every_vmm_is_confined_on_its_own() {
         assert_eq!(uids.len(), 1, "real, effective, saved and file system user are one: {uids:?}");
         assert!(!uids.contains("0"), "a VMM runs as root");
         assert_eq!((vmm.status("Seccomp").as_str(), vmm.status("NoNewPrivs").as_str()), ("2", "1"));
-        assert_eq!(vmm.status("CapEff"), "0000000000000000");
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(vmm.status(set), "0000000000000000", "{set}");
+        }
+        sees_no_file_but_its_program(&vmm);
+        has_open_only_what_is_its_own(&vmm, server.data_dir(), microvm, &image);
         assert_eq!(vmm.status("Groups"), "", "a VMM has groups of its own alone");
         assert_ne!(vmm.link("ns/net"), Process(std::process::id().cast_signed()).link("ns/net"));
         assert!(vmm.cgroup().contains("/rekindle-"), "{}", vmm.cgroup());
@@ -81,6 +86,64 @@ pub(crate) fn every_vmm_is_confined_on_its_own() {
     }
     assert_eq!(own.each_ref().map(BTreeSet::len), [2, 2, 2], "what is shared: {own:?}");
     microvms.iter().for_each(|microvm| drop(microvm.terminate()));
+}
+
+/// What an escape from the VMM would find: nothing of the host's but system libraries, and none of it writable.
+fn sees_no_file_but_its_program(vmm: &Process) {
+    let names = |path: &str| -> BTreeSet<String> {
+        let list = fs::read_dir(format!("/proc/{}/root/{path}", vmm.0)).unwrap();
+        list.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let only = |path: &str, allowed: &[&str]| {
+        let extra: Vec<String> =
+            names(path).into_iter().filter(|name| !allowed.contains(&name.as_str())).collect();
+        assert!(extra.is_empty(), "a VMM sees {extra:?} in /{path}");
+    };
+    only("", &["dev", "etc", "lib", "lib64", "proc", "processes", "usr"]);
+    only("proc", &["self", "sys"]);
+    only("proc/sys", &["vm"]);
+    only("proc/sys/vm", &["overcommit_memory"]);
+    only("dev", &["kvm", "null"]);
+    only("etc", &["ld.so.cache"]);
+    only("usr", &["bin", "lib", "lib64", "share"]);
+    only("usr/bin", &["qemu-system-x86_64"]);
+    only("usr/share", &["qemu", "seabios"]);
+    assert_ne!(vmm.link("ns/mnt"), Process(std::process::id().cast_signed()).link("ns/mnt"));
+    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", vmm.0)).unwrap();
+    for mount in mounts.lines() {
+        let options = mount.split(' ').nth(5).unwrap();
+        assert!(options.split(',').any(|option| option == "ro"), "writable: {mount}");
+    }
+    assert!(mounts.contains("hidepid=invisible"), "other processes show: {mounts}");
+}
+
+/// Every descriptor is a file of its MicroVM's, of its image's or of the platform's, its tap, or has no path; and what
+/// it may write is its MicroVM's.
+fn has_open_only_what_is_its_own(vmm: &Process, data: &Path, microvm: &Microvm<'_>, image: &Image) {
+    let own = format!("{}/microvms/{}/", data.display(), microvm.id);
+    let of_image = format!("{}/images/", data.display());
+    let name = image.arn.rsplit(':').next().unwrap();
+    let platform = format!("{}/platforms/", data.display());
+    let mut seen = 0;
+    for entry in fs::read_dir(format!("/proc/{}/fd", vmm.0)).unwrap() {
+        let (path, number) = (entry.as_ref().unwrap().path(), entry.as_ref().unwrap().file_name());
+        let Ok(target) = fs::read_link(&path) else { continue };
+        let target = target.to_string_lossy().into_owned();
+        let info = fs::read_to_string(format!("/proc/{}/fdinfo/{}", vmm.0, number.display())).unwrap();
+        let flags = field_of(&info, "flags");
+        let writable = u32::from_str_radix(&flags, 8).unwrap() & 0o3 != 0;
+        let run = target.starts_with("/run/rekindle-") && target.contains(&format!("/{}/", microvm.id));
+        let pathless = ["socket:", "pipe:", "anon_inode:"].iter().any(|kind| target.starts_with(kind));
+        let (mine, shared) = (
+            run || target.starts_with(&own) || target == "/dev/net/tun",
+            target.starts_with(&platform)
+                || target.starts_with(&of_image) && target.contains(&format!("/{name}/")),
+        );
+        assert!(mine || pathless || shared && !writable, "a VMM has {target} open, flags {flags}");
+        assert!(!fs::metadata(&path).unwrap().is_dir(), "a VMM has the directory {target} open");
+        seen += usize::from(mine || shared);
+    }
+    assert!(seen > 4, "only {seen} files are seen: memory, disks, tap and log are missing");
 }
 
 fn reaches(microvm: &Microvm<'_>, host: &str, port: u16) -> bool {
