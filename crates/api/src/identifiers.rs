@@ -2,6 +2,7 @@
 
 use ids::{ImageArn, ImageVersion, MicrovmId, MicrovmOrImage};
 
+use crate::endpoints::GetMicrovmUsageRequest;
 use crate::{
     CreateMicrovmAuthTokenRequest, CreateMicrovmShellAuthTokenRequest, DeleteMicrovmImageInput,
     DeleteMicrovmImageVersionInput, Error, ErrorKind, GetMicrovmImageBuildInput, GetMicrovmImageInput,
@@ -90,7 +91,7 @@ macro_rules! names_microvm {
     )+};
 }
 names_microvm!(GetMicrovmRequest SuspendMicrovmRequest ResumeMicrovmRequest TerminateMicrovmRequest
-    CreateMicrovmAuthTokenRequest CreateMicrovmShellAuthTokenRequest);
+    CreateMicrovmAuthTokenRequest CreateMicrovmShellAuthTokenRequest GetMicrovmUsageRequest);
 
 impl RunMicrovmRequest {
     /// The image named.

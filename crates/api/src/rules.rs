@@ -5,8 +5,8 @@ use crate::connectors::{
     ListNetworkConnectorVersionsRequest, ListNetworkConnectorsRequest, UpdateNetworkConnectorRequest,
 };
 use crate::endpoints::{
-    DeleteDomainRequest, GetEndpointAccessRequest, ListDomainsRequest, PutDomainRequest,
-    PutEndpointAccessRequest,
+    DeleteDomainRequest, GetEndpointAccessRequest, GetMicrovmUsageRequest, ListDomainsRequest,
+    PutDomainRequest, PutEndpointAccessRequest,
 };
 use crate::size::{self, SizeClass};
 use crate::{
@@ -60,7 +60,8 @@ no_more_than_the_model!(GetMicrovmRequest SuspendMicrovmRequest ResumeMicrovmReq
     TagResourceRequest UntagResourceRequest ListTagsRequest
     CreateNetworkConnectorRequest GetNetworkConnectorRequest ListNetworkConnectorsRequest
     ListNetworkConnectorVersionsRequest UpdateNetworkConnectorRequest DeleteNetworkConnectorRequest
-    GetEndpointAccessRequest PutEndpointAccessRequest PutDomainRequest DeleteDomainRequest ListDomainsRequest);
+    GetEndpointAccessRequest PutEndpointAccessRequest PutDomainRequest DeleteDomainRequest ListDomainsRequest
+    GetMicrovmUsageRequest);
 
 macro_rules! names_an_image {
     ($($request:ident)+) => {$(

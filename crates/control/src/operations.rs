@@ -23,6 +23,7 @@ mod render;
 mod retention;
 mod tags;
 mod tokens;
+mod usage;
 mod versions;
 
 use std::sync::Arc;
@@ -231,4 +232,5 @@ service! {
     PutDomain => put_domain,
     DeleteDomain => delete_domain,
     ListDomains => list_domains,
+    GetMicrovmUsage => get_usage,
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use agent_proto::host::Resolver;
 use capacity::Capacity;
 use engine::{Compatibility, Disk, Engine, Jail, Machine, MachineSpec, PrivateDisks, Restore};
-use network::cgroup::{Cgroups, Limits};
+use network::cgroup::{Cgroups, Limits, Usage};
 use network::{AcquireError, Egress, Pool, Slot};
 use serde::{Deserialize, Serialize};
 use timeline::Step;
@@ -177,6 +177,12 @@ impl Host {
     pub fn private_memory(&self, names: Vec<String>) -> BTreeMap<String, u64> {
         let measured = |name: String| engine::private_memory(&self.dir(&name)).map(|bytes| (name, bytes));
         names.into_iter().filter_map(measured).collect()
+    }
+
+    /// What the VMM of the guest of this name has taken; `None` where there is none.
+    #[must_use]
+    pub fn usage(&self, name: &str) -> Option<Usage> {
+        self.cgroups.usage(&self.record(name).ok()??.slot)
     }
 
     /// Whether the kernel ended the guest in this slot for want of memory.

@@ -12,8 +12,11 @@ use guest::{
     SuspensionError,
 };
 use ids::MicrovmId;
+use lifecycle::microvm::State;
 use logs::Logs;
+use metering::Phase;
 use network::Egress;
+use network::cgroup::Usage;
 use otlp::{Exporter, Subject};
 use proxy::Allowance;
 use store::{HookSettings, MicrovmRecord, Store, StoreError, VersionRecord};
@@ -311,6 +314,22 @@ impl Machines for GuestMachines {
 
     fn saved_bytes(&self, microvm: &MicrovmRecord) -> u64 {
         Suspension::of(&self.dirs.microvm(microvm.id)).bytes()
+    }
+
+    fn phase(&self, id: MicrovmId, state: State) -> Phase {
+        match state {
+            State::Running | State::Suspending => {
+                let usage = self.host.usage(&id.to_string());
+                usage.map_or(Phase::Away, |Usage { cpu_nanos, memory_bytes }| Phase::Running {
+                    cpu_nanos,
+                    memory_bytes,
+                })
+            }
+            State::Suspended => {
+                Phase::Suspended { saved_bytes: Suspension::of(&self.dirs.microvm(id)).bytes() }
+            }
+            State::Pending | State::Terminating | State::Terminated => Phase::Away,
+        }
     }
 
     async fn finish_suspend(

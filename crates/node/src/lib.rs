@@ -6,6 +6,7 @@
 mod guests;
 mod instance;
 mod machines;
+mod metering;
 mod node;
 mod output;
 mod owner;
@@ -14,6 +15,7 @@ mod timelines;
 
 pub use guests::GuestMachines;
 pub use machines::{Instance, Machines, NotResumed, Suspended};
+pub use metering::baseline;
 pub use node::{Node, NodeError};
 pub use output::destination;
 pub use owner::want;

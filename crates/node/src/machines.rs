@@ -7,7 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use lifecycle::microvm::Event;
+use ids::MicrovmId;
+use lifecycle::microvm::{Event, State};
+use metering::Phase;
 use store::MicrovmRecord;
 use tokio_util::sync::CancellationToken;
 
@@ -89,6 +91,11 @@ pub trait Machines: Send + Sync + 'static {
 
     /// Releases everything of a MicroVM that has no instance here.
     async fn discard(&self, microvm: &MicrovmRecord);
+
+    /// How a MicroVM in this state is found, for its account of what it uses. Blocks for as long as small files are read.
+    fn phase(&self, _id: MicrovmId, _state: State) -> Phase {
+        Phase::Away
+    }
 
     /// Keeps, not waiting for it, where the time of a launch, wake or suspension went.
     fn keep(&self, _microvm: &MicrovmRecord, _timeline: timeline::Record) {}

@@ -14,6 +14,7 @@ use timeline::Timeline;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::machines::Machines;
+use crate::metering::{Meters, Seen};
 use crate::owner::{Command, CommandError, Owner, View, want};
 
 /// Wishes of clients that wait for one MicroVM's owner; more wait in their callers.
@@ -43,6 +44,7 @@ struct Entry {
     commands: mpsc::Sender<Command>,
     view: watch::Receiver<View>,
     image: ImageArn,
+    memory_mib: u32,
     http_ingress: bool,
 }
 
@@ -78,10 +80,11 @@ impl Table {
 /// Owns every MicroVM of this host that is not terminated; clones share the same table.
 #[derive(Clone)]
 pub struct Node {
-    store: Store,
-    machines: Arc<dyn Machines>,
+    pub(crate) store: Store,
+    pub(crate) machines: Arc<dyn Machines>,
     capacity: Capacity,
     table: Arc<RwLock<Table>>,
+    pub(crate) meters: Meters,
 }
 
 impl std::fmt::Debug for Node {
@@ -98,7 +101,7 @@ impl Node {
     /// [`StoreError`] where the records cannot be read.
     pub fn start(store: Store, machines: Arc<dyn Machines>, capacity: Capacity) -> Result<Self, StoreError> {
         let living = store.read(|tx| tx.live_microvms())?;
-        let node = Self { store, machines, capacity, table: Arc::default() };
+        let node = Self { store, machines, capacity, table: Arc::default(), meters: Meters::default() };
         for record in living {
             let place = has_vmm(&record).then(|| node.capacity.take_over(want(&record, 0)));
             node.own(record, place, true);
@@ -134,14 +137,14 @@ impl Node {
 
     fn own(&self, record: MicrovmRecord, place: Option<Reservation>, adopt: bool) {
         let (id, endpoint, image) = (record.id, record.endpoint, record.image.clone());
-        let http_ingress = record.http_ingress;
+        let (http_ingress, memory_mib) = (record.http_ingress, record.memory_mib);
         let (commands, wishes) = mpsc::channel(COMMAND_QUEUE);
         let machines = Arc::clone(&self.machines);
         let (owner, view) =
             Owner::new(record, self.store.clone(), machines, self.capacity.clone(), place, wishes);
         {
             let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-            table.owners.insert(id, Entry { commands, view, image: image.clone(), http_ingress });
+            table.owners.insert(id, Entry { commands, view, image: image.clone(), memory_mib, http_ingress });
             table.endpoints.insert(endpoint, id);
             table.images.insert((image.clone(), id));
         }
@@ -172,6 +175,17 @@ impl Node {
         let Some((idle, id)) = idlest else { return false };
         tracing::warn!(microvm = %id, ?idle, "suspending an idle MicroVM early: the host is out of memory");
         self.ask(id, Event::IdleExpired).await.is_ok()
+    }
+
+    /// Every MicroVM, as it is now.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let seen = |(id, entry): (&MicrovmId, &Entry)| Seen {
+            id: *id,
+            state: entry.view.borrow().state,
+            memory_mib: entry.memory_mib,
+        };
+        table.owners.iter().map(seen).collect()
     }
 
     /// Nothing where it cannot be read: then everything needs a token.

@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Print where the time of a MicroVM's launch, and of its last wakes and suspensions, went
     Trace(Trace),
+    /// Print what MicroVMs have used: seconds awake and asleep, and CPU and memory beyond the baseline of their size
+    Usage(Usage),
     /// Forward local TCP ports to ports of a MicroVM, until interrupted
     ///
     /// Prints a line for each forward when it is ready. A connection wakes the MicroVM; one that is open when it is
@@ -207,6 +209,18 @@ pub(crate) struct Trace {
     pub(crate) id: ids::MicrovmId,
     #[command(flatten)]
     pub(crate) data: DataDir,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Usage {
+    /// Id of a MicroVM
+    #[arg(value_name = "ID", required_unless_present = "all")]
+    pub(crate) ids: Vec<ids::MicrovmId>,
+    #[command(flatten)]
+    pub(crate) whose: Whose,
+    /// Every MicroVM of the account that is listed, those included that have ended of late
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) all: bool,
 }
 
 #[derive(Debug, Args)]

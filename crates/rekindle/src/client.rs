@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::endpoints::{Domain, EndpointAccess, ListDomainsResponse};
-use api::{CreateMicrovmAuthTokenResponse, GetMicrovmResponse};
+use api::endpoints::{Domain, EndpointAccess, ListDomainsResponse, MicrovmUsage};
+use api::{CreateMicrovmAuthTokenResponse, GetMicrovmResponse, ListMicrovmsResponse};
 use auth::keys::AccessKey;
 use auth::sigv4::{SignError, sign};
 use http::header::{CONTENT_TYPE, HOST};
@@ -165,6 +165,23 @@ impl Client {
     /// GetMicrovm.
     pub(crate) async fn microvm(&self, id: MicrovmId) -> Result<GetMicrovmResponse, ClientError> {
         self.call("GetMicrovm", Method::GET, &format!("/2025-09-09/microvms/{id}"), None).await
+    }
+
+    /// GetMicrovmUsage.
+    pub(crate) async fn usage(&self, id: &str) -> Result<MicrovmUsage, ClientError> {
+        self.call("GetMicrovmUsage", Method::GET, &format!("/2026-11-29/microvms/{id}/usage"), None).await
+    }
+
+    /// ListMicrovms, to its last page: their ids.
+    pub(crate) async fn microvms(&self) -> Result<Vec<String>, ClientError> {
+        const MICROVMS: &str = "/2025-09-09/microvms";
+        let (mut ids, mut path) = (Vec::new(), MICROVMS.to_owned());
+        loop {
+            let page: ListMicrovmsResponse = self.call("ListMicrovms", Method::GET, &path, None).await?;
+            ids.extend(page.items.into_iter().map(|item| item.microvm_id));
+            let Some(next) = page.next_token else { return Ok(ids) };
+            path = format!("{MICROVMS}?nextToken={}", encode(&next));
+        }
     }
 
     /// GetEndpointAccess.

@@ -38,6 +38,7 @@ mod token_keys;
 mod trace;
 mod trust;
 mod tunnels;
+mod usage;
 
 use std::error::Error;
 use std::io::{self, IsTerminal};
@@ -81,6 +82,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::PortForward(args) => runtime()?.block_on(port_forward::run(&args))?,
         Command::Shell(args) => runtime()?.block_on(shell::run(&args))?,
         Command::Open(args) => runtime()?.block_on(open::run(&args))?,
+        Command::Usage(args) => runtime()?.block_on(usage::run(&args))?,
         Command::Public(args) => runtime()?.block_on(public::run(&args))?,
         Command::Domain(args) => runtime()?.block_on(domains::run(&args.command))?,
         Command::Doctor(args) => {

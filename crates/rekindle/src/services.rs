@@ -156,6 +156,7 @@ impl Services {
         watch.look().await;
         tokio::spawn(watch.run(node.clone()));
         tokio::spawn(sweep(logs.clone()));
+        tokio::spawn(node.clone().meter());
         let base_image_created_at = modified_ms(&assets.bases());
         let builder = Builder::new(Workshop {
             host: Arc::clone(&host),

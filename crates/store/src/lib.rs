@@ -52,7 +52,7 @@ const STATEMENTS: usize = 256;
 /// Changes queued for the writer before callers wait.
 const WRITE_QUEUE: usize = 1024;
 /// The tables as they were added. The database keeps how many of these it has; one that was released is never changed.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("schema/1-microvms.sql"),
     include_str!("schema/2-identity.sql"),
     include_str!("schema/3-connectors.sql"),
@@ -60,6 +60,7 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("schema/5-memory-quota.sql"),
     include_str!("schema/6-listing.sql"),
     include_str!("schema/7-exposure.sql"),
+    include_str!("schema/8-usage.sql"),
 ];
 
 /// Why records could not be read or written.

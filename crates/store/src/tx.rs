@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use ids::{AccountId, BuildId, EndpointId, ImageArn, ImageVersion, MicrovmId, MicrovmOrImage};
 use lifecycle::image::{BuildState, ImageState};
+use metering::Meter;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use serde::Serialize;
@@ -415,9 +416,30 @@ impl<'a> Tx<'a> {
             (SELECT id FROM microvms WHERE terminated_at < ?1 ORDER BY terminated_at LIMIT ?2) RETURNING id";
         let mut statement = self.connection.prepare_cached(SQL)?;
         for forgotten in statement.query_map(params![moment, limit], |row| text(row, 0))? {
-            self.written.borrow_mut().microvms.push(forgotten?);
+            let id: MicrovmId = forgotten?;
+            self.run("DELETE FROM usage WHERE microvm = ?1", [id.to_string()])?;
+            self.written.borrow_mut().microvms.push(id);
         }
         Ok(())
+    }
+
+    /// What a MicroVM has used, as it was last written.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn usage(&self, id: MicrovmId) -> Result<Option<Meter>> {
+        self.one("usage", "SELECT doc FROM usage WHERE microvm = ?1", [id.to_string()])
+    }
+
+    /// Writes what a MicroVM has used.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_usage(&self, id: MicrovmId, meter: &Meter) -> Result<()> {
+        self.run(
+            "INSERT OR REPLACE INTO usage (microvm, doc) VALUES (?1, ?2)",
+            params![id.to_string(), doc("usage", meter)?],
+        )
     }
 
     /// What `token` was first used for in `scope`, an operation or the resource that it was used on.

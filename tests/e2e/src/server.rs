@@ -411,6 +411,15 @@ impl Server {
         command::must(command.args(["logs", id, "--data-dir"]).arg(&self.data_dir))
     }
 
+    /// What a MicroVM has used, by `rekindle usage`.
+    ///
+    /// # Panics
+    /// Where that fails.
+    pub fn usage(&self, id: &str) -> String {
+        let mut command = Command::new(command::rekindle());
+        command::must(command.args(["usage", id, "--data-dir"]).arg(&self.data_dir))
+    }
+
     /// Puts bytes where images are made from; the S3 URI of it.
     ///
     /// # Panics

@@ -41,6 +41,14 @@ pub struct GetEndpointAccessRequest {
     pub resource: String,
 }
 
+/// What GetMicrovmUsage takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GetMicrovmUsageRequest {
+    /// 1 to 512 characters.
+    pub microvm_identifier: String,
+}
+
 /// What ListDomains takes.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -62,6 +70,32 @@ pub struct ListDomainsResponse {
     /// String.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_token: Option<String>,
+}
+
+/// What GetMicrovmUsage answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MicrovmUsage {
+    /// String.
+    pub microvm_id: String,
+    /// Long.
+    pub baseline_cpu_millis: i64,
+    /// Long.
+    pub baseline_memory_mebibytes: i64,
+    /// Long.
+    pub running_milliseconds: i64,
+    /// Long.
+    pub suspended_milliseconds: i64,
+    /// Long.
+    pub cpu_milliseconds: i64,
+    /// Long.
+    pub cpu_milliseconds_above_baseline: i64,
+    /// Long.
+    pub memory_mebibyte_seconds: i64,
+    /// Long.
+    pub memory_mebibyte_seconds_above_baseline: i64,
+    /// Long.
+    pub suspended_mebibyte_seconds: i64,
 }
 
 /// What PutDomain takes.

@@ -42,6 +42,13 @@ pub(crate) static GET_ENDPOINT_ACCESS_REQUEST: Shape = Shape::Structure(&[Member
     required: true,
     shape: &RESOURCE,
 }]);
+pub(crate) static GET_MICROVM_USAGE_REQUEST: Shape = Shape::Structure(&[Member {
+    name: "microvmIdentifier",
+    wire: "microvmIdentifier",
+    place: Place::Path,
+    required: true,
+    shape: &RESOURCE,
+}]);
 pub(crate) static LIST_DOMAINS_REQUEST: Shape = Shape::Structure(&[
     Member {
         name: "maxResults",
@@ -56,7 +63,74 @@ pub(crate) static LIST_DOMAINS_RESPONSE: Shape = Shape::Structure(&[
     Member { name: "items", wire: "items", place: Place::Body, required: true, shape: &DOMAINS },
     Member { name: "nextToken", wire: "nextToken", place: Place::Body, required: false, shape: &STRING },
 ]);
+pub(crate) static LONG: Shape = Shape::Integer { min: None, max: None };
 pub(crate) static MAX_RESULTS: Shape = Shape::Integer { min: Some(1), max: Some(50) };
+pub(crate) static MICROVM_USAGE: Shape = Shape::Structure(&[
+    Member { name: "microvmId", wire: "microvmId", place: Place::Body, required: true, shape: &STRING },
+    Member {
+        name: "baselineCpuMillis",
+        wire: "baselineCpuMillis",
+        place: Place::Body,
+        required: true,
+        shape: &LONG,
+    },
+    Member {
+        name: "baselineMemoryMebibytes",
+        wire: "baselineMemoryMebibytes",
+        place: Place::Body,
+        required: true,
+        shape: &LONG,
+    },
+    Member {
+        name: "runningMilliseconds",
+        wire: "runningMilliseconds",
+        place: Place::Body,
+        required: true,
+        shape: &LONG,
+    },
+    Member {
+        name: "suspendedMilliseconds",
+        wire: "suspendedMilliseconds",
+        place: Place::Body,
+        required: true,
+        shape: &LONG,
+    },
+    Member {
+        name: "cpuMilliseconds",
+        wire: "cpuMilliseconds",
+        place: Place::Body,
+        required: true,
+        shape: &LONG,
+    },
+    Member {
+        name: "cpuMillisecondsAboveBaseline",
+        wire: "cpuMillisecondsAboveBaseline",
+        place: Place::Body,
+        required: true,
+        shape: &LONG,
+    },
+    Member {
+        name: "memoryMebibyteSeconds",
+        wire: "memoryMebibyteSeconds",
+        place: Place::Body,
+        required: true,
+        shape: &LONG,
+    },
+    Member {
+        name: "memoryMebibyteSecondsAboveBaseline",
+        wire: "memoryMebibyteSecondsAboveBaseline",
+        place: Place::Body,
+        required: true,
+        shape: &LONG,
+    },
+    Member {
+        name: "suspendedMebibyteSeconds",
+        wire: "suspendedMebibyteSeconds",
+        place: Place::Body,
+        required: true,
+        shape: &LONG,
+    },
+]);
 pub(crate) static PORT: Shape = Shape::Integer { min: Some(1), max: Some(65535) };
 pub(crate) static PUBLIC_PORTS: Shape = Shape::List { item: &PORT, min: Some(0), max: Some(16) };
 pub(crate) static PUT_DOMAIN_REQUEST: Shape = Shape::Structure(&[

@@ -40,13 +40,14 @@ pub enum Operation {
     UpdateNetworkConnector,
     DeleteDomain,
     GetEndpointAccess,
+    GetMicrovmUsage,
     ListDomains,
     PutDomain,
     PutEndpointAccess,
 }
 
 /// All of them, in the order of [`Operation`].
-pub static OPERATIONS: [OperationModel; 35] = [
+pub static OPERATIONS: [OperationModel; 36] = [
     OperationModel {
         operation: Operation::CreateMicrovmAuthToken,
         name: "CreateMicrovmAuthToken",
@@ -713,6 +714,28 @@ pub static OPERATIONS: [OperationModel; 35] = [
         ],
     },
     OperationModel {
+        operation: Operation::GetMicrovmUsage,
+        name: "GetMicrovmUsage",
+        family: Family::Endpoints,
+        method: "GET",
+        path: &[
+            Segment::Literal("2026-11-29"),
+            Segment::Literal("microvms"),
+            Segment::Label("microvmIdentifier"),
+            Segment::Literal("usage"),
+        ],
+        status: 200,
+        input: &super::endpoints_constraints::GET_MICROVM_USAGE_REQUEST,
+        output: Some(&super::endpoints_constraints::MICROVM_USAGE),
+        errors: &[
+            "InternalServerException",
+            "AccessDeniedException",
+            "ThrottlingException",
+            "ValidationException",
+            "ResourceNotFoundException",
+        ],
+    },
+    OperationModel {
         operation: Operation::ListDomains,
         name: "ListDomains",
         family: Family::Endpoints,
@@ -1085,6 +1108,10 @@ impl Request for super::endpoints::DeleteDomainRequest {
 impl Request for super::endpoints::GetEndpointAccessRequest {
     type Response = super::endpoints::EndpointAccess;
     const OPERATION: Operation = Operation::GetEndpointAccess;
+}
+impl Request for super::endpoints::GetMicrovmUsageRequest {
+    type Response = super::endpoints::MicrovmUsage;
+    const OPERATION: Operation = Operation::GetMicrovmUsage;
 }
 impl Request for super::endpoints::ListDomainsRequest {
     type Response = super::endpoints::ListDomainsResponse;

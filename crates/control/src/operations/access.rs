@@ -255,7 +255,7 @@ macro_rules! touches_an_image_or_a_microvms {
 }
 touches_an_image_or_a_microvms!(GetEndpointAccessRequest PutEndpointAccessRequest PutDomainRequest);
 touches_its_microvms_image!(GetMicrovmRequest SuspendMicrovmRequest ResumeMicrovmRequest TerminateMicrovmRequest
-    CreateMicrovmAuthTokenRequest CreateMicrovmShellAuthTokenRequest);
+    CreateMicrovmAuthTokenRequest CreateMicrovmShellAuthTokenRequest GetMicrovmUsageRequest);
 
 macro_rules! touches_its_connector {
     ($($request:ident)+) => {$(

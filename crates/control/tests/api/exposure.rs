@@ -123,3 +123,16 @@ async fn a_domain_leads_to_what_its_account_says_and_is_of_one_account() {
     bed.reach(&id, "TERMINATED").await;
     assert_eq!(bed.get(DOMAINS).await, json!({"items": []}), "it goes with its MicroVM");
 }
+
+#[tokio::test]
+async fn what_a_microvm_has_used_is_told_to_its_account() {
+    let bed = bed().await;
+    bed.built(&image("a")).await;
+    let id = launched(&bed, "a").await;
+    let usage = bed.get(&format!("/2026-11-29/microvms/{id}/usage")).await;
+    assert_eq!((&usage["microvmId"], &usage["baselineCpuMillis"]), (&json!(id), &json!(1000)));
+    assert_eq!((&usage["baselineMemoryMebibytes"], &usage["runningMilliseconds"]), (&json!(2048), &json!(0)));
+    let unknown = format!("/2026-11-29/microvms/{}/usage", ids::MicrovmId::random());
+    let unknown = bed.refused("GET", &unknown, &Value::Null).await;
+    assert_eq!((unknown.0, unknown.1.as_str()), (404, "ResourceNotFoundException"));
+}

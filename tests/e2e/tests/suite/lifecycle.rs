@@ -111,6 +111,33 @@ pub(crate) fn the_end_of_the_application_terminates() {
     assert_eq!(ended["stateReason"], "Container Stopped with Exit Code: 7", "{ended}");
 }
 
+pub(crate) fn what_microvms_use_is_accounted() {
+    let server = fixture::shared();
+    let microvm = Microvm::run(&server, &fixture::probe(&server), &[]);
+    let usage = || {
+        let shown = server.usage(&microvm.id);
+        let line =
+            shown.lines().find(|line| line.starts_with(&microvm.id)).unwrap_or_else(|| panic!("{shown}"));
+        let numbers = line.split_whitespace().skip(1).map(|number| number.parse::<f64>().unwrap());
+        <[f64; 6]>::try_from(numbers.collect::<Vec<_>>()).unwrap()
+    };
+    microvm.json("/fill?mib=64");
+    let [awake, asleep, cpu, ..] = rekindle_e2e::until("an account of it", SLACK, || {
+        let usage = usage();
+        (usage[0] > 2.0 && usage[2] > 0.1).then_some(usage)
+    });
+    assert!(asleep == 0.0 && cpu < awake * 5.0, "{awake} s awake, {asleep} s asleep, {cpu} s of CPU");
+    microvm.suspend();
+    rekindle_e2e::until("an account of its sleep", SLACK, || {
+        let [.., asleep_mib] = usage();
+        (usage()[1] > 2.0 && asleep_mib > 0.0).then_some(())
+    });
+    let before = usage();
+    microvm.terminate();
+    let after = usage();
+    assert!(after.iter().zip(before).all(|(after, before)| *after >= before), "{after:?} after {before:?}");
+}
+
 pub(crate) fn an_application_is_asked_to_end_and_its_last_words_are_kept() {
     let server = fixture::shared();
     let microvm = Microvm::run(&server, &fixture::probe(&server), &[]);
