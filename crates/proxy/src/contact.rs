@@ -8,9 +8,8 @@
 
 use http::header::CONNECTION;
 use http::{Response, StatusCode, Version};
-use hyper_util::client::legacy;
 
-use crate::upstream::ConnectError;
+use crate::upstream::SendError;
 
 /// What HTTP is spoken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,10 +19,10 @@ pub(crate) enum Transport {
 }
 
 /// Whether a request in the clear met what a server of TLS does with it.
-pub(crate) fn means_tls<B>(outcome: &Result<Response<B>, legacy::Error>) -> bool {
+pub(crate) fn means_tls<B>(outcome: &Result<Response<B>, SendError>) -> bool {
     match outcome {
         Ok(answer) => is_bad_request(answer),
-        Err(error) => ConnectError::of(error).is_none(),
+        Err(error) => error.connect().is_none(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One request, from its arrival to the response's head.
 
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,36 +9,31 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::client::legacy;
 use hyper_util::rt::TokioIo;
 use ids::MicrovmId;
 use uuid::Uuid;
 
 use crate::activity::OpenRequest;
 use crate::error::Refusal;
-use crate::route::{Kind, Route, Router};
-use crate::server::Proxy;
-use crate::upstream::{ConnectError, Protocol};
+use crate::route::{Kind, Route};
+use crate::server::{Peer, Proxy};
+use crate::upstream::{Protocol, SendError};
 use crate::websocket::Offer;
-use crate::{Life, Site, WakeError, headers, limits, login, session, shell, tunnel};
+use crate::{Life, WakeError, headers, http1, limits, login, session, shell, tunnel};
 
 /// A response's body: the proxy's own or the application's.
 pub(crate) type ResponseBody = Either<Full<Bytes>, AppBody>;
 
 /// Answers one request. Never fails: what goes wrong becomes one of the answers of SPEC §5.4.
-pub(crate) async fn answer(
-    proxy: &Proxy,
-    tls_site: Option<&Site>,
-    request: Request<Incoming>,
-) -> Response<ResponseBody> {
+pub(crate) async fn answer(proxy: &Proxy, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
     let id = request_id();
-    let mut response = match forward(proxy, tls_site, request, &id).await {
+    let mut response = match forward(proxy, peer, request, &id).await {
         Ok(response) => response,
         Err(refusal) => {
             tracing::debug!(request = ?id, "refused: {refusal}");
@@ -50,13 +46,13 @@ pub(crate) async fn answer(
 
 async fn forward(
     proxy: &Proxy,
-    tls_site: Option<&Site>,
+    peer: &Peer,
     request: Request<Incoming>,
     id: &HeaderValue,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let came = Instant::now();
     let (mut head, body) = request.into_parts();
-    let router = Router { tls_site, ..proxy.router() };
+    let router = proxy.router(peer);
     if login::is_asked(&head) {
         return login::answer(&router, &head).map(|it| it.map(Either::Left));
     }
@@ -85,14 +81,15 @@ async fn forward(
     session::strip(&mut head.headers);
     head.headers.insert(headers::REQUEST_ID, id.clone());
     let request = Request::from_parts(readdress(head, authority, protocol)?, body);
-    let response = held.life.upstream.send(port, protocol, request).await.map_err(|e| refusal(&e))?;
+    let response =
+        held.life.upstream.send(port, protocol, request).await.map_err(|e| SendError::refusal(&e))?;
     held.life.answered(came);
     answered(response, websocket.zip(client), held)
 }
 
 /// What the client gets of the application's answer.
 fn answered(
-    response: Response<Incoming>,
+    response: Response<http1::Body>,
     websocket: Option<(Offer, OnUpgrade)>,
     held: Held,
 ) -> Result<Response<ResponseBody>, Refusal> {
@@ -128,10 +125,11 @@ fn readdress(
     authority: Authority,
     protocol: Protocol,
 ) -> Result<http::request::Parts, Refusal> {
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
     let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::BadHost)?;
-    let uri = Uri::builder().scheme("http").authority(authority).path_and_query(path).build();
-    head.uri = uri.map_err(|_| Refusal::BadHost)?;
+    let mut uri = mem::take(&mut head.uri).into_parts();
+    (uri.scheme, uri.authority) = (Some(Scheme::HTTP), Some(authority));
+    uri.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+    head.uri = Uri::from_parts(uri).map_err(|_| Refusal::BadHost)?;
     match protocol {
         Protocol::Http1 => {
             head.version = Version::HTTP_11;
@@ -145,7 +143,7 @@ fn readdress(
     Ok(head)
 }
 
-fn finish(response: Response<Incoming>, held: Held) -> Response<AppBody> {
+fn finish(response: Response<http1::Body>, held: Held) -> Response<AppBody> {
     let (mut head, body) = response.into_parts();
     headers::strip_hop_by_hop(&mut head.headers);
     // The application's version says nothing about this connection's.
@@ -155,7 +153,7 @@ fn finish(response: Response<Incoming>, held: Held) -> Response<AppBody> {
 
 /// Joins the two sides of a WebSocket once the client has the answer to its handshake.
 fn join(
-    mut response: Response<Incoming>,
+    mut response: Response<http1::Body>,
     offer: &Offer,
     client: OnUpgrade,
     held: Held,
@@ -179,15 +177,6 @@ async fn carry(client: OnUpgrade, app: OnUpgrade) -> io::Result<()> {
     Ok(())
 }
 
-/// What a failure to speak to the application means to the client.
-fn refusal(error: &legacy::Error) -> Refusal {
-    match ConnectError::of(error) {
-        Some(error) => error.refusal(),
-        // Connected, but not to something that speaks the protocol to the end.
-        None => Refusal::App,
-    }
-}
-
 fn request_id() -> HeaderValue {
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     let text: &str = Uuid::new_v4().hyphenated().encode_lower(&mut text);
@@ -202,7 +191,7 @@ pub(crate) struct Held {
 
 /// The application's body.
 pub(crate) struct AppBody {
-    body: Incoming,
+    body: http1::Body,
     _held: Held,
 }
 

@@ -15,6 +15,7 @@ mod error;
 mod forward;
 pub mod headers;
 mod host;
+mod http1;
 pub mod limits;
 pub mod login;
 mod replay;
@@ -25,6 +26,7 @@ mod shell;
 mod tunnel;
 mod upstream;
 mod websocket;
+mod wire;
 
 pub use activity::{Activity, OpenRequest};
 pub use allowance::Allowance;

@@ -45,6 +45,10 @@ pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Idle kept-alive connections to one port of an application: as many as one HTTP/2 client has requests at once, whose
 /// connections would otherwise be opened again and again.
 pub const POOL_MAX_IDLE: usize = MAX_STREAMS as usize;
+/// How often those are looked for, and those that the application has closed.
+pub const POOL_SWEEP: Duration = Duration::from_secs(5);
+/// Bytes read from an application at a time, at most: more would have left the processor's cache before it is encrypted.
+pub const APP_BUFFER: usize = 64 * 1024;
 /// Shells open at once in one MicroVM.
 pub const MAX_SHELLS: usize = 16;
 /// For a shell to start.

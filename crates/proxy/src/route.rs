@@ -15,6 +15,7 @@ use http_body_util::Full;
 use ids::MicrovmId;
 
 use crate::error::Refusal;
+use crate::server::Peer;
 use crate::tunnel::Carrier;
 use crate::upstream::Protocol;
 use crate::websocket::Offer;
@@ -53,8 +54,8 @@ pub(crate) struct Router<'a> {
     pub(crate) backend: &'a dyn Backend,
     pub(crate) hosts: &'a EndpointHosts,
     pub(crate) tokens: &'a TokenKeyring,
-    /// The site that the TLS connection was opened for, if it named one.
-    pub(crate) tls_site: Option<&'a Site>,
+    /// Whose request it is.
+    pub(crate) peer: &'a Peer,
 }
 
 /// What lets a request in.
@@ -140,9 +141,9 @@ impl Router<'_> {
         // To a client that connects through it, the MicroVM is the local host too.
         let local =
             is_connect(head) && LOCAL_HOSTS.iter().any(|host| authority.host().eq_ignore_ascii_case(host));
-        let site = if local { self.tls_site.cloned() } else { self.site(authority.as_str()) };
+        let site = if local { self.peer.site.clone() } else { self.site(authority.as_str()) };
         // Browsers share one HTTP/2 connection between hosts of one certificate; 421 makes them open another.
-        if self.tls_site.is_some_and(|named| site.as_ref().is_some_and(|asked| asked != named)) {
+        if self.peer.site.as_ref().is_some_and(|named| site.as_ref().is_some_and(|asked| asked != named)) {
             return Err(Refusal::Misdirected);
         }
         Ok((authority, site))
@@ -186,7 +187,7 @@ impl Router<'_> {
     }
 
     fn open(&self, token: &str) -> Option<Scope> {
-        self.tokens.open(token, now()).ok()
+        self.tokens.open_again(&self.peer.token, token, now()).ok()
     }
 }
 

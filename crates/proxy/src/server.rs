@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
-use auth::keyring::TokenKeyring;
+use auth::keyring::{LastOpened, TokenKeyring};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -37,6 +37,15 @@ pub struct Proxy {
     pub(crate) sessions: Sessions,
 }
 
+/// What is known of the client of one connection.
+#[derive(Default)]
+pub(crate) struct Peer {
+    /// The site that TLS was opened for, if it named one.
+    pub(crate) site: Option<Site>,
+    /// What it has shown before.
+    pub(crate) token: LastOpened,
+}
+
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxy").field("hosts", &self.hosts).finish_non_exhaustive()
@@ -54,9 +63,9 @@ impl Proxy {
         Arc::new(Self { backend, hosts, tokens: tokens.into(), sessions: Sessions::default() })
     }
 
-    /// For requests on a connection whose TLS named no site.
-    pub(crate) fn router(&self) -> Router<'_> {
-        Router { backend: &*self.backend, hosts: &self.hosts, tokens: &self.tokens, tls_site: None }
+    /// For the requests of one connection.
+    pub(crate) fn router<'a>(&'a self, peer: &'a Peer) -> Router<'a> {
+        Router { backend: &*self.backend, hosts: &self.hosts, tokens: &self.tokens, peer }
     }
 
     /// Serves clients of `listener` until `stop`, then lets requests in flight finish for a while.
@@ -123,12 +132,13 @@ impl Proxy {
 
     async fn http(self: Arc<Self>, stream: TlsStream<Connection>, watcher: Watcher) {
         let session = stream.get_ref().1;
-        let tls_site: Option<Arc<Site>> =
-            session.server_name().and_then(|name| self.router().site(name)).map(Arc::new);
+        let mut peer = Peer::default();
+        peer.site = session.server_name().and_then(|name| self.router(&peer).site(name));
+        let peer = Arc::new(peer);
         let builder = http_builder(session.alpn_protocol() == Some(H2));
         let service = service_fn(move |request| {
-            let (proxy, tls_site) = (Arc::clone(&self), tls_site.clone());
-            async move { Ok::<_, Infallible>(forward::answer(&proxy, tls_site.as_deref(), request).await) }
+            let (proxy, peer) = (Arc::clone(&self), Arc::clone(&peer));
+            async move { Ok::<_, Infallible>(forward::answer(&proxy, &peer, request).await) }
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         if let Err(error) = watcher.watch(connection.into_owned()).await {

@@ -22,8 +22,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use crate::error::Refusal;
 use crate::forward::Held;
 use crate::limits;
-use crate::upstream::Counted;
 use crate::websocket::accept::{Socket, close, socket};
+use crate::wire::Counted;
 
 /// What carries the bytes.
 #[derive(Debug)]

@@ -1,32 +1,26 @@
-//! Connections to the application of one life: pooled, counted, HTTP/1.1 or HTTP/2, in the clear or over TLS.
+//! What is sent to the application of one life: over connections that are kept, HTTP/1.1 or HTTP/2, in the clear or over TLS.
 //!
 //! Which of the two a port speaks, its first answer in a life tells ([`crate::contact`]).
 
 use std::collections::HashMap;
 use std::error::Error as _;
-use std::future::Future;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 
 use http::header::UPGRADE;
 use http::uri::Scheme;
 use http::{HeaderMap, Request, Response, Uri};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::client::legacy::{Client, Error};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::client::TlsStream;
-use tower_service::Service;
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use crate::allowance::{Account, Allowance, Pace};
-use crate::app_tls::{self, Alpn};
+use crate::allowance::{Account, Allowance};
+use crate::app_tls::Alpn;
 use crate::contact::{Transport, means_tls};
 use crate::error::Refusal;
+use crate::http1::{Body, Connections};
 use crate::replay::{Recording, RequestBody};
-use crate::{Activity, BoxedIo, Connector, limits};
+use crate::wire::{ConnectError, Counted, PortConnector};
+use crate::{Activity, Connector, limits};
 
 /// What the application is spoken to with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,9 +31,52 @@ pub(crate) enum Protocol {
 }
 
 type Pool = Client<PortConnector, RequestBody>;
-type Outcome = Result<Response<Incoming>, Error>;
+type Outcome = Result<Response<Body>, SendError>;
 
-/// How the connections of one pool are spoken to.
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// There was no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// On a connection of ours.
+    #[error("the application broke off: {0}")]
+    Http(#[from] hyper::Error),
+    /// In a pool, where it may mean either.
+    #[error(transparent)]
+    Pool(#[from] legacy::Error),
+    /// What drives the connection is gone; the server is stopping.
+    #[error("the connection's task has ended")]
+    Stopped,
+}
+
+impl SendError {
+    /// Why no connection was made, if that is it.
+    pub(crate) fn connect(&self) -> Option<&ConnectError> {
+        match self {
+            Self::Connect(error) => Some(error),
+            Self::Pool(error) => {
+                let mut cause = error.source();
+                while let Some(error) = cause {
+                    if let Some(connect) = error.downcast_ref() {
+                        return Some(connect);
+                    }
+                    cause = error.source();
+                }
+                None
+            }
+            Self::Http(_) | Self::Stopped => None,
+        }
+    }
+
+    /// What it means to the client.
+    pub(crate) fn refusal(&self) -> Refusal {
+        // Connected, but not to something that speaks the protocol to the end.
+        self.connect().map_or(Refusal::App, ConnectError::refusal)
+    }
+}
+
+/// How a port is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Speech {
     Plain(Protocol),
@@ -58,20 +95,23 @@ impl Speech {
     }
 }
 
-/// What is known and kept of the ports of one life.
+/// What is known and kept of one port in one life.
 #[derive(Default)]
-struct Ports {
-    transports: HashMap<u16, Transport>,
-    pools: HashMap<(u16, Speech), Pool>,
+struct Port {
+    transport: Option<Transport>,
+    /// Connections in the clear, which nearly all are.
+    http1: Option<Arc<Connections>>,
+    /// Whatever else. One for each, because a pool tells connections apart by the authority alone, and that has to stay
+    /// the endpoint's.
+    pools: HashMap<Speech, Pool>,
 }
 
-/// The pools of one life. One per port, because a pool tells connections apart by the authority alone,
-/// and that has to stay the endpoint's.
+/// The way to the application of one life.
 pub(crate) struct Upstream {
     connector: Arc<dyn Connector>,
     activity: Arc<Activity>,
     account: Arc<Account>,
-    ports: Mutex<Ports>,
+    ports: Mutex<HashMap<u16, Port>>,
 }
 
 impl Upstream {
@@ -95,7 +135,7 @@ impl Upstream {
     }
 
     pub(crate) async fn send(&self, port: u16, protocol: Protocol, request: Request<Incoming>) -> Outcome {
-        let known = self.ports().transports.get(&port).copied();
+        let known = self.ports().get(&port).and_then(|port| port.transport);
         match known {
             Some(transport) => self.exchange(port, transport, protocol, request.map(RequestBody::Once)).await,
             None => self.first_contact(port, protocol, request).await,
@@ -110,21 +150,26 @@ impl Upstream {
         let request = |body| Request::from_parts(head.clone(), body);
         let outcome = self.exchange(port, Transport::Plain, protocol, request(body)).await;
         if means_tls(&outcome) && self.speaks_tls(port, head.uri.host()).await {
-            self.ports().transports.insert(port, Transport::Tls);
+            self.speaks(port, Transport::Tls);
             if let Some(body) = recording.again() {
                 return self.exchange(port, Transport::Tls, protocol, request(body)).await;
             }
         } else if outcome.is_ok() {
-            self.ports().transports.insert(port, Transport::Plain);
+            self.speaks(port, Transport::Plain);
         }
         recording.forget();
         outcome
     }
 
     async fn speaks_tls(&self, port: u16, host: Option<&str>) -> bool {
-        let connecting = self.connector(port, Some(Alpn::Any)).open(host.unwrap_or_default());
+        let connector = self.connector(port, Some(Alpn::Any));
+        let connecting = connector.open(host.unwrap_or_default());
         let shaken = tokio::time::timeout(limits::TLS_PROBE_TIMEOUT, connecting).await;
         matches!(shaken, Ok(Ok(_)))
+    }
+
+    fn speaks(&self, port: u16, transport: Transport) {
+        self.ports().entry(port).or_default().transport = Some(transport);
     }
 
     async fn exchange(
@@ -134,23 +179,34 @@ impl Upstream {
         protocol: Protocol,
         mut request: Request<RequestBody>,
     ) -> Outcome {
+        let speech = Speech::of(transport, protocol, request.headers());
+        if speech == Speech::Plain(Protocol::Http1) {
+            return self.http1(port).send(request).await;
+        }
         if transport == Transport::Tls {
             let mut uri = request.uri().clone().into_parts();
             uri.scheme = Some(Scheme::HTTPS);
             // With another scheme it is as good as it was.
             *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
         }
-        let speech = Speech::of(transport, protocol, request.headers());
-        self.pool(port, speech).request(request).await
+        Ok(self.pool(port, speech).request(request).await?.map(Body::from))
     }
 
-    /// A panic while the lock was held cannot leave the maps half changed.
-    fn ports(&self) -> MutexGuard<'_, Ports> {
+    /// A panic while the lock was held cannot leave the map half changed.
+    fn ports(&self) -> MutexGuard<'_, HashMap<u16, Port>> {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn http1(&self, port: u16) -> Arc<Connections> {
+        let mut ports = self.ports();
+        let connections = &mut ports.entry(port).or_default().http1;
+        Arc::clone(connections.get_or_insert_with(|| Connections::by(self.connector(port, None))))
+    }
+
     fn pool(&self, port: u16, speech: Speech) -> Pool {
-        self.ports().pools.entry((port, speech)).or_insert_with(|| self.new_pool(port, speech)).clone()
+        let mut ports = self.ports();
+        let pools = &mut ports.entry(port).or_default().pools;
+        pools.entry(speech).or_insert_with(|| self.new_pool(port, speech)).clone()
     }
 
     fn new_pool(&self, port: u16, speech: Speech) -> Pool {
@@ -171,216 +227,5 @@ impl Upstream {
     fn connector(&self, port: u16, tls: Option<Alpn>) -> PortConnector {
         let (connector, activity) = (Arc::clone(&self.connector), Arc::clone(&self.activity));
         PortConnector { connector, activity, account: Arc::clone(&self.account), port, tls }
-    }
-}
-
-/// The connector's own failure, told apart from those of the protocol spoken afterwards.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot connect into the guest: {0}")]
-pub(crate) struct ConnectError(pub(crate) io::Error);
-
-impl ConnectError {
-    /// The one that an error of a pool comes from, if no connection was made.
-    pub(crate) fn of(error: &Error) -> Option<&Self> {
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            if let Some(connect) = error.downcast_ref() {
-                return Some(connect);
-            }
-            cause = error.source();
-        }
-        None
-    }
-
-    /// What it means to the client.
-    pub(crate) fn refusal(&self) -> Refusal {
-        match self.0.kind() {
-            io::ErrorKind::ConnectionRefused => Refusal::AppConnect,
-            _ => Refusal::MicrovmConnect,
-        }
-    }
-}
-
-/// Connects to one port whatever the URI says.
-#[derive(Clone)]
-struct PortConnector {
-    connector: Arc<dyn Connector>,
-    activity: Arc<Activity>,
-    account: Arc<Account>,
-    port: u16,
-    tls: Option<Alpn>,
-}
-
-impl PortConnector {
-    async fn open(self, host: &str) -> Result<Wire, ConnectError> {
-        let tls = self.tls;
-        let io = self.connect().await?;
-        let Some(alpn) = tls else { return Ok(Wire::Plain(io)) };
-        let shaking = tokio::time::timeout(limits::CONNECT_TIMEOUT, app_tls::connect(io, host, alpn));
-        let io = shaking.await.map_err(io::Error::from).flatten().map_err(ConnectError)?;
-        Ok(Wire::Tls(Box::new(io)))
-    }
-
-    async fn connect(self) -> Result<Counted, ConnectError> {
-        let Self { connector, activity, account, port, .. } = self;
-        let io = tokio::time::timeout(limits::CONNECT_TIMEOUT, connector.connect(port)).await;
-        let io = io.map_err(io::Error::from).flatten().map_err(ConnectError)?;
-        Ok(Counted { io, activity, pace: account.pace() })
-    }
-}
-
-impl Service<Uri> for PortConnector {
-    type Response = TokioIo<Wire>;
-    type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let connector = self.clone();
-        Box::pin(async move { connector.open(uri.host().unwrap_or_default()).await.map(TokioIo::new) })
-    }
-}
-
-/// A connection whose bytes, both ways, count as activity and are spent of what the MicroVM may have.
-pub(crate) struct Counted {
-    io: BoxedIo,
-    activity: Arc<Activity>,
-    pace: Option<Pace>,
-}
-
-impl Counted {
-    fn poll_allowed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.pace.as_mut().map_or(Poll::Ready(()), |pace| pace.poll_ready(cx))
-    }
-
-    fn count(&self, bytes: usize) {
-        if bytes > 0 {
-            self.activity.touch();
-            if let Some(pace) = &self.pace {
-                pace.spend(bytes);
-            }
-        }
-    }
-
-    fn count_written(&self, done: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(written)) = done {
-            self.count(*written);
-        }
-    }
-}
-
-/// A connection that HTTP is spoken over.
-enum Wire {
-    Plain(Counted),
-    Tls(Box<TlsStream<Counted>>),
-}
-
-impl Connection for Wire {
-    fn connected(&self) -> Connected {
-        match self {
-            Self::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                Connected::new().negotiated_h2()
-            }
-            _ => Connected::new(),
-        }
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(io) => Pin::new(io).poll_read(cx, buf),
-            Self::Tls(io) => Pin::new(io).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(io) => Pin::new(io).poll_write(cx, buf),
-            Self::Tls(io) => Pin::new(io).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
-            Self::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(io) => io.is_write_vectored(),
-            Self::Tls(io) => io.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(io) => Pin::new(io).poll_flush(cx),
-            Self::Tls(io) => Pin::new(io).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(io) => Pin::new(io).poll_shutdown(cx),
-            Self::Tls(io) => Pin::new(io).poll_shutdown(cx),
-        }
-    }
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        ready!(self.poll_allowed(cx));
-        let before = buf.filled().len();
-        let done = Pin::new(&mut self.io).poll_read(cx, buf);
-        self.count(buf.filled().len() - before);
-        done
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_allowed(cx));
-        let done = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.count_written(&done);
-        done
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_allowed(cx));
-        let done = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.count_written(&done);
-        done
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
