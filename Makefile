@@ -57,6 +57,7 @@ soak: setup build ## a database over 200 suspensions, the server killed in 50 (R
 
 test: setup build ## every test, also those against a server with the real AWS CLI
 	scripts/clients >/dev/null
+	scripts/browser >/dev/null
 	cargo test --workspace
 
 # What to run of the suite, and a Firecracker to run it on as well.

@@ -168,6 +168,31 @@ async fn connections_to_the_application_are_kept_for_the_life_only() {
 }
 
 #[tokio::test]
+async fn a_connection_is_kept_after_a_request_with_a_body_too() {
+    let world = World::start(App::Echo).await;
+    let mut client = world.connect(false).await;
+    for body in ["", "a body", "", "another"] {
+        let response = client.send(world.request("/").body(crate::world::text(body)).unwrap()).await;
+        let seen = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(seen.ends_with(body.as_bytes()), "{seen:?}");
+    }
+    assert_eq!(world.connections(), 1);
+}
+
+/// As when its time for idle connections is over.
+#[tokio::test]
+async fn no_request_is_lost_to_a_connection_that_the_application_has_closed() {
+    let world = World::start(App::Once).await;
+    let mut client = world.connect(false).await;
+    for connections in 1..=3 {
+        let response = client.send(world.request("/").body(empty()).unwrap()).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "once");
+        assert_eq!(world.connections(), connections);
+    }
+}
+
+#[tokio::test]
 async fn one_tls_connection_serves_one_endpoint() {
     let world = World::start(App::Echo).await;
     let mut client = world.connect(true).await;

@@ -7,6 +7,7 @@
 mod allowance;
 mod app_tls;
 mod attacks;
+mod browser;
 mod endpoint;
 mod grpc;
 mod public;

@@ -31,13 +31,15 @@ use rekindle_proxy::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) type Body = BoxBody<Bytes, Infallible>;
@@ -49,12 +51,16 @@ pub(crate) enum App {
     Echo,
     /// Sends the request's body back as it comes.
     Mirror,
+    /// Sends the messages of WebSockets back.
+    Messages,
     /// Nothing listens.
     Refuses,
     /// The guest is not to be reached.
     Unreachable,
     /// Accepts and closes.
     HangsUp,
+    /// Answers one request on each connection, and closes it without having said so.
+    Once,
     /// Echoes, but over TLS alone.
     Tls {
         /// Whether it knows HTTP/2 there.
@@ -88,6 +94,7 @@ impl Connector for AppConnector {
             App::Refuses => return Err(io::ErrorKind::ConnectionRefused.into()),
             App::Unreachable => return Err(io::ErrorKind::NotConnected.into()),
             App::HangsUp => drop(theirs),
+            App::Once => drop(tokio::spawn(answer_once(theirs))),
             App::Tls { h2, explains } => {
                 let tls = self.tls(h2);
                 tokio::spawn(serve_tls(theirs, tls, explains));
@@ -108,7 +115,7 @@ impl Connector for AppConnector {
                 // However it ends.
                 tokio::spawn(server.serve_connection(TokioIo::new(theirs), service).map(drop));
             }
-            App::Echo | App::Mirror => {
+            App::Echo | App::Mirror | App::Messages => {
                 let (app, open, requests) = (self.app, self.open.clone(), Arc::clone(&self.requests));
                 open.send_modify(|count| *count += 1);
                 tokio::spawn(async move {
@@ -183,7 +190,7 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody<Bytes, hyper::Error>>, Infallible> {
     if request.headers().contains_key("upgrade") {
-        return Ok(switch(request));
+        return Ok(switch(app, request));
     }
     if matches!(app, App::Mirror) {
         return Ok(Response::new(request.into_body().boxed()));
@@ -198,11 +205,26 @@ async fn answer(
     Ok(Response::new(Full::from(text).map_err(|never| match never {}).boxed()))
 }
 
+async fn answer_once(client: DuplexStream) {
+    let mut client = tokio::io::BufReader::new(client);
+    let mut line = String::new();
+    while client.read_line(&mut line).await.unwrap() > 2 {
+        line.clear();
+    }
+    client.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nonce").await.unwrap();
+}
+
 /// Accepts a handshake, and sends back what comes after it.
-fn switch(mut request: Request<Incoming>) -> Response<BoxBody<Bytes, hyper::Error>> {
+fn switch(app: App, mut request: Request<Incoming>) -> Response<BoxBody<Bytes, hyper::Error>> {
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
-        let (mut read, mut write) = tokio::io::split(TokioIo::new(upgrade.await.unwrap()));
+        let io = TokioIo::new(upgrade.await.unwrap());
+        if matches!(app, App::Messages) {
+            let (write, read) = WebSocketStream::from_raw_socket(io, Role::Server, None).await.split();
+            // However it ends, its client notices.
+            return drop(read.forward(write).await);
+        }
+        let (mut read, mut write) = tokio::io::split(io);
         tokio::io::copy(&mut read, &mut write).await.unwrap();
     });
     let seen = request.headers().get("sec-websocket-protocol").cloned();
@@ -323,6 +345,11 @@ impl World {
 
     pub(crate) fn token(&self) -> String {
         self.token_for(self.backend.microvm)
+    }
+
+    /// Where the proxy listens.
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.address
     }
 
     /// A token for ports 8000 to 8100.
