@@ -66,12 +66,9 @@ async fn reports(world: &World, page: &str, count: usize) -> Option<Vec<String>>
 }
 
 fn skipped() {
+    let why = format!("a WebSocket from a browser: not tested, there is no {PROGRAM}; run scripts/browser\n");
     // Past the harness, which shows nothing of a test that passes.
-    writeln!(
-        io::stderr(),
-        "a WebSocket from a browser: not tested, as there is no {PROGRAM}; run scripts/browser"
-    )
-    .unwrap();
+    io::stderr().write_all(why.as_bytes()).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
