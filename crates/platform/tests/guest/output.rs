@@ -44,8 +44,8 @@ async fn nothing_is_lost_or_told_twice(bench: &Bench, image: &Image) {
     assert!(log.contains("hook last "), "printed right before the snapshot: {log}");
     let snapshot = bench.snapshot("output", image, machine).await;
 
-    let spec = bench.clone_spec("output-clone", &snapshot).await;
-    let mut clone = Guest::meet(bench.qemu.restore(spec, snapshot.from.clone()).await.unwrap()).await;
+    let spec = bench.clone_spec("output-clone", &snapshot);
+    let mut clone = Guest::meet(bench.engine.restore(spec, snapshot.from.clone()).await.unwrap()).await;
     let answer = clone.live(Some(hook_call("run", None))).await;
     assert_eq!(answer, Response::Hook(OK));
     let log = timed("flush", clone.flushed_log()).await;
