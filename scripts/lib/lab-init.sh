@@ -23,7 +23,6 @@ mount_host() {
     ln -sf /proc/self/fd /dev/fd &&
     mount -t tmpfs -o mode=1777 shm /dev/shm --mkdir &&
     mount -t tmpfs -o mode=755 run /run &&
-    mount -t tmpfs -o mode=1777 tmp /tmp &&
     mount -t cgroup2 -o nsdelegate cgroup2 /sys/fs/cgroup &&
     for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
         echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
