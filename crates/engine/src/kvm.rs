@@ -45,9 +45,8 @@ pub enum Found {
     Fails(String),
 }
 
-/// What to do about it, on a host that is to have KVM. Empty where it is there.
 impl Found {
-    /// For whoever wants KVM here; empty where it is usable.
+    /// What to do on a host that is to have KVM; empty where it is usable.
     #[must_use]
     pub fn advice(&self) -> &'static str {
         match self {
@@ -77,7 +76,7 @@ fn judge(cpu_can: bool, device: bool, trial: impl FnOnce() -> Result<(), String>
     }
 }
 
-/// In a thread of its own, because a vCPU that never leaves its guest cannot be waited for.
+/// In a thread of its own, because a vCPU that never leaves its guest cannot be waited for; such a one is left behind.
 fn trial() -> Result<(), String> {
     let (done, ended) = mpsc::channel();
     let runner = thread::Builder::new().name("kvm-trial".into());
