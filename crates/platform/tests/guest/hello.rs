@@ -1,6 +1,5 @@
 //! The example application: built, snapshotted, cloned twice, suspended, resumed, ended.
 
-use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use agent_proto::{HookOutcome, Response};
@@ -10,9 +9,9 @@ use crate::artifact::zip_directory;
 use crate::confined;
 use crate::machines::{Bench, end};
 use crate::session::{Guest, hook_call};
-use crate::timed;
+use crate::{checkout, timed};
 
-const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/hello");
+const EXAMPLE: &str = "examples/hello";
 /// How far a clone's wall clock may be off.
 const CLOCK_SECONDS: f64 = 0.05;
 const LOADS: &str = "REKINDLE_LOADS";
@@ -20,7 +19,7 @@ const LOADS_UNLESS_TOLD: u32 = 3;
 const OK: HookOutcome = HookOutcome::Status(200);
 
 pub(crate) async fn lives(bench: &Bench) {
-    let image = bench.build("hello-build", &zip_directory(Path::new(EXAMPLE)), &[]).await.unwrap();
+    let image = bench.build("hello-build", &zip_directory(&checkout().join(EXAMPLE)), &[]).await.unwrap();
     let source = bench.start("hello", &image, false).await;
     timed("ready", source.ready()).await;
     assert_eq!(source.http("POST", "/counter").await["file"], 1);

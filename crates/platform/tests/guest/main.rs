@@ -30,8 +30,7 @@ use rekindle_platform::{Assets, Platform};
 
 use machines::Bench;
 
-const AGENT: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/x86_64-unknown-linux-gnu/agent/rekindle-agent");
+const AGENT: &str = "target/x86_64-unknown-linux-gnu/agent/rekindle-agent";
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 /// Where Firecracker is, to run the same on it.
 const FIRECRACKER: &str = "REKINDLE_FIRECRACKER";
@@ -79,9 +78,14 @@ async fn tests(bench: &Bench, word: &str) {
     }
 }
 
+/// The checkout, of which the KVM lab has not all.
+pub(crate) fn checkout() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap()
+}
+
 async fn bench(assets: Assets) -> Bench {
     let dir = tempfile::tempdir().unwrap();
-    let agent = std::env::var_os("REKINDLE_AGENT").map_or_else(|| PathBuf::from(AGENT), PathBuf::from);
+    let agent = std::env::var_os("REKINDLE_AGENT").map_or_else(|| checkout().join(AGENT), PathBuf::from);
     let platform = Platform::install(&assets, &agent, &dir.path().join("platforms")).unwrap();
     let engine = engine(dir.path()).await;
     println!("on {}", engine.compatibility().engine);
