@@ -10,6 +10,8 @@ main() {
     # shellcheck source=/dev/null
     . $lab/environment
     set +a
+    # Among what goes along may be VMMs.
+    PATH=$LAB_CHECKOUT/target/lab:$PATH
     mount_host && load_modules && bring_up_network && lay_out_assets && lay_out_checkout && cd "$LAB_CHECKOUT" || end 125
     # A session of its own, on a terminal of its own: what it prints is not mixed with the kernel's messages.
     setsid --ctty --wait bash $lab/command </dev/hvc0 >/dev/hvc0 2>&1 || status=$?
