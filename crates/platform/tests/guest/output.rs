@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use agent_proto::{HookOutcome, Request, Response};
-use engine::Engine;
 
 use crate::artifact::zip;
 use crate::machines::{Bench, Image, end};
