@@ -48,7 +48,7 @@ const READY: &str = "ready";
 pub struct VmmRoot(OwnedFd);
 
 impl VmmRoot {
-    /// Makes them for `programs`, by `jailer`: the program, and the arguments, behind which [`crate::jail::exec`] gets its
+    /// Makes them for `programs`, given by absolute paths that are no links, by `jailer`: the program, and the arguments, behind which [`crate::jail::exec`] gets its
     /// own. Blocks for some milliseconds.
     ///
     /// # Errors
@@ -102,10 +102,17 @@ pub(crate) fn serve(programs: &[PathBuf]) -> Result<(), JailError> {
     let recursive = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     step("keeping mounts private", mount_change("/", recursive))?;
     let mut pieces = Vec::new();
-    for path in NEEDED.iter().map(PathBuf::from).chain(programs.iter().cloned()) {
+    for path in NEEDED.iter().map(PathBuf::from) {
         if let Some(piece) = step(format!("taking {}", path.display()), Piece::take(&path))? {
             pieces.push((path, piece));
         }
+    }
+    for path in programs {
+        let missing =
+            || io::Error::new(io::ErrorKind::NotFound, "a program must be there, by an absolute path");
+        let piece = if path.is_absolute() { Piece::take(path) } else { Ok(None) };
+        let piece = piece.and_then(|piece| piece.ok_or_else(missing));
+        pieces.push((path.clone(), step(format!("taking {}", path.display()), piece)?));
     }
     step("making a root", put_together(&pieces))?;
     let mut stdout = io::stdout();

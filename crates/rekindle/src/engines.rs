@@ -94,7 +94,8 @@ pub(crate) async fn open(
 async fn qemu(choice: Choice, overlays: Overlays) -> Result<(Arc<dyn Engine>, Chosen), EngineError> {
     let compatibility = engine::qemu::probe(Path::new(QEMU), choice.accelerator).await?;
     let chosen = Chosen::of(&compatibility, choice.why);
-    let program = PathBuf::from(QEMU);
+    // VMMs find nothing by a search.
+    let program = find(QEMU).unwrap_or_else(|| QEMU.into());
     // Kept for as long as the server runs.
     let root = Box::leak(Box::new(VmmRoot::make(&jailer(), std::slice::from_ref(&program))?));
     let jailer = jailer().into_iter().chain(root.jail_args()).collect();
@@ -105,13 +106,17 @@ async fn firecracker(choice: Choice) -> Result<(Arc<dyn Engine>, Chosen), Engine
     if choice.accelerator == Accelerator::Tcg {
         return Err(EngineError::Emulated(choice.why));
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found =
-        std::env::split_paths(&path).map(|dir| dir.join(FIRECRACKER)).find(|program| program.is_file());
-    let program = found.ok_or(EngineError::NoFirecracker)?;
+    let program = find(FIRECRACKER).ok_or(EngineError::NoFirecracker)?;
     let compatibility = firecracker::probe(&program).await?;
     let chosen = Chosen::of(&compatibility, choice.why);
     Ok((Arc::new(Firecracker::new(program, jailer(), compatibility)), chosen))
+}
+
+/// The file that is run by this name.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let mut found = std::env::split_paths(&path).filter_map(|dir| dir.join(program).canonicalize().ok());
+    found.find(|program| program.is_file())
 }
 
 /// Program and first arguments that end up in the jail.
