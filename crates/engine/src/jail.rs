@@ -232,7 +232,9 @@ fn inherit(file: &JailFile, index: usize, plan: &JailPlan) -> io::Result<()> {
     let access = if file.writable { OFlags::RDWR } else { OFlags::RDONLY };
     let path = CString::new(file.path.as_os_str().as_bytes())?;
     let opened = rustix::fs::open(path, access | OFlags::CLOEXEC, Mode::empty())?;
-    if file.writable {
+    let device = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&opened)?.st_mode).is_char_device();
+    // A device is the system's, and is not given away.
+    if file.writable && !device {
         // Opening /proc/self/fd/N checks the file's permissions once more, as the VMM's user.
         let (uid, gid) = (rustix::fs::Uid::from_raw(plan.uid), rustix::fs::Gid::from_raw(plan.gid));
         rustix::fs::fchown(&opened, Some(uid), Some(gid))?;

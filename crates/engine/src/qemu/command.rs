@@ -24,6 +24,7 @@ const MAX_DISKS: usize = 16;
 /// virtio's limit.
 const MAX_SERIAL: usize = 20;
 const MAX_NAME: usize = 128;
+const KVM: &str = "/dev/kvm";
 /// Bytes of serial output kept.
 pub(crate) const CONSOLE_BYTES: u32 = 64 << 10;
 /// What a clone would run at once, because time has passed since its snapshot, and every system call for modules without a
@@ -74,7 +75,12 @@ impl Files {
     /// The path by which the VMM opens `path`.
     fn inherit(&mut self, path: &Path, writable: bool) -> String {
         self.0.push(JailFile { path: path.to_owned(), writable, at: None });
-        format!("/proc/self/fd/{}", FIRST_FD as usize + self.0.len() - 1)
+        format!("/proc/self/fd/{}", self.last())
+    }
+
+    /// The descriptor of what was inherited last.
+    fn last(&self) -> usize {
+        FIRST_FD as usize + self.0.len() - 1
     }
 }
 
@@ -91,6 +97,7 @@ pub(crate) fn build(
     let mut files = Files::default();
     let state_out = files.inherit(state_out, true);
     let mut args = common(spec, compatibility);
+    args.extend(accelerator_args(compatibility.accelerator, &mut files));
     args.extend(memory_args(spec, memory, start, &mut files));
     args.extend(kernel_args(spec, compatibility.accelerator, kernel, &mut files));
     if matches!(start, Start::Boot) {
@@ -142,11 +149,19 @@ fn check(spec: &MachineSpec) -> Result<(), StartError> {
     Ok(())
 }
 
+/// KVM comes as an open descriptor, because the VMM's user has no right to open it.
+fn accelerator_args(accelerator: Accelerator, files: &mut Files) -> Vec<String> {
+    match accelerator {
+        Accelerator::Tcg => vec!["-accel".into(), "tcg,thread=multi".into()],
+        Accelerator::Kvm => {
+            files.inherit(Path::new(KVM), true);
+            let descriptor = format!("fd={},set=1", files.last());
+            vec!["-add-fd".into(), descriptor, "-accel".into(), "kvm,device=/dev/fdset/1".into()]
+        }
+    }
+}
+
 fn common(spec: &MachineSpec, compatibility: &Compatibility) -> Vec<String> {
-    let accel = match compatibility.accelerator {
-        Accelerator::Kvm => "kvm",
-        Accelerator::Tcg => "tcg,thread=multi",
-    };
     let machine = format!("{MACHINE},memory-backend=mem");
     let cpu = cpu::argument(&compatibility.cpu);
     let name = format!("{},process={}", spec.name, "rekindle-vm");
@@ -156,8 +171,6 @@ fn common(spec: &MachineSpec, compatibility: &Compatibility) -> Vec<String> {
         &name,
         "-M",
         &machine,
-        "-accel",
-        accel,
         "-cpu",
         &cpu,
         "-smp",
@@ -314,4 +327,22 @@ fn nic_args(descriptor: usize) -> [String; 4] {
     let tap = format!("tap,id=nic,fd={descriptor},vhost=off");
     let device = format!("virtio-net-device,netdev=nic,{NIC_OPTIONS}");
     ["-netdev".into(), tap, "-device".into(), device]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kvm_is_inherited_because_the_vmms_user_may_not_open_it() {
+        let mut files = Files::default();
+        files.inherit(Path::new("/a"), false);
+        let args = accelerator_args(Accelerator::Kvm, &mut files);
+        assert_eq!(args[..2], ["-add-fd".to_owned(), format!("fd={},set=1", FIRST_FD + 1)]);
+        assert_eq!(args[3], "kvm,device=/dev/fdset/1");
+        assert_eq!(files.0[1], JailFile { path: KVM.into(), writable: true, at: None });
+        let mut none = Files::default();
+        accelerator_args(Accelerator::Tcg, &mut none);
+        assert!(none.0.is_empty());
+    }
 }
