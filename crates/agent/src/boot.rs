@@ -6,9 +6,12 @@ use std::path::Path;
 
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_move};
 
+use crate::command_line;
 use crate::error::{Error, trying};
 
 const MODULES: &str = "/modules";
+/// In the names of the modules that the socket device needs.
+const SOCKET_DEVICE: &str = "vsock";
 /// Work of the kernel's own, which every clone would begin with because time has passed since its snapshot: compacting
 /// memory that nobody lacks, and adding up its statistics each second.
 const SETTINGS: [(&str, &str); 2] = [("vm/compaction_proactiveness", "0"), ("vm/stat_interval", "30")];
@@ -41,7 +44,10 @@ fn mount_kernel(kind: &str, at: &str, options: Option<&CStr>) -> Result<(), Erro
 fn load_modules() -> Result<(), Error> {
     let list = Path::new(MODULES).join("order");
     let order = fs::read_to_string(&list).map_err(trying("reading /modules/order"))?;
-    for name in order.lines().map(str::trim).filter(|name| !name.is_empty()) {
+    // Where hosts do not come that way, containers with all rights have no use for it either.
+    let sockets = command_line::value(command_line::VSOCK)?.is_some();
+    let wanted = |name: &&str| !name.is_empty() && (sockets || !name.contains(SOCKET_DEVICE));
+    for name in order.lines().map(str::trim).filter(wanted) {
         let module = fs::File::open(Path::new(MODULES).join(name))
             .map_err(trying(format!("opening module {name}")))?;
         match rustix::system::finit_module(&module, c"", 0) {

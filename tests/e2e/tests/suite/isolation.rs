@@ -117,8 +117,8 @@ fn sees_no_file_but_its_program(vmm: &Process) {
     assert!(mounts.contains("hidepid=invisible"), "other processes show: {mounts}");
 }
 
-/// Every descriptor is a file of its MicroVM's, of its image's or of the platform's, its tap, or has no path; and what
-/// it may write is its MicroVM's.
+/// Every descriptor is a file of its MicroVM's, of its image's or of the platform's, its tap or KVM, or has nothing behind it;
+/// and what it may write is its MicroVM's.
 fn has_open_only_what_is_its_own(vmm: &Process, data: &Path, microvm: &Microvm<'_>, image: &Image) {
     let own = format!("{}/microvms/{}/", data.display(), microvm.id);
     let of_image = format!("{}/images/", data.display());
@@ -133,13 +133,14 @@ fn has_open_only_what_is_its_own(vmm: &Process, data: &Path, microvm: &Microvm<'
         let flags = field_of(&info, "flags");
         let writable = u32::from_str_radix(&flags, 8).unwrap() & 0o3 != 0;
         let run = target.starts_with("/run/rekindle-") && target.contains(&format!("/{}/", microvm.id));
-        let pathless = ["socket:", "pipe:", "anon_inode:"].iter().any(|kind| target.starts_with(kind));
+        let nothing = ["socket:", "pipe:", "anon_inode:"].iter().any(|kind| target.starts_with(kind))
+            || target == "/dev/null";
         let (mine, shared) = (
-            run || target.starts_with(&own) || target == "/dev/net/tun",
+            run || target.starts_with(&own) || ["/dev/net/tun", "/dev/kvm"].contains(&target.as_str()),
             target.starts_with(&platform)
                 || target.starts_with(&of_image) && target.contains(&format!("/{name}/")),
         );
-        assert!(mine || pathless || shared && !writable, "a VMM has {target} open, flags {flags}");
+        assert!(mine || nothing || shared && !writable, "a VMM has {target} open, flags {flags}");
         assert!(!fs::metadata(&path).unwrap().is_dir(), "a VMM has the directory {target} open");
         seen += usize::from(mine || shared);
     }
