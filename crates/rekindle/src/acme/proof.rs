@@ -84,9 +84,7 @@ impl Proof {
         match self {
             Self::Dns { hook, parent } => {
                 let (record, value) = (format!("{RECORD}.{parent}"), key.dns_value());
-                let published = Published::Dns { hook: hook.clone(), record, value };
-                published.run("add").await?;
-                Ok(published)
+                Ok(Published::Dns { hook: hook.clone(), record, value }.show().await?)
             }
             Self::Tls(challenges) => {
                 let certificate = certificate(name, key.digest().as_ref());
@@ -99,6 +97,19 @@ impl Proof {
 }
 
 impl Published {
+    /// Shows it. What an attempt that fails may have left is taken back.
+    async fn show(self) -> Result<Self, HookError> {
+        let shown = self.run("add").await;
+        match shown {
+            Ok(()) => Ok(self),
+            Err(error @ HookError::Start { .. }) => Err(error),
+            Err(error) => {
+                self.take_back().await;
+                Err(error)
+            }
+        }
+    }
+
     pub(super) async fn take_back(self) {
         if let Err(error) = self.run("remove").await {
             tracing::warn!("{error}; the record is of no more use and stays");
@@ -157,24 +168,33 @@ mod tests {
         Published::Dns { hook, record: "_acme-challenge.x.test".into(), value: "v".into() }
     }
 
+    const ADDED_AND_REMOVED: &str = "add _acme-challenge.x.test v\nremove _acme-challenge.x.test v\n";
+
     #[tokio::test]
     async fn the_hook_is_told_what_to_add_and_what_to_remove() {
         let dir = tempfile::tempdir().unwrap();
         let told = dir.path().join("told");
         let published = record(hook(&dir, &format!("echo \"$*\" >>{}", told.display())));
-        published.run("add").await.unwrap();
-        published.take_back().await;
-        let expected = "add _acme-challenge.x.test v\nremove _acme-challenge.x.test v\n";
-        assert_eq!(fs::read_to_string(told).unwrap(), expected);
+        published.show().await.unwrap().take_back().await;
+        assert_eq!(fs::read_to_string(told).unwrap(), ADDED_AND_REMOVED);
+    }
+
+    #[tokio::test]
+    async fn what_a_hook_that_fails_may_have_added_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = dir.path().join("told");
+        let script = format!("echo \"$*\" >>{}; [ $1 = remove ]", told.display());
+        let failed = record(hook(&dir, &script)).show().await.unwrap_err();
+        assert!(matches!(failed, HookError::Failed { action: "add", .. }), "{failed}");
+        assert_eq!(fs::read_to_string(told).unwrap(), ADDED_AND_REMOVED);
     }
 
     #[tokio::test]
     async fn a_hook_that_fails_says_why() {
         let dir = tempfile::tempdir().unwrap();
-        let error =
-            record(hook(&dir, "echo no such zone >&2; exit 3")).run("add").await.unwrap_err().to_string();
+        let error = record(hook(&dir, "echo no such zone >&2; exit 3")).show().await.unwrap_err().to_string();
         assert!(error.contains("no such zone") && error.contains('3'), "{error}");
-        let error = record(dir.path().join("none")).run("add").await.unwrap_err().to_string();
+        let error = record(dir.path().join("none")).show().await.unwrap_err().to_string();
         assert!(error.contains("acme.dns_hook"), "{error}");
     }
 
