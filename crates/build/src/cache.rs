@@ -22,6 +22,8 @@ use sha2::{Digest, Sha256};
 use snapshot::manifest::{Manifest, ManifestError};
 use snapshot::publish::{PublishError, Staging};
 
+use crate::files::{bytes_on_disk, missing_is_fine};
+
 /// Raised when the same inputs come to another container, because the agent builds it in another way.
 const FORMAT: u8 = 1;
 const CODE: &str = "code";
@@ -32,8 +34,6 @@ const CONTAINERS: &str = "containers";
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Of a disk image that names its content: erofs' superblock, with its UUID.
 const NAMED_BY: u64 = 4096;
-/// Bytes of a block as file systems count them.
-const BLOCK: u64 = 512;
 /// Steps that take more of the work disk would not leave the next build the room that it needs.
 const MAX_STEPS_BYTES: u64 = 4 << 30;
 
@@ -302,17 +302,13 @@ fn age(path: &Path) -> Option<Duration> {
 fn own_bytes(path: &Path) -> u64 {
     let of_file = |path: &Path| {
         let file = fs::symlink_metadata(path).ok().filter(|file| file.nlink() == 1);
-        file.map_or(0, |file| file.blocks() * BLOCK)
+        file.map_or(0, |file| bytes_on_disk(&file))
     };
     if path.is_dir() { entries(path).map(|path| of_file(&path)).sum() } else { of_file(path) }
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
+    missing_is_fine(if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) })
 }
 
 /// Of a directory that may not be there.

@@ -73,15 +73,15 @@ struct Shelf {
 impl Shelf {
     /// `None` where nothing is kept.
     async fn find(workshop: &Workshop, version: &VersionRecord, artifact: &Path) -> Option<Self> {
+        if workshop.settings.cache_bytes == 0 {
+            return None;
+        }
         let cache = workshop.cache();
         let (image, artifact) = (version.image.clone(), artifact.to_owned());
         let disks = [workshop.assets.tools(), workshop.assets.bases()];
         let format = workshop.host.disks().format();
         let (aliases, connectors) =
             (workshop.settings.aliases.clone(), version.egress_network_connectors.clone());
-        if workshop.settings.cache_bytes == 0 {
-            return None;
-        }
         off_thread(move || {
             let tools = Toolset::of(&disks, format)?;
             let key = ContainerKey::of(&artifact, &tools, &aliases, &connectors)?;

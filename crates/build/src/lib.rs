@@ -16,6 +16,7 @@ mod capture;
 mod compile;
 mod container;
 mod error;
+mod files;
 mod hooks;
 mod output;
 mod pipeline;

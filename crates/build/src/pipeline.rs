@@ -1,7 +1,6 @@
 //! One build, from its record to its published layer.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,12 +13,10 @@ use tokio::task::spawn_blocking;
 use crate::builder::Workshop;
 use crate::compile::compile;
 use crate::error::BuildError;
+use crate::files::{bytes_on_disk, missing_is_fine};
 use crate::output::Step;
 use crate::role::BuildRole;
 use crate::{capture, trial};
-
-/// Bytes of a block as file systems count them.
-const BLOCK: u64 = 512;
 
 /// Carries the build out. `made` is told what there is so far, for a build that fails later.
 pub(crate) async fn run(
@@ -83,7 +80,7 @@ async fn reopen(workshop: &Workshop, dir: &Path) -> Result<ImageLayer, BuildErro
 fn sizes(layer: &ImageLayer) -> Result<SnapshotSizes, BuildError> {
     let on_disk = |path: &Path| {
         let metadata = fs::metadata(path).map_err(BuildError::file("measuring", path))?;
-        Ok::<_, BuildError>(metadata.blocks() * BLOCK)
+        Ok::<_, BuildError>(bytes_on_disk(&metadata))
     };
     let code = layer.code();
     let code_install = fs::metadata(&code).map_err(BuildError::file("measuring", &code))?.len();
@@ -96,10 +93,6 @@ fn sizes(layer: &ImageLayer) -> Result<SnapshotSizes, BuildError> {
 
 /// What an attempt before a restart left is of no use.
 fn empty(dir: &Path) -> Result<(), BuildError> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(BuildError::file("emptying", dir)(error))
-        }
-        _ => fs::create_dir_all(dir).map_err(BuildError::file("creating", dir)),
-    }
+    missing_is_fine(fs::remove_dir_all(dir)).map_err(BuildError::file("emptying", dir))?;
+    fs::create_dir_all(dir).map_err(BuildError::file("creating", dir))
 }

@@ -2,7 +2,6 @@
 //! left to do, and every step may have been done before.
 
 use std::fs::{self, File};
-use std::io;
 use std::path::PathBuf;
 
 use guest::Dirs;
@@ -11,6 +10,7 @@ use store::{Store, StoreError, versions};
 use tokio::task::spawn_blocking;
 
 use crate::error::BuildError;
+use crate::files::missing_is_fine;
 
 /// Removes an image that is DELETING.
 pub(crate) async fn image(store: &Store, dirs: &Dirs, image: &ImageArn) -> Result<(), BuildError> {
@@ -41,13 +41,6 @@ async fn remove(dir: PathBuf) -> Result<(), BuildError> {
         missing_is_fine(parent)
     });
     removed.await?.map_err(BuildError::file("removing", &dir))
-}
-
-fn missing_is_fine(done: io::Result<()>) -> io::Result<()> {
-    match done {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
 }
 
 #[cfg(test)]
