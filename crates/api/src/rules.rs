@@ -5,8 +5,8 @@ use crate::connectors::{
     ListNetworkConnectorVersionsRequest, ListNetworkConnectorsRequest, UpdateNetworkConnectorRequest,
 };
 use crate::endpoints::{
-    DeleteDomainRequest, GetEndpointAccessRequest, GetMicrovmUsageRequest, ListDomainsRequest,
-    PutDomainRequest, PutEndpointAccessRequest,
+    DeleteDomainRequest, GetEndpointAccessRequest, GetHostRequest, GetMicrovmUsageRequest,
+    ListDomainsRequest, PutDomainRequest, PutEndpointAccessRequest,
 };
 use crate::size::{self, SizeClass};
 use crate::{
@@ -61,7 +61,7 @@ no_more_than_the_model!(GetMicrovmRequest SuspendMicrovmRequest ResumeMicrovmReq
     CreateNetworkConnectorRequest GetNetworkConnectorRequest ListNetworkConnectorsRequest
     ListNetworkConnectorVersionsRequest UpdateNetworkConnectorRequest DeleteNetworkConnectorRequest
     GetEndpointAccessRequest PutEndpointAccessRequest PutDomainRequest DeleteDomainRequest ListDomainsRequest
-    GetMicrovmUsageRequest);
+    GetMicrovmUsageRequest GetHostRequest);
 
 macro_rules! names_an_image {
     ($($request:ident)+) => {$(

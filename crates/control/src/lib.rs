@@ -20,6 +20,6 @@ pub mod throttle;
 pub use audit::Audit;
 pub use body::Body;
 pub use control::{Control, Front};
-pub use operations::{Builds, DomainNames, Operations, OtherArchitectures, Quotas, Settings};
+pub use operations::{Builds, DomainNames, Operations, OtherArchitectures, Quotas, RunsOn, Settings};
 pub use service::{Answer, Call, Service};
 pub use throttle::{Rates, Throttle};

@@ -15,6 +15,7 @@ mod config;
 mod connectors;
 mod exposure;
 mod failure;
+mod host;
 mod idempotency;
 mod images;
 mod microvms;
@@ -44,6 +45,7 @@ use access::{Place, Resource, Touches};
 pub use architecture::OtherArchitectures;
 pub use exposure::DomainNames;
 use failure::Failure;
+pub use host::RunsOn;
 use pages::Listing;
 
 /// What the operations need to know of the installation.
@@ -67,6 +69,8 @@ pub struct Settings {
     pub domains: DomainNames,
     /// What becomes of images for an architecture that is not the host's.
     pub other_architectures: OtherArchitectures,
+    /// What this host's MicroVMs run on.
+    pub runs_on: RunsOn,
 }
 
 impl std::fmt::Debug for Settings {
@@ -233,4 +237,5 @@ service! {
     DeleteDomain => delete_domain,
     ListDomains => list_domains,
     GetMicrovmUsage => get_usage,
+    GetHost => get_host,
 }

@@ -17,6 +17,7 @@ mod save;
 mod shared_root;
 pub mod spec;
 mod tsc;
+mod vmm;
 
 use std::path::{Path, PathBuf};
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use control::RunsOn;
 use engine::accelerator::{self, Accelerator, Choice, Unavailable, Wish};
 use engine::firecracker::{self, Firecracker};
 use engine::jail::JailError;
@@ -132,6 +133,17 @@ impl Chosen {
             because,
             cpu: format!("{} ({})", compatibility.cpu.baseline, compatibility.cpu.model),
         }
+    }
+}
+
+impl From<Chosen> for RunsOn {
+    fn from(chosen: Chosen) -> Self {
+        let Chosen { engine, accelerator, because, cpu } = chosen;
+        let accelerator = match accelerator {
+            Accelerator::Kvm => api::endpoints::Accelerator::Kvm,
+            Accelerator::Tcg => api::endpoints::Accelerator::Emulation,
+        };
+        Self { engine, accelerator, because, processor: cpu }
     }
 }
 

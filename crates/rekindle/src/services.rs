@@ -183,6 +183,7 @@ impl Services {
             quotas: config.quotas,
             domains: DomainNames::new(config.domains.clone()),
             other_architectures: config.other_architectures,
+            runs_on: machines_by.clone().into(),
         };
         let builds = Arc::new(ByBuilder(builder.clone()));
         let api = Operations::new(

@@ -8,7 +8,8 @@ use auth::keys::AccessKey;
 use cloudwatch::CloudWatch;
 use connectors::{Connectors, Networks, SecurityGroup, Subnet};
 use control::{
-    Audit, Control, DomainNames, Front, Operations, OtherArchitectures, Quotas, Rates, Settings, Throttle,
+    Audit, Control, DomainNames, Front, Operations, OtherArchitectures, Quotas, Rates, RunsOn, Settings,
+    Throttle,
 };
 use doubles::Imagined;
 use identity::{Identity, TemporaryCredentials};
@@ -125,6 +126,12 @@ async fn serve(dir: &Path, manners: Manners) -> Value {
         quotas: manners.quotas,
         domains: DomainNames::default(),
         other_architectures: OtherArchitectures::Refuse,
+        runs_on: RunsOn {
+            engine: "none".into(),
+            accelerator: api::endpoints::Accelerator::Emulation,
+            because: "nothing runs".into(),
+            processor: "none".into(),
+        },
     };
     // Sessions of the root: one that lasts, one that is over.
     let root = identity.credential(ACCOUNT, None).unwrap().caller;

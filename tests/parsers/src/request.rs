@@ -73,6 +73,7 @@ pub(crate) fn call(bytes: &[u8]) {
     by_operation! {
         DeleteDomain(api::endpoints::DeleteDomainRequest),
         GetEndpointAccess(api::endpoints::GetEndpointAccessRequest),
+        GetHost(api::endpoints::GetHostRequest),
         GetMicrovmUsage(api::endpoints::GetMicrovmUsageRequest),
         ListDomains(api::endpoints::ListDomainsRequest),
         PutDomain(api::endpoints::PutDomainRequest),

@@ -2,6 +2,8 @@
 
 use crate::shape::{Member, Pattern, Place, Shape, Text};
 
+pub(crate) static ACCELERATOR: Shape =
+    Shape::Text(Text { min: None, max: None, pattern: None, values: &["KVM", "EMULATION"] });
 pub(crate) static DELETE_DOMAIN_REQUEST: Shape = Shape::Structure(&[Member {
     name: "domainName",
     wire: "domainName",
@@ -42,6 +44,7 @@ pub(crate) static GET_ENDPOINT_ACCESS_REQUEST: Shape = Shape::Structure(&[Member
     required: true,
     shape: &RESOURCE,
 }]);
+pub(crate) static GET_HOST_REQUEST: Shape = Shape::Structure(&[]);
 pub(crate) static GET_MICROVM_USAGE_REQUEST: Shape = Shape::Structure(&[Member {
     name: "microvmIdentifier",
     wire: "microvmIdentifier",
@@ -49,6 +52,25 @@ pub(crate) static GET_MICROVM_USAGE_REQUEST: Shape = Shape::Structure(&[Member {
     required: true,
     shape: &RESOURCE,
 }]);
+pub(crate) static HOST: Shape = Shape::Structure(&[
+    Member { name: "architecture", wire: "architecture", place: Place::Body, required: true, shape: &STRING },
+    Member { name: "engine", wire: "engine", place: Place::Body, required: true, shape: &STRING },
+    Member {
+        name: "accelerator",
+        wire: "accelerator",
+        place: Place::Body,
+        required: true,
+        shape: &ACCELERATOR,
+    },
+    Member {
+        name: "acceleratorReason",
+        wire: "acceleratorReason",
+        place: Place::Body,
+        required: true,
+        shape: &STRING,
+    },
+    Member { name: "processor", wire: "processor", place: Place::Body, required: true, shape: &STRING },
+]);
 pub(crate) static LIST_DOMAINS_REQUEST: Shape = Shape::Structure(&[
     Member {
         name: "maxResults",

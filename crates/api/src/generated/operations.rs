@@ -40,6 +40,7 @@ pub enum Operation {
     UpdateNetworkConnector,
     DeleteDomain,
     GetEndpointAccess,
+    GetHost,
     GetMicrovmUsage,
     ListDomains,
     PutDomain,
@@ -47,7 +48,7 @@ pub enum Operation {
 }
 
 /// All of them, in the order of [`Operation`].
-pub static OPERATIONS: [OperationModel; 36] = [
+pub static OPERATIONS: [OperationModel; 37] = [
     OperationModel {
         operation: Operation::CreateMicrovmAuthToken,
         name: "CreateMicrovmAuthToken",
@@ -714,6 +715,17 @@ pub static OPERATIONS: [OperationModel; 36] = [
         ],
     },
     OperationModel {
+        operation: Operation::GetHost,
+        name: "GetHost",
+        family: Family::Endpoints,
+        method: "GET",
+        path: &[Segment::Literal("2026-11-29"), Segment::Literal("host")],
+        status: 200,
+        input: &super::endpoints_constraints::GET_HOST_REQUEST,
+        output: Some(&super::endpoints_constraints::HOST),
+        errors: &["InternalServerException", "AccessDeniedException", "ThrottlingException"],
+    },
+    OperationModel {
         operation: Operation::GetMicrovmUsage,
         name: "GetMicrovmUsage",
         family: Family::Endpoints,
@@ -1108,6 +1120,10 @@ impl Request for super::endpoints::DeleteDomainRequest {
 impl Request for super::endpoints::GetEndpointAccessRequest {
     type Response = super::endpoints::EndpointAccess;
     const OPERATION: Operation = Operation::GetEndpointAccess;
+}
+impl Request for super::endpoints::GetHostRequest {
+    type Response = super::endpoints::Host;
+    const OPERATION: Operation = Operation::GetHost;
 }
 impl Request for super::endpoints::GetMicrovmUsageRequest {
     type Response = super::endpoints::MicrovmUsage;

@@ -210,7 +210,7 @@ macro_rules! touches_nothing_named {
     )+};
 }
 touches_nothing_named!(ListMicrovmImagesRequest ListManagedMicrovmImagesInput ListNetworkConnectorsRequest
-    ListDomainsRequest DeleteDomainRequest);
+    ListDomainsRequest DeleteDomainRequest GetHostRequest);
 
 macro_rules! touches_its_image {
     ($($request:ident)+) => {$(

@@ -19,8 +19,8 @@ use node::{Node, now_ms};
 use percent_encoding::NON_ALPHANUMERIC;
 use proxy::EndpointHosts;
 use rekindle_control::{
-    Audit, Builds, Control, DomainNames, Front, Operations, OtherArchitectures, Quotas, Rates, Settings,
-    Throttle,
+    Audit, Builds, Control, DomainNames, Front, Operations, OtherArchitectures, Quotas, Rates, RunsOn,
+    Settings, Throttle,
 };
 use serde_json::{Value, json};
 use store::{SnapshotSizes, Store};
@@ -128,6 +128,12 @@ async fn bed_for(
         quotas,
         domains: DomainNames::new(vec!["*.example.com".into()]),
         other_architectures,
+        runs_on: RunsOn {
+            engine: "none".into(),
+            accelerator: api::endpoints::Accelerator::Emulation,
+            because: "nothing runs".into(),
+            processor: "none".into(),
+        },
     };
     let room = Capacity::new(Limits { build_memory: 1, ..Limits::default() });
     let node = Node::start(store.clone(), Arc::new(machines.clone()), room.clone()).unwrap();

@@ -125,6 +125,16 @@ async fn a_domain_leads_to_what_its_account_says_and_is_of_one_account() {
 }
 
 #[tokio::test]
+async fn it_is_told_what_microvms_run_on() {
+    let host = bed().await.get("/2026-11-29/host").await;
+    let expected = json!({
+        "architecture": std::env::consts::ARCH.to_uppercase().replace("AARCH64", "ARM_64"),
+        "engine": "none", "accelerator": "EMULATION", "acceleratorReason": "nothing runs", "processor": "none",
+    });
+    assert_eq!(host, expected);
+}
+
+#[tokio::test]
 async fn what_a_microvm_has_used_is_told_to_its_account() {
     let bed = bed().await;
     bed.built(&image("a")).await;

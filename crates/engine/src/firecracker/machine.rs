@@ -9,20 +9,20 @@ use async_trait::async_trait;
 use serde_json::json;
 use tokio::net::{UnixListener, UnixStream};
 
+use super::api::Api;
 use super::paths;
-use super::start::{self, Record};
+use super::start;
 use crate::Machine;
 use crate::error::{CommandError, SaveError, StartError};
 use crate::memory::{self, MemoryError, MemoryUse};
-use crate::process::Process;
-use crate::save::{DiffWrite, keep_state, sync_all};
+use crate::save::DiffWrite;
 use crate::spec::MachineSpec;
+use crate::vmm::Vmm;
 
 /// A Firecracker process.
 #[derive(Debug)]
 pub(crate) struct FirecrackerMachine {
-    pub(crate) record: Record,
-    pub(crate) process: Process,
+    pub(crate) vmm: Vmm,
     /// Where a guest that boots says that it listens; until it has.
     pub(crate) ready: Mutex<Option<UnixListener>>,
 }
@@ -30,12 +30,11 @@ pub(crate) struct FirecrackerMachine {
 #[async_trait]
 impl Machine for FirecrackerMachine {
     fn pid(&self) -> i32 {
-        self.process.pid()
+        self.vmm.process.pid()
     }
 
     fn moved(&mut self, spec: MachineSpec) -> Result<(), StartError> {
-        self.record.spec = spec;
-        self.record.write()
+        self.vmm.becomes(spec)
     }
 
     async fn channel(&self) -> io::Result<UnixStream> {
@@ -43,21 +42,21 @@ impl Machine for FirecrackerMachine {
         if let Some(ready) = ready {
             tokio::select! {
                 told = ready.accept() => drop(told?),
-                ended = self.process.wait_exit() => {
+                ended = self.vmm.process.wait_exit() => {
                     ended?;
                     return Err(io::ErrorKind::ConnectionAborted.into());
                 }
             }
         }
-        start::channel(&self.record).await
+        start::channel(&self.vmm.record).await
     }
 
     async fn console(&self) -> Result<String, CommandError> {
-        Ok(start::console(&self.record.spec.run_dir)?)
+        Ok(start::console(&self.vmm.record.spec.run_dir)?)
     }
 
     async fn pause(&self) -> Result<(), CommandError> {
-        self.record.api().patch("/vm", &json!({"state": "Paused"})).await
+        self.api().patch("/vm", &json!({"state": "Paused"})).await
     }
 
     async fn cont(&self) -> Result<(), CommandError> {
@@ -65,42 +64,25 @@ impl Machine for FirecrackerMachine {
     }
 
     async fn save_full(&self, device_state: &Path) -> Result<(), SaveError> {
-        if !self.record.booted {
-            return Err(SaveError::Kind("booted"));
-        }
+        self.vmm.assert_booted()?;
         self.pause().await?;
         // Of a machine that booted, a diff is what it has touched: the file keeps its holes.
         self.create_snapshot("Diff", paths::MEMORY).await?;
-        let (state, to) = (self.record.state_out(), device_state.to_owned());
-        let mut files = self.record.spec.written_files();
-        files.push(self.record.memory.clone());
-        let work = move || {
-            keep_state(&state, &to)?;
-            sync_all(&files)
-        };
-        let done = tokio::task::spawn_blocking(work).await;
-        done.map_err(|error| SaveError::Memory(io::Error::other(error).into()))?
+        self.vmm.keep(device_state).await
     }
 
     async fn save_diff(&self) -> Result<DiffWrite, SaveError> {
-        if self.record.booted {
-            return Err(SaveError::Kind("restored"));
-        }
+        self.vmm.assert_restored()?;
         self.save_state().await?;
-        Ok(DiffWrite {
-            pid: self.pid(),
-            base: self.record.memory.clone(),
-            state: self.record.state_out(),
-            disks: self.record.spec.written_files(),
-        })
+        Ok(self.vmm.difference())
     }
 
     fn kill(&self) -> io::Result<()> {
-        self.process.kill()
+        self.vmm.process.kill()
     }
 
     async fn wait_exit(&self) -> io::Result<()> {
-        self.process.wait_exit().await
+        self.vmm.process.wait_exit().await
     }
 
     async fn private_memory(&self) -> Result<MemoryUse, MemoryError> {
@@ -109,20 +91,23 @@ impl Machine for FirecrackerMachine {
 }
 
 impl FirecrackerMachine {
+    pub(crate) fn api(&self) -> Api {
+        start::api(&self.vmm.record)
+    }
+
     pub(crate) async fn resume(&self) -> Result<(), CommandError> {
-        self.record.api().patch("/vm", &json!({"state": "Resumed"})).await
+        self.api().patch("/vm", &json!({"state": "Resumed"})).await
     }
 
     async fn create_snapshot(&self, kind: &str, memory: &str) -> Result<(), CommandError> {
-        let snapshot =
-            json!({"snapshot_type": kind, "snapshot_path": paths::STATE_OUT, "mem_file_path": memory});
-        self.record.api().put("/snapshot/create", &snapshot).await
+        let snapshot = json!({"snapshot_type": kind, "snapshot_path": self.vmm.record.state_out, "mem_file_path": memory});
+        self.api().put("/snapshot/create", &snapshot).await
     }
 
     /// The device state alone. Firecracker writes memory too, after it, of which all that is in the host's page cache would
     /// count as changed: so that is refused a file, and what differs is found in the mapping (see [`memory`]).
     async fn save_state(&self) -> Result<(), CommandError> {
-        let path = self.record.state_out();
+        let path = self.vmm.record.state_out();
         File::create(&path)?;
         match self.create_snapshot("Full", paths::NOWHERE).await {
             Err(CommandError::Refused { reason, .. })
@@ -133,16 +118,5 @@ impl FirecrackerMachine {
             Ok(()) => Err(CommandError::Protocol("memory was written to no file")),
             Err(error) => Err(error),
         }
-    }
-
-    /// A machine that was half started must not stay.
-    pub(crate) async fn unless_failed(self, result: Result<(), StartError>) -> Result<Self, StartError> {
-        if let Err(error) = result {
-            if self.process.kill().is_ok() {
-                let _ = self.process.wait_exit().await;
-            }
-            return Err(error);
-        }
-        Ok(self)
     }
 }

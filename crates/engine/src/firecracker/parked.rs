@@ -8,10 +8,11 @@ use timeline::Step;
 use super::Firecracker;
 use super::config::disk_path;
 use super::machine::FirecrackerMachine;
-use super::start::{self, Record, file_error};
+use super::start;
 use crate::error::StartError;
 use crate::memory::open_chain;
 use crate::spec::{MachineSpec, Restore};
+use crate::vmm::file_error;
 use crate::{Machine, Parked, root};
 
 #[derive(Debug)]
@@ -39,7 +40,8 @@ impl Parked for ParkedFirecracker {
     ) -> Result<Box<dyn Machine>, StartError> {
         let Self { engine, mut machine } = *self;
         let loaded = load(&engine, &mut machine, spec, &from).await;
-        Ok(Box::new(machine.unless_failed(loaded).await?))
+        machine.vmm.unless_failed(loaded).await?;
+        Ok(Box::new(machine))
     }
 
     fn kill(&self) -> std::io::Result<()> {
@@ -57,16 +59,15 @@ async fn load(
     spec: MachineSpec,
     from: &Restore,
 ) -> Result<(), StartError> {
-    if from.base_memory != machine.record.memory {
+    if from.base_memory != machine.vmm.record.memory {
         return Err(StartError::Spec("the VMM was parked for machines of another image".to_owned()));
     }
     let layers = open_chain(from)?;
-    machine.record = Record { spec, ..machine.record.clone() };
-    machine.record.write()?;
-    let spec = &machine.record.spec;
+    machine.vmm.becomes(spec)?;
+    let spec = &machine.vmm.record.spec;
     for disk in spec.disks.iter().filter(|disk| !disk.read_only) {
         let Some(file) = disk.layers.last() else { continue };
-        root::put(machine.process.pid(), &file.path, &disk_path(disk), &spec.jail)
+        root::put(machine.pid(), &file.path, &disk_path(disk), &spec.jail)
             .map_err(file_error("handing over", &file.path))?;
     }
     timeline::reached(Step::Spare);

@@ -10,7 +10,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use snapshot::chain::Chain;
 use timeline::Step;
@@ -23,20 +22,20 @@ use super::config::{self, API_SOCKET, CHANNEL_SOCKET};
 use super::machine::FirecrackerMachine;
 use super::socket::{self, Watch};
 use super::{Firecracker, paths};
+use crate::Machine;
 use crate::error::{CommandError, StartError};
 use crate::jail::{JailFile, JailPlan};
 use crate::memory::{self, open_chain};
 use crate::process::{PID, Process};
 use crate::spec::{MachineSpec, Restore};
+use crate::vmm::{Record, Vmm, file_error};
 
 /// The agent's port: the guest listens there, and tells the host so at the host's port of the same number.
 pub(crate) const CHANNEL_PORT: u32 = 900;
 const SOCKETS: &str = "sockets";
 const ROOT: &str = "root";
 const CONSOLE: &str = "console";
-const RECORD: &str = "machine.json";
 const STATE_IN: &str = "state.in";
-pub(crate) const STATE_OUT: &str = "state.out";
 /// In the place of a disk that comes later.
 const EMPTY: &str = "empty";
 /// How long Firecracker may take to listen.
@@ -44,45 +43,13 @@ const START_TIME: Duration = Duration::from_secs(30);
 /// Most bytes of the console quoted in an error.
 const QUOTED: usize = 2048;
 
-/// What must be known to adopt a machine; stored before it is started.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Record {
-    pub(crate) spec: MachineSpec,
-    pub(crate) memory: PathBuf,
-    /// Whether the memory file is what it will be saved to (booted) or a base (restored).
-    pub(crate) booted: bool,
+/// What it is told by.
+pub(crate) fn api(record: &Record) -> Api {
+    Api { socket: record.path(SOCKETS).join(API_SOCKET) }
 }
 
-impl Record {
-    fn path(&self, name: &str) -> PathBuf {
-        self.spec.run_dir.join(name)
-    }
-
-    pub(crate) fn api(&self) -> Api {
-        Api { socket: self.path(SOCKETS).join(API_SOCKET) }
-    }
-
-    pub(crate) fn channel(&self) -> PathBuf {
-        self.path(SOCKETS).join(CHANNEL_SOCKET)
-    }
-
-    pub(crate) fn state_out(&self) -> PathBuf {
-        self.path(STATE_OUT)
-    }
-
-    pub(crate) fn write(&self) -> Result<(), StartError> {
-        let path = self.path(RECORD);
-        let json = serde_json::to_vec(self).map_err(io::Error::from);
-        json.and_then(|json| fs::write(&path, json)).map_err(file_error("writing", &path))
-    }
-}
-
-pub(crate) fn file_error<'a>(
-    doing: &'static str,
-    path: &'a Path,
-) -> impl FnOnce(io::Error) -> StartError + 'a {
-    move |source| StartError::File { doing, path: path.to_owned(), source }
+fn record(spec: MachineSpec, memory: PathBuf, booted: bool) -> Record {
+    Record { spec, memory, booted, state_out: paths::STATE_OUT.to_owned() }
 }
 
 pub(crate) async fn boot(
@@ -98,16 +65,17 @@ pub(crate) async fn boot(
     for (path, at) in [(&spec.kernel, paths::KERNEL), (&spec.initramfs, paths::INITRAMFS)] {
         files.push(JailFile { path: path.clone(), writable: false, at: Some(at.into()) });
     }
-    let machine = launch(engine, Record { spec, memory, booted: true }, files).await?;
-    let api = machine.record.api();
+    let machine = launch(engine, record(spec, memory, true), files).await?;
+    let api = machine.api();
     let configure = async {
         for (path, body) in &requests {
             api.put(path, body).await?;
         }
         api.put("/actions", &json!({"action_type": "InstanceStart"})).await
     };
-    let booted = configure.await.map_err(|error| vmm_error(&machine.record.spec.run_dir, error));
-    machine.unless_failed(booted).await
+    let booted = configure.await.map_err(|error| vmm_error(&machine.vmm.record.spec.run_dir, error));
+    machine.vmm.unless_failed(booted).await?;
+    Ok(machine)
 }
 
 pub(crate) async fn restore(
@@ -132,11 +100,11 @@ async fn restore_once(
     // A damaged chain is found before anything is started.
     let layers = open_chain(from)?;
     let files = config::disk_files(&spec).collect();
-    let record = Record { spec, memory: from.base_memory.clone(), booted: false };
-    let machine = launch(engine, record, files).await?;
+    let machine = launch(engine, record(spec, from.base_memory.clone(), false), files).await?;
     timeline::reached(Step::Vmm);
     let loaded = load(engine, &machine, from, layers).await;
-    machine.unless_failed(loaded).await
+    machine.vmm.unless_failed(loaded).await?;
+    Ok(machine)
 }
 
 /// Whether a snapshot was refused because this host could not note with it what clocks are moved on by.
@@ -156,7 +124,7 @@ pub(crate) async fn launch_empty(
     for disk in files.iter_mut().filter(|file| file.writable) {
         *disk = JailFile { path: empty.clone(), writable: false, at: disk.at.take() };
     }
-    launch(engine, Record { spec, memory: memory.to_owned(), booted: false }, files).await
+    launch(engine, record(spec, memory.to_owned(), false), files).await
 }
 
 /// Loads a machine into a Firecracker that has nothing yet, and lets it run.
@@ -166,7 +134,7 @@ pub(crate) async fn load(
     from: &Restore,
     layers: Option<Chain>,
 ) -> Result<(), StartError> {
-    let record = &machine.record;
+    let record = &machine.vmm.record;
     let state = record.path(STATE_IN);
     // In place: it is the file that the VMM has.
     fs::read(&from.device_state)
@@ -182,10 +150,10 @@ pub(crate) async fn load(
         "resume_vm": layers.is_none(),
     });
     let failed = |error| vmm_error(&record.spec.run_dir, error);
-    record.api().put("/snapshot/load", &snapshot).await.map_err(failed)?;
+    machine.api().put("/snapshot/load", &snapshot).await.map_err(failed)?;
     timeline::reached(Step::Load);
     if let Some(layers) = layers {
-        memory::load_layers(machine.process.pid(), &record.memory, layers).await?;
+        memory::load_layers(machine.pid(), &record.memory, layers).await?;
         timeline::reached(Step::Memory);
         machine.resume().await.map_err(failed)?;
     }
@@ -203,7 +171,7 @@ async fn launch(
     for path in [&dir, &sockets, &record.path(ROOT)] {
         fs::create_dir_all(path).map_err(file_error("creating", path))?;
     }
-    for path in [record.path(STATE_IN), record.path(STATE_OUT), record.path(EMPTY)] {
+    for path in [record.path(STATE_IN), record.state_out(), record.path(EMPTY)] {
         File::create(&path).map_err(file_error("creating", &path))?;
     }
     let file = |path: PathBuf, writable, at: &str| JailFile { path, writable, at: Some(at.into()) };
@@ -211,27 +179,26 @@ async fn launch(
         file(engine.program.clone(), false, paths::PROGRAM),
         file(record.memory.clone(), record.booted, paths::MEMORY),
         file(record.path(STATE_IN), false, paths::STATE_IN),
-        file(record.path(STATE_OUT), true, paths::STATE_OUT),
+        file(record.state_out(), true, paths::STATE_OUT),
         file(sockets.clone(), true, paths::SOCKETS),
     ]);
     let ready = if record.booted { Some(listen(&record)?) } else { None };
-    // A pid file left by an earlier machine must not be taken for this one's.
-    let _ = fs::remove_file(dir.join(PID));
-    record.write()?;
+    record.begin()?;
     let watch = Watch::new(&sockets).map_err(file_error("watching", &sockets))?;
     let child = spawn(engine, spec, files)?;
     let process = Process::started(child).map_err(file_error("watching the VMM of", &dir))?;
-    let machine = FirecrackerMachine { record, process, ready: Mutex::new(ready) };
+    let machine = FirecrackerMachine { vmm: Vmm { record, process }, ready: Mutex::new(ready) };
     let api = sockets.join(API_SOCKET);
     let listens = tokio::select! {
         listens = timeout(START_TIME, watch.listening(&api)) => match listens {
             Ok(listens) => listens.map_err(CommandError::Connection),
             Err(_) => Err(CommandError::Timeout("listen".to_owned())),
         },
-        _ = machine.process.wait_exit() => Err(CommandError::Connection(io::ErrorKind::ConnectionRefused.into())),
+        _ = machine.wait_exit() => Err(CommandError::Connection(io::ErrorKind::ConnectionRefused.into())),
     };
     let listens = listens.map_err(|error| vmm_error(&dir, error));
-    machine.unless_failed(listens).await
+    machine.vmm.unless_failed(listens).await?;
+    Ok(machine)
 }
 
 /// Where the guest says that it listens.
@@ -305,18 +272,10 @@ pub(crate) fn vmm_error(dir: &Path, source: CommandError) -> StartError {
 }
 
 pub(crate) fn adopt(dir: &Path) -> Result<Option<FirecrackerMachine>, StartError> {
-    let pid_file = dir.join(PID);
-    let Some(process) = Process::from_pid_file(&pid_file).map_err(file_error("reading", &pid_file))? else {
-        return Ok(None);
-    };
-    let path = dir.join(RECORD);
-    let text = fs::read(&path).map_err(file_error("reading", &path))?;
-    let record =
-        serde_json::from_slice(&text).map_err(io::Error::from).map_err(file_error("reading", &path))?;
-    Ok(Some(FirecrackerMachine { record, process, ready: Mutex::new(None) }))
+    Ok(Vmm::adopt(dir)?.map(|vmm| FirecrackerMachine { vmm, ready: Mutex::new(None) }))
 }
 
 /// A connection to the guest's agent.
 pub(crate) async fn channel(record: &Record) -> io::Result<tokio::net::UnixStream> {
-    socket::connect_to_guest(&record.channel(), CHANNEL_PORT).await
+    socket::connect_to_guest(&record.path(SOCKETS).join(CHANNEL_SOCKET), CHANNEL_PORT).await
 }

@@ -7,11 +7,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::cpu;
-use super::start::file_error;
 use crate::accelerator::Accelerator;
 use crate::error::StartError;
 use crate::jail::{FIRST_FD, JailFile};
 use crate::spec::{Disk, Layer, LayerFormat, MachineSpec};
+use crate::vmm::file_error;
 use crate::{Compatibility, tsc};
 
 /// The machine type and its options. It has no versions: QEMU's own stands for them (see [`crate::Compatibility`]).
@@ -25,6 +25,8 @@ const MAX_DISKS: usize = 16;
 const MAX_SERIAL: usize = 20;
 const MAX_NAME: usize = 128;
 const KVM: &str = "/dev/kvm";
+/// Of the guest's memory in the VMM's: where the host has its file in large pages, the processor's tables can too.
+const MEMORY_ALIGNMENT: &str = "2M";
 /// Bytes of serial output kept.
 pub(crate) const CONSOLE_BYTES: u32 = 64 << 10;
 /// What a clone would run at once, because time has passed since its snapshot, and every system call for modules without a
@@ -203,7 +205,8 @@ fn memory_args(spec: &MachineSpec, memory: &Path, start: Start<'_>, files: &mut 
         // `rom=off`: the file is opened for reading only, the private mapping of it can be written.
         Start::Incoming { .. } | Start::Parked => "share=off,reserve=off,readonly=on,rom=off",
     };
-    let backend = format!("memory-backend-file,id=mem,size={size},mem-path={path},{sharing}");
+    let backend =
+        format!("memory-backend-file,id=mem,size={size},align={MEMORY_ALIGNMENT},mem-path={path},{sharing}");
     ["-m".into(), size, "-object".into(), backend]
 }
 

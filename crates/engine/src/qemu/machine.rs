@@ -1,7 +1,7 @@
 //! A running QEMU.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use async_trait::async_trait;
 use serde_json::json;
@@ -9,35 +9,33 @@ use tokio::net::UnixStream;
 
 use super::command::CONSOLE_BYTES;
 use super::qmp::Qmp;
-use super::start::{CHANNEL, Record, STATE_OUT, migrated, set_capabilities, write_record};
+use super::start::{CHANNEL, migrated, set_capabilities};
 use crate::Machine;
 use crate::error::{CommandError, SaveError, StartError};
 use crate::memory::{self, MemoryError, MemoryUse};
-use crate::process::Process;
-use crate::save::{DiffWrite, keep_state, sync_all};
+use crate::save::DiffWrite;
 use crate::spec::MachineSpec;
+use crate::vmm::Vmm;
 
 /// A QEMU process.
 #[derive(Debug)]
 pub(crate) struct QemuMachine {
-    pub(crate) record: Record,
-    pub(crate) process: Process,
+    pub(crate) vmm: Vmm,
     pub(crate) qmp: Qmp,
 }
 
 #[async_trait]
 impl Machine for QemuMachine {
     fn pid(&self) -> i32 {
-        self.process.pid()
+        self.vmm.process.pid()
     }
 
     fn moved(&mut self, spec: MachineSpec) -> Result<(), StartError> {
-        self.record.spec = spec;
-        write_record(&self.record.spec.run_dir, &self.record)
+        self.vmm.becomes(spec)
     }
 
     async fn channel(&self) -> io::Result<UnixStream> {
-        UnixStream::connect(self.record.spec.run_dir.join(CHANNEL)).await
+        UnixStream::connect(self.vmm.record.path(CHANNEL)).await
     }
 
     async fn console(&self) -> Result<String, CommandError> {
@@ -55,53 +53,30 @@ impl Machine for QemuMachine {
     }
 
     async fn save_full(&self, device_state: &Path) -> Result<(), SaveError> {
-        if !self.record.booted {
-            return Err(SaveError::Kind("booted"));
-        }
+        self.vmm.assert_booted()?;
         set_capabilities(&self.qmp).await?;
-        let uri = format!("file:{}", self.record.state_out);
+        let uri = format!("file:{}", self.vmm.record.state_out);
         self.qmp.execute("migrate", json!({ "uri": uri })).await.map_err(SaveError::from)?;
         migrated(&self.qmp).await?;
-        let (state, to) = (self.state_out(), device_state.to_owned());
-        let mut files = self.record.spec.written_files();
-        files.push(self.record.memory.clone());
-        let work = move || {
-            keep_state(&state, &to)?;
-            sync_all(&files)
-        };
-        let done = tokio::task::spawn_blocking(work).await;
-        done.map_err(|error| SaveError::Memory(io::Error::other(error).into()))?
+        self.vmm.keep(device_state).await
     }
 
     async fn save_diff(&self) -> Result<DiffWrite, SaveError> {
-        if self.record.booted {
-            return Err(SaveError::Kind("restored"));
-        }
-        let arguments = json!({"filename": self.record.state_out, "live": false});
+        self.vmm.assert_restored()?;
+        let arguments = json!({"filename": self.vmm.record.state_out, "live": false});
         self.qmp.execute("xen-save-devices-state", arguments).await?;
-        Ok(DiffWrite {
-            pid: self.pid(),
-            base: self.record.memory.clone(),
-            state: self.state_out(),
-            disks: self.record.spec.written_files(),
-        })
+        Ok(self.vmm.difference())
     }
 
     fn kill(&self) -> io::Result<()> {
-        self.process.kill()
+        self.vmm.process.kill()
     }
 
     async fn wait_exit(&self) -> io::Result<()> {
-        self.process.wait_exit().await
+        self.vmm.process.wait_exit().await
     }
 
     async fn private_memory(&self) -> Result<MemoryUse, MemoryError> {
         memory::usage(self.pid())
-    }
-}
-
-impl QemuMachine {
-    fn state_out(&self) -> PathBuf {
-        self.record.spec.run_dir.join(STATE_OUT)
     }
 }

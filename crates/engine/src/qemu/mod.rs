@@ -8,7 +8,7 @@ mod overlay;
 mod parked;
 mod probe;
 mod qmp;
-pub(crate) mod start;
+mod start;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

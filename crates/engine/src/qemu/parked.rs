@@ -15,10 +15,11 @@ use timeline::Step;
 use super::Qemu;
 use super::command::{self, Start};
 use super::machine::QemuMachine;
-use super::start::{self, Record, file_error, kill_unless, vmm_error, write_record};
+use super::start::{self, vmm_error};
 use crate::error::{CommandError, StartError};
 use crate::memory::{load_layers, open_chain};
 use crate::spec::{Disk, MachineSpec, Restore};
+use crate::vmm::file_error;
 use crate::{Machine, Parked};
 
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl Parked for ParkedQemu {
         from: Restore,
     ) -> Result<Box<dyn Machine>, StartError> {
         let loaded = self.load(spec, &from).await;
-        kill_unless(&self.machine, loaded).await?;
+        self.machine.vmm.unless_failed(loaded).await?;
         Ok(Box::new(self.machine))
     }
 
@@ -60,15 +61,13 @@ impl Parked for ParkedQemu {
 
 impl ParkedQemu {
     async fn load(&mut self, spec: MachineSpec, from: &Restore) -> Result<(), StartError> {
-        if from.base_memory != self.machine.record.memory {
+        if from.base_memory != self.machine.vmm.record.memory {
             return Err(StartError::Spec("the VMM was parked for machines of another image".to_owned()));
         }
         let layers = open_chain(from)?;
         let device_state = start::moved_on(&self.qemu, &spec.run_dir, from)?;
-        let record = Record { spec, ..self.machine.record.clone() };
-        write_record(&record.spec.run_dir, &record)?;
-        self.machine.record = record;
-        let spec = &self.machine.record.spec;
+        self.machine.vmm.becomes(spec)?;
+        let spec = &self.machine.vmm.record.spec;
         for (set, disk) in (0..).zip(&spec.disks).filter(|(_, disk)| !disk.read_only) {
             self.attach(set, disk, spec).await?;
         }
@@ -76,7 +75,7 @@ impl ParkedQemu {
         let state = self.hand_over(spec.disks.len(), &state).await.map_err(|error| self.error(error))?;
         timeline::reached(Step::Spare);
         if let Some(layers) = layers {
-            load_layers(self.machine.pid(), &self.machine.record.memory, layers).await?;
+            load_layers(self.machine.pid(), &self.machine.vmm.record.memory, layers).await?;
             timeline::reached(Step::Memory);
         }
         start::load_state(&self.machine.qmp, &state).await.map_err(|error| self.error(error))
@@ -111,6 +110,6 @@ impl ParkedQemu {
     }
 
     fn error(&self, error: CommandError) -> StartError {
-        vmm_error(&self.machine.record.spec.run_dir, error)
+        vmm_error(&self.machine.vmm.record.spec.run_dir, error)
     }
 }

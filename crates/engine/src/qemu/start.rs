@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use timeline::Step;
 use tokio::process::{Child, Command};
@@ -17,40 +16,23 @@ use super::command::{self, CommandLine, Start};
 use super::machine::QemuMachine;
 use super::qmp::Qmp;
 use super::{Qemu, clock};
+use crate::Machine;
 use crate::error::{CommandError, StartError};
 use crate::jail::JailPlan;
 use crate::memory::{load_layers, open_chain};
 use crate::process::{PID, Process};
 use crate::spec::{MachineSpec, Restore};
+use crate::vmm::{Record, Vmm, file_error, state_out};
 
 const QMP: &str = "qmp.sock";
 pub(crate) const CHANNEL: &str = "channel.sock";
 const LOG: &str = "vmm.log";
-const RECORD: &str = "machine.json";
-pub(crate) const STATE_OUT: &str = "state.out";
 const STATE_IN: &str = "state.in";
 const KERNEL_HEAD: &str = "kernel.head";
 /// Setup code and header of a bzImage, with room to spare.
 const KERNEL_HEAD_BYTES: u64 = 64 << 10;
 /// Most bytes of the VMM's log quoted in an error.
 const LOG_TAIL: u64 = 2048;
-
-/// What must be known to adopt a machine; stored before it is started.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Record {
-    pub(crate) spec: MachineSpec,
-    pub(crate) memory: PathBuf,
-    /// Whether the memory file is the machine's own (booted) or a base (restored).
-    pub(crate) booted: bool,
-    pub(crate) state_out: String,
-}
-
-pub(crate) fn file_error<'a>(
-    doing: &'static str,
-    path: &'a Path,
-) -> impl FnOnce(io::Error) -> StartError + 'a {
-    move |source| StartError::File { doing, path: path.to_owned(), source }
-}
 
 pub(crate) async fn boot(qemu: &Qemu, spec: MachineSpec, memory: PathBuf) -> Result<QemuMachine, StartError> {
     let size = u64::from(command::memory_mib(&spec)) << 20;
@@ -71,13 +53,13 @@ pub(crate) async fn restore(
     let (machine, state_in) = launch(qemu, spec, from.base_memory, start).await?;
     timeline::reached(Step::Vmm);
     if let Some(layers) = layers {
-        let loaded = load_layers(machine.process.pid(), &machine.record.memory, layers).await;
-        kill_unless(&machine, loaded.map_err(StartError::from)).await?;
+        let loaded = load_layers(machine.pid(), &machine.vmm.record.memory, layers).await;
+        machine.vmm.unless_failed(loaded.map_err(StartError::from)).await?;
         timeline::reached(Step::Memory);
     }
     let loaded = load_state(&machine.qmp, &state_in.unwrap_or_default()).await;
-    let loaded = loaded.map_err(|error| vmm_error(&machine.record.spec.run_dir, error));
-    kill_unless(&machine, loaded).await?;
+    let loaded = loaded.map_err(|error| vmm_error(&machine.vmm.record.spec.run_dir, error));
+    machine.vmm.unless_failed(loaded).await?;
     Ok(machine)
 }
 
@@ -96,17 +78,6 @@ pub(crate) fn moved_on(qemu: &Qemu, run_dir: &Path, from: &Restore) -> Result<Pa
     let path = run_dir.join(STATE_IN);
     fs::write(&path, state).map_err(file_error("writing", &path))?;
     Ok(path)
-}
-
-/// A machine that was half restored must not stay.
-pub(crate) async fn kill_unless(
-    machine: &QemuMachine,
-    result: Result<(), StartError>,
-) -> Result<(), StartError> {
-    if result.is_err() && machine.process.kill().is_ok() {
-        let _ = machine.process.wait_exit().await;
-    }
-    result
 }
 
 pub(crate) async fn load_state(qmp: &Qmp, state: &str) -> Result<(), CommandError> {
@@ -151,27 +122,20 @@ pub(crate) async fn launch(
 ) -> Result<(QemuMachine, Option<String>), StartError> {
     let dir = spec.run_dir.clone();
     fs::create_dir_all(&dir).map_err(file_error("creating", &dir))?;
-    let state_out = dir.join(STATE_OUT);
+    let state_out = state_out(&dir);
     File::create(&state_out).map_err(file_error("creating", &state_out))?;
     let booted = matches!(start, Start::Boot);
     let kernel = if booted { spec.kernel.clone() } else { kernel_head(&spec)? };
     let line = command::build(&spec, &qemu.compatibility, &kernel, &memory, &state_out, start)?;
     let (state_in, record) =
         (line.state_in.clone(), Record { spec, memory, booted, state_out: line.state_out.clone() });
-    // A pid file left by an earlier machine must not be taken for this one's.
-    let _ = fs::remove_file(dir.join(PID));
-    write_record(&dir, &record)?;
+    record.begin()?;
     let child = spawn(qemu, &record.spec, line)?;
     let process = Process::started(child).map_err(file_error("watching the VMM of", &dir))?;
-    match Qmp::connect(&dir.join(QMP)).await {
-        Ok(qmp) => Ok((QemuMachine { record, process, qmp }, state_in)),
-        Err(error) => {
-            if process.kill().is_ok() {
-                let _ = process.wait_exit().await;
-            }
-            Err(vmm_error(&dir, error))
-        }
-    }
+    let vmm = Vmm { record, process };
+    let qmp = Qmp::connect(&dir.join(QMP)).await.map_err(|error| vmm_error(&dir, error));
+    let qmp = vmm.unless_failed(qmp).await?;
+    Ok((QemuMachine { vmm, qmp }, state_in))
 }
 
 /// A machine that is restored has its kernel in its memory. QEMU wants to see one all the same, but only as much as it
@@ -184,12 +148,6 @@ fn kernel_head(spec: &MachineSpec) -> Result<PathBuf, StartError> {
         .map_err(file_error("reading", from))?;
     fs::write(&to, head).map_err(file_error("writing", &to))?;
     Ok(to)
-}
-
-pub(crate) fn write_record(dir: &Path, record: &Record) -> Result<(), StartError> {
-    let path = dir.join(RECORD);
-    let json = serde_json::to_vec(record).map_err(io::Error::from);
-    json.and_then(|json| fs::write(&path, json)).map_err(file_error("writing", &path))
 }
 
 /// The sockets listen before QEMU runs, so nobody has to wait for them; they travel as its standard input and output.
@@ -243,14 +201,7 @@ fn log_tail(path: &Path) -> io::Result<String> {
 }
 
 pub(crate) async fn adopt(dir: &Path) -> Result<Option<QemuMachine>, StartError> {
-    let pid_file = dir.join(PID);
-    let Some(process) = Process::from_pid_file(&pid_file).map_err(file_error("reading", &pid_file))? else {
-        return Ok(None);
-    };
-    let path = dir.join(RECORD);
-    let text = fs::read(&path).map_err(file_error("reading", &path))?;
-    let record =
-        serde_json::from_slice(&text).map_err(io::Error::from).map_err(file_error("reading", &path))?;
+    let Some(vmm) = Vmm::adopt(dir)? else { return Ok(None) };
     let qmp = Qmp::connect(&dir.join(QMP)).await.map_err(|error| vmm_error(dir, error))?;
-    Ok(Some(QemuMachine { record, process, qmp }))
+    Ok(Some(QemuMachine { vmm, qmp }))
 }

@@ -10,8 +10,8 @@ use auth::token::TokenKey;
 use capacity::{Capacity, Limits};
 use connectors::{Connectors, Networks};
 use control::{
-    Audit, Builds, Control, DomainNames, Front, Operations, OtherArchitectures, Quotas, Rates, Settings,
-    Throttle,
+    Audit, Builds, Control, DomainNames, Front, Operations, OtherArchitectures, Quotas, Rates, RunsOn,
+    Settings, Throttle,
 };
 use iam::{RoleSession, ServiceRoles};
 use identity::Identity;
@@ -79,6 +79,12 @@ pub(crate) async fn control(store: &Store, audit: &Path) -> Result<Control, Fail
         quotas: Quotas { memory_mib: usize::MAX, ..Quotas::default() },
         domains: DomainNames::default(),
         other_architectures: OtherArchitectures::Refuse,
+        runs_on: RunsOn {
+            engine: "none".into(),
+            accelerator: api::endpoints::Accelerator::Emulation,
+            because: "nothing runs".into(),
+            processor: "none".into(),
+        },
     };
     let identity = Identity::open(store.clone(), SECRET)?;
     let capacity = Capacity::new(Limits::default());

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rekindle_e2e::{Json, Microvm, Neighbour, json, neighbour};
+use rekindle_e2e::{Artifact, ImageRequest, Json, Microvm, Neighbour, json, neighbour};
 
 use crate::fixture;
 
@@ -32,6 +32,25 @@ fn idle_policy(suspended_seconds: u32, auto_resume: bool) -> String {
         "autoResumeEnabled": auto_resume,
     })
     .to_string()
+}
+
+/// The whole of a MicroVM's life at its shortest: an image without a base, built, run, asked, suspended, woken by a
+/// request, suspended and resumed, ended.
+pub(crate) fn the_smallest_image_lives_sleeps_and_wakes() {
+    let server = fixture::shared();
+    let image = ImageRequest::of(&server, "smallest", &Artifact::native()).create(&server).built(&server);
+    let microvm = Microvm::run(&server, &image, &["--idle-policy", &idle_policy(600, true)]);
+    let greeting = json!({ "message": "Hello from Rekindle" });
+    assert_eq!(microvm.json("/"), greeting);
+    microvm.suspend();
+    assert!(server.vmms(&microvm.id).is_empty(), "a sleeping MicroVM has no process");
+    assert_eq!(microvm.json("/"), greeting);
+    assert_eq!(microvm.state(), "RUNNING");
+    microvm.suspend();
+    microvm.resume();
+    assert_eq!(microvm.json("/"), greeting);
+    microvm.terminate();
+    image.delete(&server);
 }
 
 pub(crate) fn a_failing_run_hook_terminates() {

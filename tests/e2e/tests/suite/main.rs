@@ -71,6 +71,7 @@ fn main() -> ExitCode {
                 a_build_uses_what_earlier_ones_of_its_account_left,
             }
             lifecycle {
+                the_smallest_image_lives_sleeps_and_wakes,
                 a_failing_run_hook_terminates,
                 a_failing_suspend_hook_terminates,
                 an_idle_microvm_sleeps_and_a_request_wakes_it,
