@@ -97,7 +97,8 @@ pub struct Claim {
     pub session_token: Option<String>,
     timestamp: String,
     signed_at: u64,
-    signed_headers: Vec<String>,
+    /// Their names, as the list stands in the request.
+    signed_headers: String,
     signature: [u8; 32],
     /// For a presigned request, how long it lives.
     expires_in: Option<u64>,
@@ -110,8 +111,12 @@ impl Claim {
         self.expires_in.is_some()
     }
 
+    fn day(&self) -> &str {
+        &self.timestamp[..8]
+    }
+
     fn scope(&self) -> String {
-        format!("{}/{}/{}/aws4_request", &self.timestamp[..8], self.region, self.service)
+        format!("{}/{}/{}/aws4_request", self.day(), self.region, self.service)
     }
 }
 
@@ -131,10 +136,10 @@ impl Payload {
         Self::Sha256(Sha256::digest(body).into())
     }
 
-    fn text(self) -> String {
+    fn push(self, text: &mut Vec<u8>) {
         match self {
-            Self::Sha256(hash) => hex(&hash),
-            Self::Unsigned => UNSIGNED.to_owned(),
+            Self::Sha256(hash) => text.extend_from_slice(&hex(&hash)),
+            Self::Unsigned => text.extend_from_slice(UNSIGNED.as_bytes()),
         }
     }
 }
@@ -243,10 +248,9 @@ pub fn verify(
 
 /// Over what is signed, ready to be compared or written down.
 fn mac(request: &Request<'_>, claim: &Claim, payload: Payload, secret: &str) -> Hmac<Sha256> {
-    let canonical = canonical_request(request, claim, payload);
-    let hashed = hex(&Sha256::digest(canonical));
-    let to_sign = format!("{ALGORITHM}\n{}\n{}\n{hashed}", claim.timestamp, claim.scope());
-    signing_key(secret, claim).chain_update(to_sign)
+    let hashed = hex(&Sha256::digest(canonical_request(request, claim, payload)).into());
+    let to_sign = format!("{ALGORITHM}\n{}\n{}\n", claim.timestamp, claim.scope());
+    signing_key(secret, claim).chain_update(to_sign).chain_update(hashed)
 }
 
 fn in_time(claim: &Claim, now: u64) -> Result<(), SigV4Error> {
@@ -347,41 +351,43 @@ impl Stated<'_> {
     }
 }
 
-fn signed_headers(list: &str) -> Result<Vec<String>, SigV4Error> {
-    let names: Vec<String> = list.split(';').take(MAX_SIGNED_HEADERS + 1).map(str::to_owned).collect();
-    if names.len() > MAX_SIGNED_HEADERS {
+fn signed_headers(list: &str) -> Result<String, SigV4Error> {
+    if list.split(';').nth(MAX_SIGNED_HEADERS).is_some() {
         return Err(SigV4Error::Incomplete("SignedHeaders names more than 64 headers"));
     }
     // Without the host a request signed for one service could be replayed to another.
-    if !names.iter().any(|name| name == "host") {
+    if !list.split(';').any(|name| name == "host") {
         return Err(SigV4Error::Incomplete("SignedHeaders must include 'host'"));
     }
-    Ok(names)
+    Ok(list.to_owned())
 }
 
 fn canonical_request(request: &Request<'_>, claim: &Claim, payload: Payload) -> Vec<u8> {
     let mut text = Vec::with_capacity(CANONICAL_BYTES);
-    for line in [request.method, &canonical_path(request.path, &claim.service), &canonical_query(request)] {
-        text.extend_from_slice(line.as_bytes());
-        text.push(b'\n');
-    }
-    for name in &claim.signed_headers {
+    text.extend_from_slice(request.method.as_bytes());
+    text.push(b'\n');
+    push_canonical_path(&mut text, request.path, &claim.service);
+    text.push(b'\n');
+    push_canonical_query(&mut text, request);
+    text.push(b'\n');
+    for name in claim.signed_headers.split(';') {
         text.extend_from_slice(name.as_bytes());
         text.push(b':');
         push_canonical_value(&mut text, request, name);
         text.push(b'\n');
     }
-    for line in [&claim.signed_headers.join(";"), &payload.text()] {
-        text.push(b'\n');
-        text.extend_from_slice(line.as_bytes());
-    }
+    text.push(b'\n');
+    text.extend_from_slice(claim.signed_headers.as_bytes());
+    text.push(b'\n');
+    payload.push(&mut text);
     text
 }
 
 /// S3 signs the path encoded once and untouched; every other service normalises it and encodes it again.
-fn canonical_path(path: &str, service: &str) -> String {
+fn push_canonical_path(text: &mut Vec<u8>, path: &str, service: &str) {
     if service == "s3" {
-        return percent_encode(&decoded(path), ENCODED_IN_PATH).to_string();
+        push_encoded(text, &decoded(path), ENCODED_IN_PATH);
+        return;
     }
     let mut segments: Vec<&str> = Vec::new();
     for segment in path.split('/') {
@@ -393,14 +399,17 @@ fn canonical_path(path: &str, service: &str) -> String {
             name => segments.push(name),
         }
     }
-    let ends_in_slash =
-        path.len() > 1 && (path.ends_with('/') || path.ends_with("/.") || path.ends_with("/.."));
-    let trailing = if ends_in_slash && !segments.is_empty() { "/" } else { "" };
-    let joined = format!("/{}{trailing}", segments.join("/"));
-    percent_encode(joined.as_bytes(), ENCODED_IN_PATH).to_string()
+    for segment in &segments {
+        text.push(b'/');
+        push_encoded(text, segment.as_bytes(), ENCODED);
+    }
+    let ends_in_slash = ["/", "/.", "/.."].iter().any(|end| path.ends_with(end));
+    if segments.is_empty() || ends_in_slash {
+        text.push(b'/');
+    }
 }
 
-fn canonical_query(request: &Request<'_>) -> String {
+fn push_canonical_query(text: &mut Vec<u8>, request: &Request<'_>) {
     let encode = |bytes: &[u8]| percent_encode(bytes, ENCODED).to_string();
     let mut pairs: Vec<(String, String)> = request
         .query_pairs()
@@ -408,8 +417,20 @@ fn canonical_query(request: &Request<'_>) -> String {
         .map(|(name, value)| (encode(&name), encode(&value)))
         .collect();
     pairs.sort_unstable();
-    let pairs: Vec<String> = pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-    pairs.join("&")
+    for (at, (name, value)) in pairs.iter().enumerate() {
+        if at > 0 {
+            text.push(b'&');
+        }
+        text.extend_from_slice(name.as_bytes());
+        text.push(b'=');
+        text.extend_from_slice(value.as_bytes());
+    }
+}
+
+fn push_encoded(text: &mut Vec<u8>, bytes: &[u8], encoded: &'static AsciiSet) {
+    for piece in percent_encode(bytes, encoded) {
+        text.extend_from_slice(piece.as_bytes());
+    }
 }
 
 /// All values of a header, each with its runs of blanks made single, joined by commas.
@@ -429,29 +450,39 @@ fn push_canonical_value(text: &mut Vec<u8>, request: &Request<'_>, name: &str) {
     }
 }
 
+/// A key ready to sign, with what it was made from.
+struct SigningKey {
+    secret: String,
+    day: String,
+    region: String,
+    service: String,
+    key: Hmac<Sha256>,
+}
+
 thread_local! {
-    /// The keys made last, ready to sign, each with what it was made from: a client signs with one all day.
-    static SIGNING_KEYS: RefCell<VecDeque<(String, Hmac<Sha256>)>> = const { RefCell::new(VecDeque::new()) };
+    /// The keys made last: a client signs with one all day.
+    static SIGNING_KEYS: RefCell<VecDeque<SigningKey>> = const { RefCell::new(VecDeque::new()) };
 }
 
 fn signing_key(secret: &str, claim: &Claim) -> Hmac<Sha256> {
-    let day = &claim.timestamp[..8];
-    // No part but the secret has a slash, and that comes last: no two sources are the same text.
-    let source = format!("{day}/{}/{}/{secret}", claim.region, claim.service);
+    let source = [secret, claim.day(), &claim.region, &claim.service];
     SIGNING_KEYS.with_borrow_mut(|keys| {
-        if let Some((_, key)) = keys.iter().find(|(made_from, _)| *made_from == source) {
-            return key.clone();
+        let known =
+            |known: &&SigningKey| source == [&known.secret, &known.day, &known.region, &known.service];
+        if let Some(known) = keys.iter().find(known) {
+            return known.key.clone();
         }
         let key = keyed(&derived_key(secret, claim));
+        let [secret, day, region, service] = source.map(str::to_owned);
         keys.truncate(MAX_SIGNING_KEYS - 1);
-        keys.push_front((source, key.clone()));
+        keys.push_front(SigningKey { secret, day, region, service, key: key.clone() });
         key
     })
 }
 
 fn derived_key(secret: &str, claim: &Claim) -> [u8; 32] {
     let start = format!("AWS4{secret}");
-    let steps = [&claim.timestamp[..8], &claim.region, &claim.service, "aws4_request"];
+    let steps = [claim.day(), &claim.region, &claim.service, "aws4_request"];
     let signed = |key: &[u8], step: &str| keyed(key).chain_update(step).finalize().into_bytes().into();
     let first = signed(start.as_bytes(), steps[0]);
     steps[1..].iter().fold(first, |key: [u8; 32], step| signed(&key, step))
@@ -465,24 +496,22 @@ fn decoded(text: &str) -> Vec<u8> {
     percent_decode(text.as_bytes()).collect()
 }
 
-fn hex(bytes: &[u8]) -> String {
+fn hex(hash: &[u8; 32]) -> [u8; 64] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    let mut text = [0; 64];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(hash) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
     text
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
+    let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
+    let value = |digit: u8| u8::try_from(char::from(digit).to_digit(16)?).ok();
     let mut out = [0; 32];
     for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        *byte = value(pair[0])? << 4 | value(pair[1])?;
     }
     Some(out)
 }
@@ -655,7 +684,7 @@ mod tests {
             session_token: None,
             timestamp: "20150830T123600Z".into(),
             signed_at: SIGNED_AT,
-            signed_headers: vec![],
+            signed_headers: String::new(),
             signature: [0; 32],
             expires_in: None,
         };
@@ -671,7 +700,9 @@ mod tests {
                 }
             }
         }
-        assert_eq!(hex(&[0x00, 0x9f, 0xff]), "009fff");
+        let hash = std::array::from_fn(|at| u8::try_from(at * 8).unwrap());
+        assert_eq!(unhex(std::str::from_utf8(&hex(&hash)).unwrap()), Some(hash));
+        assert!(hex(&hash).starts_with(b"0008101820"));
     }
 
     proptest! {

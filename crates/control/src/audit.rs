@@ -17,16 +17,20 @@ use api::Operation;
 use http::HeaderMap;
 use http::header::USER_AGENT;
 use identity::Caller;
+use ids::AccountId;
 use serde::Serialize;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{Date, OffsetDateTime};
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 /// Lines that wait to be written before calls wait.
 const QUEUE: usize = 4096;
 /// Rest of the writer after what it wrote: lines that come meanwhile are written together and wake it once.
 const PAUSE: Duration = Duration::from_millis(5);
+/// Bytes of a line, as most are.
+const LINE_BYTES: usize = 1024;
 /// Bytes that are written at once.
 const BUFFER: usize = 64 * 1024;
 /// For its owner alone: it tells who did what.
@@ -81,12 +85,12 @@ struct Line<'a> {
     #[serde(rename = "requestID")]
     request_id: &'a str,
     #[serde(rename = "eventID")]
-    event_id: String,
+    event_id: Uuid,
     read_only: bool,
     event_type: &'static str,
     management_event: bool,
     event_category: &'static str,
-    recipient_account_id: String,
+    recipient_account_id: &'a AccountId,
     resources: Vec<Resource<'a>>,
 }
 
@@ -96,7 +100,7 @@ struct UserIdentity<'a> {
     r#type: &'static str,
     principal_id: String,
     arn: String,
-    account_id: String,
+    account_id: &'a AccountId,
     access_key_id: &'a str,
 }
 
@@ -168,7 +172,8 @@ impl Audit {
         let Some(lines) = self.log.as_ref().and_then(|log| log.lines.as_ref()) else { return };
         let now = OffsetDateTime::now_utc();
         // Texts and flags: nothing there fails to serialise, nor to be formatted.
-        let mut line = serde_json::to_vec(&self.line(event, now)).unwrap_or_default();
+        let mut line = Vec::with_capacity(LINE_BYTES);
+        serde_json::to_writer(&mut line, &self.line(event, now)).unwrap_or_default();
         line.push(b'\n');
         if lines.send((now, line)).await.is_err() {
             tracing::error!("the audit log's writer is gone; restart the server");
@@ -183,7 +188,7 @@ impl Audit {
                 r#type: caller.kind(),
                 principal_id: caller.user_id(),
                 arn: caller.arn(),
-                account_id: caller.account.to_string(),
+                account_id: &caller.account,
                 access_key_id: &caller.access_key_id,
             },
             event_time: now.format(TIME).unwrap_or_default(),
@@ -195,12 +200,12 @@ impl Audit {
             error_code: event.error.map(|(code, _)| code),
             error_message: event.error.map(|(_, message)| message),
             request_id: event.request_id,
-            event_id: uuid::Uuid::new_v4().to_string(),
+            event_id: Uuid::new_v4(),
             read_only: event.read_only,
             event_type: "AwsApiCall",
             management_event: !event.data,
             event_category: if event.data { "Data" } else { "Management" },
-            recipient_account_id: caller.account.to_string(),
+            recipient_account_id: &caller.account,
             resources: event.resources.iter().map(|arn| Resource { arn, kind: kind(arn) }).collect(),
         }
     }

@@ -2,10 +2,8 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::future::Future;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
@@ -14,6 +12,7 @@ use api::{Error, Family};
 use bytes::Bytes;
 use cloudwatch::CloudWatch;
 use futures::FutureExt;
+use futures::future::{BoxFuture, NeverError};
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -33,7 +32,7 @@ use crate::{Service, logs, query, route};
 /// What the audit log calls the operations' service.
 const LAMBDA: &str = "lambda.amazonaws.com";
 
-type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+type Answer = BoxFuture<'static, Response<Body>>;
 type Fallback = Arc<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
 
 /// What stands before the operations.
@@ -110,17 +109,18 @@ impl Control {
         self
     }
 
-    /// Answers one request; every failure is an answer too.
-    pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+    /// Answers one request; every failure is an answer too. Each kind has a future of its own, as one for all would be as
+    /// large as the largest.
+    fn handle(self, request: Request<Incoming>) -> Answer {
         if query::is_query(&request) {
-            return self.query(request).await;
+            return Box::pin(async move { self.query(request).await });
         }
-        if let Some(service) = self.logs.as_ref().filter(|_| logs::is_logs(&request)) {
-            return logs::answer(service, &self.front, self.peer, request).await;
+        if let Some(service) = self.logs.as_ref().filter(|_| logs::is_logs(&request)).cloned() {
+            return Box::pin(async move { logs::answer(&service, &self.front, self.peer, request).await });
         }
         match &self.fallback {
-            Some(fallback) if !route::is_lambda(request.uri().path()) => fallback(request).await,
-            _ => self.lambda(request).await,
+            Some(fallback) if !route::is_lambda(request.uri().path()) => fallback(request),
+            _ => Box::pin(async move { self.lambda(request).await }),
         }
     }
 
@@ -228,10 +228,9 @@ impl Control {
 impl HyperService<Request<Incoming>> for Control {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = NeverError<Answer>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let control = self.clone();
-        Box::pin(async move { Ok(control.handle(request).await) })
+        self.clone().handle(request).never_error()
     }
 }

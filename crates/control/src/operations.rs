@@ -32,8 +32,8 @@ use std::sync::Arc;
 use ::connectors::Connectors;
 use api::decode::decode;
 use api::*;
-use async_trait::async_trait;
 use capacity::Capacity;
+use futures::future::BoxFuture;
 use identity::Identity;
 use ids::{AccountId, BuildId, ImageArn, ImageVersion};
 use serde::{Deserialize, Serialize};
@@ -190,11 +190,11 @@ impl Operations {
 
 macro_rules! service {
     ($($operation:ident => $carried_out:ident,)+) => {
-        #[async_trait]
         impl Service for Operations {
-            async fn answer(&self, call: Call) -> Answer {
+            fn answer(&self, call: Call) -> BoxFuture<'_, Answer> {
+                // Each in a future of its own: one for all of them would be as large as the largest.
                 match call.route.operation {
-                    $(Operation::$operation => self.carry_out(call, Self::$carried_out).await,)+
+                    $(Operation::$operation => Box::pin(self.carry_out(call, Self::$carried_out)),)+
                 }
             }
         }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::Error;
-use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use identity::Caller;
 
 use crate::route::Route;
@@ -33,9 +33,8 @@ pub struct Answer {
 }
 
 /// The operations.
-#[async_trait]
 pub trait Service: Send + Sync + 'static {
     /// Reads, checks and carries out a call. Must be run to its end once it has begun: a record without the work that
     /// follows from it would wait for the next start of the server.
-    async fn answer(&self, call: Call) -> Answer;
+    fn answer(&self, call: Call) -> BoxFuture<'_, Answer>;
 }

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 /// Why a text is not the identifier it was taken for.
@@ -30,9 +30,9 @@ macro_rules! text_serde {
                 text.parse()
             }
         }
-        impl From<$name> for String {
-            fn from(id: $name) -> String {
-                id.to_string()
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
             }
         }
     };
@@ -41,8 +41,8 @@ macro_rules! text_serde {
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident, $new:ident, $prefix:literal, $expected:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        #[serde(try_from = "String")]
         pub struct $name(Uuid);
 
         impl $name {
@@ -69,7 +69,8 @@ macro_rules! uuid_id {
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}{}", $prefix, self.0.hyphenated())
+                f.write_str($prefix)?;
+                self.0.hyphenated().fmt(f)
             }
         }
         impl FromStr for $name {
@@ -97,8 +98,8 @@ uuid_id!(/// `nc-<uuid>`.
     ConnectorId, new_v4, "nc-", "a network connector id (nc-<uuid>)");
 
 /// A 12-digit account number.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct AccountId(String);
 
 impl fmt::Display for AccountId {
@@ -120,8 +121,8 @@ impl FromStr for AccountId {
 text_serde!(AccountId);
 
 /// An image's name: `[a-zA-Z0-9-_]{1,64}`, unique in its account and region.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct ImageName(String);
 
 impl ImageName {
@@ -152,8 +153,8 @@ impl FromStr for ImageName {
 text_serde!(ImageName);
 
 /// A version of a customer's image: `1.0`, `2.0`, … `1` is read as `1.0` (SPEC §1.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct ImageVersion(u32);
 
 impl ImageVersion {
@@ -199,8 +200,8 @@ impl FromStr for ImageVersion {
 text_serde!(ImageVersion);
 
 /// A customer's image: `arn:aws:lambda:<region>:<account>:microvm-image:<name>`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct ImageArn {
     /// Region, for example `us-east-1`.
     pub region: String,
@@ -237,8 +238,8 @@ impl FromStr for ImageArn {
 text_serde!(ImageArn);
 
 /// A MicroVM, or an image with all MicroVMs that are cloned from it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub enum MicrovmOrImage {
     /// The MicroVM with this id.
     Microvm(MicrovmId),
@@ -319,8 +320,8 @@ impl From<ConnectorVersion> for u32 {
 
 /// A customer's network connector, or one version of it:
 /// `arn:aws:lambda:<region>:<account>:network-connector:<id>[:<version>]`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct ConnectorArn {
     /// Region, for example `us-east-1`.
     pub region: String,

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::mpsc;
 
@@ -52,7 +53,7 @@ const STATEMENTS: usize = 256;
 /// Changes queued for the writer before callers wait.
 const WRITE_QUEUE: usize = 1024;
 /// The tables as they were added. The database keeps how many of these it has; one that was released is never changed.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("schema/1-microvms.sql"),
     include_str!("schema/2-identity.sql"),
     include_str!("schema/3-connectors.sql"),
@@ -61,6 +62,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("schema/6-listing.sql"),
     include_str!("schema/7-exposure.sql"),
     include_str!("schema/8-usage.sql"),
+    include_str!("schema/9-microvm-rows.sql"),
 ];
 
 /// Why records could not be read or written.
@@ -219,8 +221,13 @@ pub fn now_ms() -> u64 {
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
-    let connection = Connection::open_with_flags(path, flags)?;
+    // One thread at a time has a connection, as the compiler sees to: SQLite need not lock it with every call.
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    // Plans do not depend on what is bound: SQLite would compile a statement with a LIMIT anew each time.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    // What a change may have to take back is a copy of each page it writes, which else goes into a file soon.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     // SQLite takes what is negative for KiB.
     connection.pragma_update(None, "cache_size", -PAGE_CACHE_KIB)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);

@@ -283,7 +283,7 @@ async fn a_listing_shows_of_a_microvm_what_its_record_says() {
 
 /// What an earlier release left, whose rows lack what listings read.
 #[tokio::test]
-async fn records_of_an_earlier_release_are_listed_too() {
+async fn records_of_an_earlier_release_are_listed_and_found_too() {
     const BEFORE_LISTING: usize = 5;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
@@ -302,6 +302,7 @@ async fn records_of_an_earlier_release_are_listed_too() {
     let listed = store.read(|tx| tx.microvms(&written.account, "", 5)).unwrap();
     assert_eq!((listed[0].id, listed[0].state), (written.id, written.life.state));
     assert_eq!(listed[0].started_at, written.life.started_at);
+    assert_eq!(store.read(|tx| tx.microvm_at(written.endpoint)).unwrap(), Some(written));
 }
 
 /// The statements of every launch and deletion, whatever indices there are beside the small one of the living.

@@ -412,8 +412,8 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// [`StoreError`].
     pub fn forget_microvms_terminated_before(&self, moment: u64, limit: usize) -> Result<()> {
-        const SQL: &str = "DELETE FROM microvms WHERE id IN \
-            (SELECT id FROM microvms WHERE terminated_at < ?1 ORDER BY terminated_at LIMIT ?2) RETURNING id";
+        const SQL: &str = "DELETE FROM microvms WHERE rowid IN \
+            (SELECT rowid FROM microvms WHERE terminated_at < ?1 ORDER BY terminated_at LIMIT ?2) RETURNING id";
         let mut statement = self.connection.prepare_cached(SQL)?;
         for forgotten in statement.query_map(params![moment, limit], |row| text(row, 0))? {
             let id: MicrovmId = forgotten?;

@@ -47,7 +47,7 @@ pub fn sign(
         session_token: None,
         timestamp,
         signed_at: 0,
-        signed_headers: names.into_iter().map(str::to_owned).collect(),
+        signed_headers: Vec::from_iter(names).join(";"),
         signature: [0; 32],
         expires_in: None,
     };
@@ -56,8 +56,8 @@ pub fn sign(
         "{ALGORITHM} Credential={}/{}, SignedHeaders={}, Signature={}",
         claim.access_key,
         claim.scope(),
-        claim.signed_headers.join(";"),
-        hex(&signature)
+        claim.signed_headers,
+        String::from_utf8_lossy(&hex(&signature.into()))
     );
     head.headers.insert(AUTHORIZATION, HeaderValue::from_str(&authorization)?);
     Ok(())

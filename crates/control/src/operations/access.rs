@@ -125,16 +125,15 @@ pub(crate) fn check<R: Touches>(
     resource: &Resource,
     at: &Place<'_>,
 ) -> Result<(), Failure> {
-    let action = format!("{}:{}", service(R::OPERATION), R::OPERATION.name());
-    let target = resource.arn();
+    let action = || format!("{}:{}", service(R::OPERATION), R::OPERATION.name());
     if resource.account().is_some_and(|owner| *owner != caller.account) {
-        return Err(denied(&foreign(caller, &action, &target)).into());
+        return Err(denied(&foreign(caller, &action(), &resource.arn())).into());
     }
     let passes = request.passes(at)?;
     // The root of an account may do everything in it, and most calls are its.
     if caller.principal != Principal::Root {
         let context = context(request, &resource.tags(at.store)?);
-        allow(identity, caller, &action, &target, &context)?;
+        allow(identity, caller, &action(), &resource.arn(), &context)?;
     }
     passes.iter().try_for_each(|pass| hand_on(identity, caller, pass, resource))
 }

@@ -16,6 +16,9 @@ pub(crate) const HOST: (Architecture, Chipset, &str) = (Architecture::Arm64, Chi
 #[cfg(not(target_arch = "aarch64"))]
 pub(crate) const HOST: (Architecture, Chipset, &str) = (Architecture::X86_64, Chipset::Intel, "4");
 
+/// Bytes of an answer, as most are.
+const ANSWER_BYTES: usize = 1024;
+
 /// The newest versions of an image, by how they ended.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Latest {
@@ -28,7 +31,9 @@ pub(crate) fn json(operation: Operation, answer: &impl serde::Serialize) -> Resu
     if operation.model().output.is_none() {
         return Ok(vec![]);
     }
-    serde_json::to_vec(answer)
+    let mut json = Vec::with_capacity(ANSWER_BYTES);
+    serde_json::to_writer(&mut json, answer)
+        .map(|()| json)
         .map_err(|error| Error::internal(format!("Rendering the answer: {error}; report this")))
 }
 

@@ -7,8 +7,8 @@ use crate::signing::signed;
 use ::http::{Request as HttpRequest, Response};
 use api::operation::Segment;
 use api::*;
-use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http_body_util::{BodyExt, Full};
 use rekindle_control::{Answer, Audit, Call, Control, Front, Rates, Service, Throttle};
 use serde_json::{Value, json};
@@ -20,15 +20,14 @@ const IMAGE: &str = "arn%3Aaws%3Alambda%3Aus-east-1%3A123456789012%3Amicrovm-ima
 
 struct Telltale;
 
-#[async_trait]
 impl Service for Telltale {
-    async fn answer(&self, call: Call) -> Answer {
+    fn answer(&self, call: Call) -> BoxFuture<'_, Answer> {
         let Call { caller, route, .. } = call;
         let outcome = match route.operation {
             Operation::SuspendMicrovm => Ok(b"{}".to_vec()),
             other => Err(Error::conflict("Test", caller.account.to_string(), other.name())),
         };
-        Answer { resources: vec![], outcome }
+        Box::pin(std::future::ready(Answer { resources: vec![], outcome }))
     }
 }
 
