@@ -18,6 +18,7 @@ mod crash;
 mod exposure;
 mod fixture;
 mod identity;
+mod interface_endpoint;
 mod isolation;
 mod ledger;
 mod lifecycle;
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
                 a_microvm_reaches_its_connectors_networks_in_every_life,
                 a_restart_gives_a_microvm_its_networks_again,
             }
+            interface_endpoint { boto3_in_a_guest_may_do_what_its_role_may }
             versions { a_version_goes_with_its_files_and_the_last_one_stays }
             continuity {
                 nothing_runs_between_two_lives_and_clones_differ,
