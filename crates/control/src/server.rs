@@ -29,7 +29,8 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rest after a failed accept, so that a lack of descriptors is not a busy loop.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Serves until `stop` is ready, then lets requests under way finish, for [`DRAIN_TIMEOUT`]. `service` answers what comes from an address.
+/// Serves until `stop` is ready, then lets requests under way finish, for [`DRAIN_TIMEOUT`] at most. `service` answers what
+/// comes from an address.
 pub async fn serve<S, B>(listener: TcpListener, service: impl Fn(IpAddr) -> S, stop: impl Future<Output = ()>)
 where
     S: HyperService<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
@@ -74,7 +75,7 @@ pub(crate) async fn serve_within<S, B>(
     }
     drop(listener);
     if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
-        tracing::warn!("stopped with requests still under way");
+        tracing::info!("stopped with requests still under way");
     }
 }
 

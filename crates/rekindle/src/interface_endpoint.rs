@@ -30,7 +30,7 @@ pub(crate) async fn serve(
             }
         }
     }
-    guests.join_all().await;
+    while guests.join_next().await.is_some() {}
 }
 
 async fn guest(endpoint: Endpoint, control: Control, stop: CancellationToken) {

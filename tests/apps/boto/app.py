@@ -5,12 +5,13 @@
     GET /environment              the process's environment
     GET /status?path=P            the status that an unsigned request is answered with
 
-The answer is JSON: {"answer": ...}, or {"error": CODE} with the code of a service's error.
+The answer is JSON: {"answer": ...}, or {"error": CODE} with the code of a service's error. On port 9000 it is ready once it is.
 """
 
 import http.client
 import json
 import os
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -58,6 +59,12 @@ class App(BaseHTTPRequestHandler):
             said = {"error": error.response["Error"]["Code"]}
         except Exception as error:
             said = {"error": repr(error)}
+        self.answer(said)
+
+    def do_POST(self) -> None:
+        self.answer({})
+
+    def answer(self, said: dict) -> None:
         body = json.dumps(said).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -68,4 +75,5 @@ class App(BaseHTTPRequestHandler):
 
 # What takes long is done before the snapshot.
 client("s3"), client("sts")
+threading.Thread(target=ThreadingHTTPServer(("", 9000), App).serve_forever).start()
 ThreadingHTTPServer(("", 8080), App).serve_forever()

@@ -19,7 +19,7 @@ pub(crate) fn boto3_in_a_guest_may_do_what_its_role_may() {
         }]);
         let role = root.new_role("boto3", &json!({"Service": "lambda.amazonaws.com"}), &reading);
         let image =
-            ImageRequest::of(&server, "boto", &Artifact::boto()).hooks(Hooks::Disabled).create(&server);
+            ImageRequest::of(&server, "boto", &Artifact::boto()).hooks(Hooks::Ready(300)).create(&server);
         let image = image.built(&server);
         let no_egress = ["--egress-network-connectors", NO_EGRESS];
         let microvm = Microvm::launch_as(&server, &image, Some(&role), &no_egress);
