@@ -43,6 +43,8 @@ pub struct Settings {
     pub aliases: BTreeMap<String, String>,
     /// Bytes on the disk that builds may leave for later ones; without any each begins from nothing.
     pub cache_bytes: u64,
+    /// Where programs of the images find the API, if there is such a place inside their MicroVMs.
+    pub endpoint_url: Option<String>,
 }
 
 /// What builds are made with.

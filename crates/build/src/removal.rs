@@ -44,7 +44,7 @@ async fn remove(dir: PathBuf) -> Result<(), BuildError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use ids::BuildId;
@@ -59,7 +59,7 @@ mod tests {
         "arn:aws:lambda:us-east-1:123456789012:microvm-image:a".parse().unwrap()
     }
 
-    fn record(version: ImageVersion) -> VersionRecord {
+    pub(crate) fn record(version: ImageVersion) -> VersionRecord {
         VersionRecord {
             image: arn(),
             version,

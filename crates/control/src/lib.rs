@@ -8,6 +8,7 @@ pub mod audit;
 pub mod authenticate;
 pub mod body;
 pub mod control;
+pub mod guests;
 pub mod logs;
 pub mod operations;
 pub mod query;

@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use crate::body::BodyError;
 
@@ -28,7 +29,8 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rest after a failed accept, so that a lack of descriptors is not a busy loop.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Serves until `stop` is ready, then lets requests under way finish. `service` answers what comes from an address.
+/// Serves until `stop` is ready, then lets requests under way finish, for [`DRAIN_TIMEOUT`] at most. `service` answers what
+/// comes from an address.
 pub async fn serve<S, B>(listener: TcpListener, service: impl Fn(IpAddr) -> S, stop: impl Future<Output = ()>)
 where
     S: HyperService<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
@@ -36,8 +38,25 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    serve_within(MAX_CONNECTIONS, listener, service, stop).await;
+}
+
+/// The same with so many connections at once.
+pub(crate) async fn serve_within<S, B>(
+    connections: usize,
+    listener: TcpListener,
+    service: impl Fn(IpAddr) -> S,
+    stop: impl Future<Output = ()>,
+) where
+    S: HyperService<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BodyError>,
+{
+    let slots = Arc::new(Semaphore::new(connections));
     let graceful = GracefulShutdown::new();
+    let end = CancellationToken::new();
+    let _ends_here = end.clone().drop_guard();
     tokio::pin!(stop);
     loop {
         let (stream, peer, slot) = tokio::select! {
@@ -52,11 +71,11 @@ where
                 }
             },
         };
-        start(stream, slot, service(peer.ip()), &graceful);
+        start(stream, slot, service(peer.ip()), &graceful, end.clone());
     }
     drop(listener);
     if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
-        tracing::warn!("stopped with requests still under way");
+        tracing::info!("stopped with requests still under way");
     }
 }
 
@@ -70,8 +89,13 @@ async fn accept(
     Ok((stream, peer, slot))
 }
 
-fn start<S, B>(stream: TcpStream, slot: OwnedSemaphorePermit, service: S, graceful: &GracefulShutdown)
-where
+fn start<S, B>(
+    stream: TcpStream,
+    slot: OwnedSemaphorePermit,
+    service: S,
+    graceful: &GracefulShutdown,
+    end: CancellationToken,
+) where
     S: HyperService<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
     S::Future: Send,
     B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -83,7 +107,7 @@ where
         .serve_connection(TokioIo::new(stream), service);
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
+        if let Some(Err(error)) = end.run_until_cancelled(connection).await {
             tracing::debug!(%error, "connection ended");
         }
         drop(slot);

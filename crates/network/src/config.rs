@@ -6,6 +6,8 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::endpoint::Endpoints;
+
 /// Addresses each slot takes from the slot range: a /30.
 pub(crate) const ADDRESSES_PER_SLOT: u32 = 4;
 /// `rk` + tag + `-` + index must fit the kernel's 15 characters of an interface name.
@@ -127,6 +129,8 @@ pub struct NetworkConfig {
     pub first_uid: u32,
     /// For how long at least an address stays let through after an answer of its name had it.
     pub min_pin: Duration,
+    /// Who answers guests at [`endpoint::ADDRESS`](crate::endpoint::ADDRESS). Default: nobody, and it is shut.
+    pub endpoints: Option<Endpoints>,
 }
 
 impl NetworkConfig {
@@ -139,7 +143,12 @@ impl NetworkConfig {
             ready: DEFAULT_READY,
             first_uid,
             min_pin: DEFAULT_MIN_PIN,
+            endpoints: None,
         }
+    }
+
+    pub(crate) fn has_endpoints(&self) -> bool {
+        self.endpoints.is_some()
     }
 
     /// Slots which both the setting and the names and addresses allow.

@@ -62,7 +62,7 @@ pub fn check_rules() -> Result<(), CommandError> {
     let name = "example.com".parse().expect("it is a domain");
     let named = Allowed { to: Target::Domain(name), traffic: Traffic::Tcp(Ports::ALL) };
     let egress = Egress { ways: vec![Way { routes: Routes::internet(), allowed: Some(vec![named]) }] };
-    let slot = rules::bound_slot(&egress);
+    let slot = rules::bound_slot(&egress, true);
     let host = rules::host(&instance, NetworkConfig::new(instance.clone(), 0).slot_cidr);
     nft_check(&[host, rules::bind(&instance, "slot", 0, &egress), slot].concat())
 }

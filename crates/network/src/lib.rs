@@ -9,6 +9,8 @@
 //! Rules by domain name (see [`names`]) let through what a guest's own queries found: the resolver puts the addresses
 //! into both rulesets before the guest hears of them.
 //!
+//! Where the server's own API is to be had inside, it listens in the slots' namespaces itself (see [`endpoint`]).
+//!
 //! What [`Pool::open`] changes on the host, apart from the slots themselves: the table `inet rekindle_<tag>`,
 //! and `net.ipv4.ip_forward`, which is set to 1 and left so, because others may come to rely on it. A host
 //! firewall which drops forwarded packets by default must be told to let the slots' interfaces (`rk<tag>-*`)
@@ -20,6 +22,7 @@ mod config;
 pub mod dns;
 pub mod domain;
 pub mod egress;
+pub mod endpoint;
 mod gate;
 mod host;
 pub mod names;

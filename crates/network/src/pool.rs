@@ -4,7 +4,7 @@
 //! is put off until no slot has changed hands for a while: a MicroVM that is starting needs the CPU itself.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::command::CommandError;
 use crate::config::NetworkConfig;
 use crate::egress::Egress;
+use crate::endpoint::{self, Endpoint};
 use crate::gate::Gate;
 use crate::host::{self, OpenError};
 use crate::resolver::Resolver;
@@ -116,6 +117,10 @@ struct State {
     bound: BTreeMap<u32, Egress>,
     /// Through which the guests of those resolve names.
     gates: BTreeMap<u32, Gate>,
+    /// Adopted slots whose endpoint nobody answers yet.
+    silent: VecDeque<Slot>,
+    /// Those that are answered; whoever answers is told by the end of this.
+    answered: BTreeMap<u32, oneshot::Sender<()>>,
     removals: VecDeque<Slot>,
     reaps: VecDeque<Reap>,
     /// Making a slot failed: only the next acquisition tries again.
@@ -132,6 +137,7 @@ struct State {
 enum Job {
     Make(Slot),
     Bind(Bind),
+    Listen(Slot),
     Remove(Slot),
     Reap(Reap),
     Stop,
@@ -209,6 +215,10 @@ impl Pool {
             _ => return Err(AdoptError::Gone(slot.name)),
         }
         state.taken.insert(index, Holder::Us);
+        if config.has_endpoints() {
+            state.silent.push_back(slot.clone());
+            self.shared.work.notify_one();
+        }
         Ok(slot)
     }
 
@@ -238,6 +248,7 @@ impl Pool {
     pub fn release(&self, slot: Slot) {
         let mut state = self.shared.lock();
         if state.taken.get(&slot.index) == Some(&Holder::Us) && !state.removals.contains(&slot) {
+            state.answered.remove(&slot.index);
             state.removals.push_back(slot);
             state.busy = Some(Instant::now());
             self.shared.work.notify_one();
@@ -310,13 +321,17 @@ impl State {
         self.closing = true;
         self.waiting.clear();
         self.binds.clear();
+        self.silent.clear();
         self.removals.extend(self.ready.drain(..));
     }
 
     /// What the thread should do next. Whoever waits comes first; removals precede the reaps asked for after them.
     fn next(&mut self, config: &NetworkConfig, now: Instant) -> Next {
-        let urgent =
-            self.closing || !self.waiting.is_empty() || !self.binds.is_empty() || !self.reaps.is_empty();
+        let urgent = self.closing
+            || !(self.waiting.is_empty()
+                && self.binds.is_empty()
+                && self.silent.is_empty()
+                && self.reaps.is_empty());
         let short = !self.discouraged && self.ready.len() < config.ready;
         match self.busy.map(|busy| busy + QUIET) {
             Some(quiet) if quiet > now && !urgent => {
@@ -334,6 +349,9 @@ impl State {
         // Shorter than anything else, and somebody waits for it.
         if let Some(bind) = self.binds.pop_front() {
             return Some(Job::Bind(bind));
+        }
+        if let Some(slot) = self.silent.pop_front() {
+            return Some(Job::Listen(slot));
         }
         let wanted = !self.waiting.is_empty() || (!self.discouraged && self.ready.len() < config.ready);
         if wanted && !self.closing {
@@ -371,6 +389,7 @@ impl State {
     /// The slot was removed: its index is free for another, which begins without what this one was bound to.
     fn gone(&mut self, index: u32) {
         self.gates.remove(&index);
+        self.answered.remove(&index);
         self.taken.remove(&index);
     }
 
@@ -405,6 +424,7 @@ impl Shared {
                     // Whoever no longer waits needs no answer.
                     let _ = bind.done.send(result);
                 }
+                Job::Listen(slot) => self.listen(&slot),
                 Job::Remove(slot) => self.remove(&slot),
                 Job::Reap(reap) => {
                     let result = self.reap(&reap.keep);
@@ -432,11 +452,32 @@ impl Shared {
 
     fn make(&self, slot: Slot) {
         let made = slot::make(&self.config, &slot);
-        let mut state = self.lock();
         match made {
-            Ok(()) => state.hand_out(slot),
-            Err(error) => state.making_failed(&slot, error),
+            Ok(listener) => {
+                self.hand_over(&slot, listener);
+                self.lock().hand_out(slot);
+            }
+            Err(error) => self.lock().making_failed(&slot, error),
         }
+    }
+
+    /// A guest that goes on is none the worse where this fails: only a later life has an endpoint then.
+    fn listen(&self, slot: &Slot) {
+        match endpoint::listen_in(slot) {
+            Ok(listener) => self.hand_over(slot, Some(listener)),
+            Err(error) => {
+                tracing::warn!(slot = slot.name, %error, "a guest does not find the API until it has slept");
+            }
+        }
+    }
+
+    /// Hands a slot's listener to whoever answers guests.
+    fn hand_over(&self, slot: &Slot, listener: Option<TcpListener>) {
+        let (Some(endpoints), Some(listener)) = (&self.config.endpoints, listener) else { return };
+        let (open, closed) = oneshot::channel();
+        self.lock().answered.insert(slot.index, open);
+        // Where nobody answers any more, as at the end of a server, the listener closes.
+        let _ = endpoints.send(Endpoint { listener, closed });
     }
 
     fn bind(&self, slot: &Slot, egress: Egress) -> Result<(), BindError> {

@@ -2,6 +2,7 @@
 
 use crate::config::{Cidr, InstanceTag};
 use crate::egress::Egress;
+use crate::endpoint;
 use crate::slot::{GUEST, TAP_NAME, UPLINK, prefix};
 
 /// Where no guest may go: this network, private ranges, shared address space, loopback, link-local (cloud
@@ -36,26 +37,29 @@ pub(crate) fn table_name(instance: &InstanceTag) -> String {
 
 /// The ruleset inside a slot: the guest may only go through, under its own address, to public ones.
 ///
-/// Nothing enters from outside but answers, and nothing, host included, talks to the namespace itself.
-pub fn slot() -> String {
-    slot_with("", "    ip daddr @forbidden drop\n")
+/// Nothing enters from outside but answers, and nothing, host included, talks to the namespace itself, but for the guest
+/// to its endpoint where there is one.
+pub fn slot(endpoint: bool) -> String {
+    slot_with("", "    ip daddr @forbidden drop\n", endpoint)
 }
 
 /// The ruleset of a slot that is bound, in place of the one that it has.
-pub fn bound_slot(egress: &Egress) -> String {
+pub fn bound_slot(egress: &Egress, endpoint: bool) -> String {
     let define = |(name, elements)| format!("  set {name} {{ {SET_TYPE} elements = {{ {elements} }} }}\n");
     let pins = |(name, kind)| format!("  set {name} {{ {kind} }}\n");
     let sets: String = egress.sets(SLOT_PREFIX).into_iter().map(define).collect();
     let sets = sets + &egress.pin_sets(SLOT_PREFIX).into_iter().map(pins).collect::<String>();
     let rules: String =
         egress.rules(SLOT_PREFIX, "return").iter().map(|rule| format!("    {rule}\n")).collect();
-    let ruleset = slot_with(&sets, &format!("{rules}    drop\n"));
+    let ruleset = slot_with(&sets, &format!("{rules}    drop\n"), endpoint);
     format!("table inet {SLOT_TABLE}\ndelete table inet {SLOT_TABLE}\n{ruleset}")
 }
 
 /// `egress`: the rules of the chain that drops what the guest may not reach.
-fn slot_with(sets: &str, egress: &str) -> String {
+fn slot_with(sets: &str, egress: &str, endpoint: bool) -> String {
     let forbidden = FORBIDDEN.join(", ");
+    let input: String =
+        if endpoint { endpoint_rules().map(|rule| format!("    {rule}\n")).concat() } else { String::new() };
     format!(
         r#"table inet {SLOT_TABLE} {{
   set forbidden {{
@@ -71,7 +75,7 @@ fn slot_with(sets: &str, egress: &str) -> String {
   }}
   chain input {{
     type filter hook input priority filter; policy drop;
-  }}
+{input}  }}
   chain forward {{
     type filter hook forward priority filter; policy drop;
     iifname "{TAP_NAME}" jump egress
@@ -87,6 +91,25 @@ fn slot_with(sets: &str, egress: &str) -> String {
 }}
 "#
     )
+}
+
+/// What the guest may send to its endpoint.
+fn endpoint_rules() -> [String; 2] {
+    let to_it = format!(
+        "iifname \"{TAP_NAME}\" ip daddr {} tcp dport {}",
+        endpoint::ADDRESS.ip(),
+        endpoint::ADDRESS.port()
+    );
+    [
+        format!("{to_it} ct state new ct count over {} drop", endpoint::MAX_CONNECTIONS),
+        format!("{to_it} ct state new,established accept"),
+    ]
+}
+
+/// Lets the guest of a slot that may have been made without an endpoint reach it. Applying it again changes nothing.
+pub(crate) fn admit_endpoint() -> String {
+    let add = |rule: String| format!("add rule inet {SLOT_TABLE} input {rule}\n");
+    format!("flush chain inet {SLOT_TABLE} input\n{}", endpoint_rules().map(add).concat())
 }
 
 /// The host's ruleset, which does not rely on the slots' own: even a VMM which took over its namespace
@@ -223,16 +246,35 @@ mod tests {
 
     #[test]
     fn the_slot_forwards_to_public_addresses_only() {
-        let rules = slot();
+        let rules = slot(false);
         assert!(rules.contains("chain egress {\n    ip daddr @forbidden drop\n  }"), "{rules}");
         let drop = rules.find(r#"iifname "tap0" jump egress"#).unwrap();
         let accept = rules.find(r#"iifname "tap0" oifname "uplink" accept"#).unwrap();
         let limit = rules.find("ct count over 8192 drop").unwrap();
         assert!(drop < accept && limit < accept);
-        assert!(rules.contains("hook input priority filter; policy drop;"));
+        assert!(
+            rules.contains("hook input priority filter; policy drop;\n  }"),
+            "nothing enters the namespace itself"
+        );
         assert!(rules.contains("hook forward priority filter; policy drop;"));
         assert!(rules.contains(r#"iifname "tap0" ip saddr != 169.254.77.2 drop"#));
         assert!(rules.contains(r#"oifname "uplink" masquerade"#));
+    }
+
+    #[test]
+    fn with_an_endpoint_the_guest_alone_enters_and_only_there() {
+        let nothing = Egress::default();
+        for rules in [slot(true), bound_slot(&nothing, true)] {
+            let input = rules.split("chain input {").nth(1).unwrap().split('}').next().unwrap();
+            let accepted: Vec<&str> =
+                input.lines().filter(|line| line.ends_with("accept")).map(str::trim).collect();
+            assert_eq!(
+                accepted,
+                [r#"iifname "tap0" ip daddr 169.254.77.1 tcp dport 80 ct state new,established accept"#]
+            );
+            assert!(input.contains("ct count over 128 drop") && input.contains("policy drop;"));
+        }
+        assert!(!bound_slot(&nothing, false).contains("dport 80"));
     }
 
     #[test]

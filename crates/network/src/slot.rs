@@ -1,19 +1,19 @@
 //! One slot: its names, its addresses, making it and removing it.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
 use crate::command::{CommandError, ip_batch, ip_query, nft};
 use crate::config::{ADDRESSES_PER_SLOT, InstanceTag, NetworkConfig};
 use crate::egress::Egress;
-use crate::{netns, rules};
+use crate::{endpoint, netns, rules};
 
 /// The tap in every slot; the same name everywhere, so that VMMs are interchangeable.
 pub const TAP_NAME: &str = "tap0";
 /// The namespace's end of its link to the host.
 pub(crate) const UPLINK: &str = "uplink";
 /// The guest's gateway, the same in every slot.
-pub(crate) const GATEWAY: &str = "169.254.77.1/30";
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
 /// The gateway's hardware address, the same in every slot: a guest that wakes in another slot goes on sending to the one
 /// that it knew, for as long as that was fresh when it fell asleep.
 pub(crate) const GATEWAY_MAC: &str = "02:00:a9:fe:4d:01";
@@ -60,8 +60,8 @@ pub(crate) fn index_of(instance: &InstanceTag, name: &str) -> Option<u32> {
     (name_of(instance, index) == name).then_some(index)
 }
 
-/// Makes the slot; on failure nothing of it remains.
-pub(crate) fn make(config: &NetworkConfig, slot: &Slot) -> Result<(), CommandError> {
+/// Makes the slot, and the listener of its endpoint where slots have one; on failure nothing of it remains.
+pub(crate) fn make(config: &NetworkConfig, slot: &Slot) -> Result<Option<TcpListener>, CommandError> {
     let made = ip_batch(&host_side(config, slot)).and_then(|()| {
         netns::inside(&slot.netns, || furnish(config, slot))
             .map_err(|source| CommandError::kernel(format!("enter the namespace {}", slot.name), source))?
@@ -89,7 +89,7 @@ pub(crate) fn remove(name: &str) -> Result<(), CommandError> {
 
 /// Has the slot reach what `egress` says, and nothing else: first by its own rules, then by the host's.
 pub(crate) fn bind(config: &NetworkConfig, slot: &Slot, egress: &Egress) -> Result<(), CommandError> {
-    netns::inside(&slot.netns, || nft(&rules::bound_slot(egress)))
+    netns::inside(&slot.netns, || nft(&rules::bound_slot(egress, config.has_endpoints())))
         .map_err(|source| CommandError::kernel(format!("enter the namespace {}", slot.name), source))??;
     nft(&rules::bind(&config.instance, &slot.name, slot.index, egress))
 }
@@ -147,7 +147,7 @@ fn slot_side(config: &NetworkConfig, slot: &Slot) -> String {
         "tuntap add dev {TAP_NAME} mode tap user 0\n\
          link set {TAP_NAME} address {GATEWAY_MAC}\n\
          address add {uplink}/30 dev {UPLINK}\n\
-         address add {GATEWAY} dev {TAP_NAME}\n\
+         address add {GATEWAY}/30 dev {TAP_NAME}\n\
          link set {UPLINK} up\n\
          link set {TAP_NAME} up\n\
          route add default via {host}\n"
@@ -155,11 +155,12 @@ fn slot_side(config: &NetworkConfig, slot: &Slot) -> String {
 }
 
 /// Rules go in before the links come up: there is no moment without them.
-fn furnish(config: &NetworkConfig, slot: &Slot) -> Result<(), CommandError> {
-    nft(&rules::slot())?;
+fn furnish(config: &NetworkConfig, slot: &Slot) -> Result<Option<TcpListener>, CommandError> {
+    nft(&rules::slot(config.has_endpoints()))?;
     write_setting("net/ipv4/ip_forward", "1")?;
     disable_ipv6()?;
-    ip_batch(&slot_side(config, slot))
+    ip_batch(&slot_side(config, slot))?;
+    config.has_endpoints().then(endpoint::listen).transpose()
 }
 
 /// The rules drop IPv6 too; this also keeps the namespace from announcing itself.

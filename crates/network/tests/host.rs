@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use rekindle_network::cgroup::{Cgroups, Limits};
 use rekindle_network::egress::{Allowed, Destination, Routes, Target, Traffic, Way};
+use rekindle_network::endpoint::{self, Endpoint};
 use rekindle_network::{
     AcquireError, AdoptError, Egress, InstanceTag, NetworkConfig, OpenError, Pool, Resolver, Slot,
     check_rules, remove_instance,
@@ -22,6 +23,7 @@ use rekindle_network::{
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use simple_dns::rdata::{A, CNAME, RData};
 use simple_dns::{CLASS, Name, Packet, RCODE, ResourceRecord};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// Long enough for a TCP handshake between namespaces, short enough to wait for what never comes.
 const CONNECT: Duration = Duration::from_millis(700);
@@ -658,6 +660,140 @@ fn a_guest_cannot_fill_the_kernels_sets() {
         drop(guest);
         pool.release(slot);
         block_on(pool.close());
+        assert_eq!(census(&tag), [0, 0, 0]);
+    });
+}
+
+/// The settings of a pool whose slots have endpoints, and their listeners as they come.
+fn config_with_endpoints(test: &str) -> (NetworkConfig, UnboundedReceiver<Endpoint>) {
+    let (endpoints, listeners) = unbounded_channel();
+    (NetworkConfig { endpoints: Some(endpoints), ready: 0, ..config(test) }, listeners)
+}
+
+/// Greets who comes to a slot's listener by its name; tells when it was to end.
+fn answer(endpoint: Endpoint, greeting: &'static str) -> std::thread::JoinHandle<()> {
+    let Endpoint { listener, closed } = endpoint;
+    listener.set_nonblocking(false).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            stream.unwrap().write_all(greeting.as_bytes()).unwrap();
+        }
+    });
+    std::thread::spawn(move || drop(closed.blocking_recv()))
+}
+
+/// The greeting at the endpoint of the guest that the calling thread is.
+fn greeting() -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&endpoint::ADDRESS.into(), CONNECT).ok()?;
+    stream.set_read_timeout(Some(CONNECT)).unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    Some(said)
+}
+
+#[test]
+fn a_guest_finds_its_endpoint_and_nothing_else_by_it() {
+    as_host("endpoint", || {
+        let tag = tag("endpoint");
+        let (config, mut listeners) = config_with_endpoints("endpoint");
+        let pool = Pool::open(config).unwrap();
+        let first = block_on(pool.acquire()).unwrap();
+        let ended = answer(listeners.blocking_recv().unwrap(), "first");
+        let second = block_on(pool.acquire()).unwrap();
+        answer(listeners.blocking_recv().unwrap(), "second");
+        let _internet = Namespace::server(format!("i{tag}"), "203.0.113.1", "203.0.113.2");
+        greet("0.0.0.0");
+        // More listens in the namespace, as a VMM that was taken over might.
+        inside(&first.netns, || greet("0.0.0.0"));
+        let (guest, neighbour) = (Namespace::guest(&first), Namespace::guest(&second));
+        let greeted = |guest: &Namespace| inside(&guest.path(), greeting);
+        assert_eq!(greeted(&guest).as_deref(), Some("first"));
+        assert_eq!(greeted(&neighbour).as_deref(), Some("second"), "each has its own");
+        let everything = ["203.0.113.1", "100.72.0.1", "100.72.0.2", "100.72.0.6", "169.254.77.1"];
+        let reached = || -> Vec<&str> {
+            inside(&guest.path(), || {
+                let reached = |address: &&str| reaches(address) || reaches_port(address, 80);
+                everything.into_iter().filter(reached).collect()
+            })
+        };
+        assert_eq!(reached(), ["169.254.77.1"]);
+        inside(&guest.path(), || {
+            assert!(!reaches("169.254.77.1"), "another port");
+            assert!(reaches("203.0.113.2"), "the internet");
+        });
+        // Nobody else, even knowing the way.
+        run("ip", "route add 169.254.77.0/30 via 100.72.0.2\n", &["-batch", "-"]);
+        assert!(!reaches_port("169.254.77.1", 80) && !reaches_port("100.72.0.2", 80), "from the host");
+
+        block_on(pool.bind(&first, Egress::default())).unwrap();
+        assert_eq!(greeted(&guest).as_deref(), Some("first"), "bound to nothing");
+        assert_eq!(reached(), ["169.254.77.1"]);
+        inside(&guest.path(), || assert!(!reaches("203.0.113.2")));
+
+        drop((guest, neighbour));
+        assert!(!ended.is_finished());
+        pool.release(first);
+        ended.join().unwrap();
+        pool.release(second);
+        block_on(pool.close());
+        assert_eq!(census(&tag), [0, 0, 0]);
+    });
+}
+
+#[test]
+fn a_guest_has_few_connections_to_its_endpoint() {
+    as_host("flood", || {
+        let (config, mut listeners) = config_with_endpoints("flood");
+        let pool = Pool::open(config).unwrap();
+        let slot = block_on(pool.acquire()).unwrap();
+        let Endpoint { listener, closed: _closed } = listeners.blocking_recv().unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let guest = Namespace::guest(&slot);
+        let mut held = Vec::new();
+        inside(&guest.path(), || {
+            for _ in 0..endpoint::MAX_CONNECTIONS {
+                held.push((TcpStream::connect(endpoint::ADDRESS).unwrap(), listener.accept().unwrap().0));
+            }
+            assert_eq!(greeting(), None, "one too many");
+            held.pop();
+            until("room again", || TcpStream::connect_timeout(&endpoint::ADDRESS.into(), CONNECT).is_ok());
+        });
+        drop(guest);
+        pool.release(slot);
+        block_on(pool.close());
+    });
+}
+
+#[test]
+fn a_later_server_answers_the_guests_that_go_on() {
+    as_host("again", || {
+        let tag = tag("again");
+        let earlier = Pool::open(config("again")).unwrap();
+        let slot = block_on(earlier.acquire()).unwrap();
+        let guest = Namespace::guest(&slot);
+        let greeted = || inside(&guest.path(), greeting);
+        assert_eq!(greeted(), None, "nobody wants it answered");
+        block_on(earlier.close());
+
+        // One that a slot gets its first endpoint from, and one that finds it with the rules for one.
+        for name in ["second", "third"] {
+            let (config, mut listeners) = config_with_endpoints("again");
+            let later = Pool::open(config).unwrap();
+            let adopted = later.adopt(&slot.name).unwrap();
+            let Endpoint { listener, closed } = listeners.blocking_recv().unwrap();
+            listener.set_nonblocking(false).unwrap();
+            let server = std::thread::spawn(move || {
+                listener.accept().unwrap().0.write_all(name.as_bytes()).unwrap();
+            });
+            assert_eq!(greeted().as_deref(), Some(name));
+            server.join().unwrap();
+            if name == "third" {
+                later.release(adopted);
+                closed.blocking_recv().unwrap_err();
+            }
+            block_on(later.close());
+        }
+        drop(guest);
         assert_eq!(census(&tag), [0, 0, 0]);
     });
 }

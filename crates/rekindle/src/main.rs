@@ -16,6 +16,7 @@ mod domains;
 mod engines;
 mod env;
 mod files;
+mod interface_endpoint;
 mod listen;
 mod logs;
 mod networks;

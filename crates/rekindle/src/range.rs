@@ -5,6 +5,7 @@
 
 use std::net::Ipv4Addr;
 
+use network::endpoint::Endpoints;
 use network::{Cidr, InstanceTag, NetworkConfig, OpenError, Pool};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -53,8 +54,13 @@ impl Range {
     }
 }
 
-/// Opens the slot pool in the first range that nobody else uses.
-pub(crate) fn open_pool(config: &Config, data: &DataDir) -> Result<Pool, RangeError> {
+/// Opens the slot pool in the first range that nobody else uses. `endpoints` takes the listeners of the slots, if they are to
+/// have any.
+pub(crate) fn open_pool(
+    config: &Config,
+    data: &DataDir,
+    endpoints: Option<&Endpoints>,
+) -> Result<Pool, RangeError> {
     let kept: Option<Range> =
         files::read(&data.range_file())?.and_then(|kept| serde_json::from_slice(&kept).ok());
     for range in candidates(config, &data.tag(), kept) {
@@ -62,6 +68,7 @@ pub(crate) fn open_pool(config: &Config, data: &DataDir) -> Result<Pool, RangeEr
             slot_cidr: range.slot_cidr,
             max_slots: config.max_slots,
             ready: config.ready_slots,
+            endpoints: endpoints.cloned(),
             ..NetworkConfig::new(data.tag(), range.first_uid)
         };
         match Pool::open(settings) {

@@ -8,6 +8,7 @@ use proxy::ca::{CaError, LocalCa};
 use proxy::{EndpointHosts, Proxy, tls_config};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::acme::Acme;
@@ -16,6 +17,7 @@ use crate::cli;
 use crate::config::{Config, ConfigError};
 use crate::data_dir::{Account, DataDir, DataDirError};
 use crate::files::FileError;
+use crate::interface_endpoint;
 use crate::listen::{ListenError, Listeners};
 use crate::s3_access::S3Access;
 use crate::server_file::ServerFile;
@@ -75,7 +77,9 @@ pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
     let token_keys = TokenKeys::open(&data)?;
     let tokens = token_keys.keyring();
     let reached = Endpoints { hosts, port: endpoints.port(), tokens };
-    let services = Services::start(&config, &data, &account, &reached).await?;
+    let (inside, interface_endpoints) = mpsc::unbounded_channel();
+    let inside = config.interface_endpoint.then_some(inside);
+    let services = Services::start(&config, &data, &account, &reached, inside.as_ref()).await?;
     let s3_access = Arc::new(S3Access(services.identity.clone()));
     let s3 = services.objects.service(&config.region, s3_access);
     let audit = Audit::to_dir(&data.audit(), &config.region).map_err(ServeError::Audit)?;
@@ -108,6 +112,7 @@ pub(crate) async fn run(args: &cli::Serve) -> Result<(), ServeError> {
             |peer| control.for_peer(peer),
             stopping.cancelled()
         ),
+        interface_endpoint::serve(interface_endpoints, &control, stopping.clone()),
         proxy.serve(listeners.endpoints.listener, tls, stopping.clone()),
         token_keys.keep(stopping.clone()),
         certificates.keep(hang_up, stopping.clone()),

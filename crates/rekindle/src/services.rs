@@ -19,6 +19,7 @@ use ids::{BuildId, ImageArn, ImageVersion};
 use logs::Logs;
 use network::cgroup::{CgroupError, Cgroups};
 use network::dns;
+use network::endpoint::Endpoints as InterfaceEndpoints;
 use node::{GuestMachines, Node};
 use objects::ObjectStore;
 use otlp::Exporter;
@@ -31,6 +32,7 @@ use crate::capacity::{self, Watch};
 use crate::config::Config;
 use crate::data_dir::{Account, DataDir, DataDirError};
 use crate::engines::{self, Chosen, EngineError};
+use crate::interface_endpoint;
 use crate::range::{self, RangeError};
 use crate::roles::Roles;
 
@@ -113,12 +115,13 @@ pub(crate) struct Endpoints {
 
 impl Services {
     /// Starts them, and takes up what an earlier server left: MicroVMs go on, builds begin anew. `first` is the
-    /// account of the first start.
+    /// account of the first start. `inside` takes what guests find the API at, if they are to find it.
     pub(crate) async fn start(
         config: &Config,
         data: &DataDir,
         first: &Account,
         endpoints: &Endpoints,
+        inside: Option<&InterfaceEndpoints>,
     ) -> Result<Self, ServicesError> {
         let store = Store::open(&data.database())?;
         identity::accounts::ensure(&store, &first.id, &first.key).await?;
@@ -130,7 +133,7 @@ impl Services {
         let cloudwatch = CloudWatch::new(logs.clone(), identity.clone(), &config.region);
         let platform = platform(&assets, &dirs).await?;
         dirs.prepare()?;
-        let (host, capacity, machines_by) = host(config, data, &dirs).await?;
+        let (host, capacity, machines_by) = host(config, data, &dirs, inside).await?;
         let living = living(&store)?;
         host.reap(&living).await?;
         dirs.sweep(&living.union(&building(&store)?).cloned().collect());
@@ -266,6 +269,7 @@ fn build_settings(config: &Config) -> build::Settings {
         memory_mib: config.build_memory_mib,
         aliases: config.aliases.clone(),
         cache_bytes: config.build_cache_mib << 20,
+        endpoint_url: config.interface_endpoint.then(interface_endpoint::url),
     }
 }
 
@@ -286,11 +290,12 @@ async fn host(
     config: &Config,
     data: &DataDir,
     dirs: &Dirs,
+    inside: Option<&InterfaceEndpoints>,
 ) -> Result<(Arc<Host>, Capacity, Chosen), ServicesError> {
     let (engine, chosen) = engines::open(config.engine, config.accelerator, dirs.overlays()).await?;
     let Chosen { engine: vmm, accelerator, because, cpu } = &chosen;
     tracing::info!(engine = vmm, %accelerator, because, cpu, "VMs can run");
-    let pool = range::open_pool(config, data)?;
+    let pool = range::open_pool(config, data, inside)?;
     let cgroups = Cgroups::open(&data.tag())?;
     let upstreams = match &config.name_servers[..] {
         [] => dns::upstreams(Path::new(RESOLV_CONF)).map_err(ServicesError::Resolvers)?,

@@ -48,6 +48,27 @@ impl Artifact {
         Self::of("examples/hello").folder("tests/apps/probe")
     }
 
+    /// `tests/apps/boto`, with the boto3 that `scripts/clients` installs and what it knows of S3 and STS.
+    ///
+    /// # Panics
+    /// Where it cannot be read.
+    #[must_use]
+    pub fn boto() -> Self {
+        const PACKAGES: [&str; 6] = ["boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3"];
+        const PURELIB: &str = "import sysconfig; print(sysconfig.get_path('purelib'), end='')";
+        let python = command::clients().join("bin/python");
+        let installed = PathBuf::from(command::must(Command::new(python).args(["-c", PURELIB])));
+        let files = PACKAGES.iter().flat_map(|package| files_below(&installed.join(package)));
+        files.chain([installed.join("six.py")]).fold(Self::of("tests/apps/boto"), |artifact, path| {
+            let name = path.strip_prefix(&installed).unwrap().to_str().unwrap();
+            if is_wanted_of_boto(name) {
+                artifact.file(name, std::fs::read(&path).unwrap())
+            } else {
+                artifact
+            }
+        })
+    }
+
     /// `examples/native`, compiled; or as `REKINDLE_NATIVE` names it, where there is no compiler.
     ///
     /// # Panics
@@ -86,6 +107,12 @@ impl Artifact {
     }
 }
 
+/// Sources, and the models of two services out of some four hundred.
+fn is_wanted_of_boto(name: &str) -> bool {
+    let of_others = name.split_once("/data/").and_then(|(_, data)| data.split_once('/'));
+    !name.ends_with(".pyc") && of_others.is_none_or(|(service, _)| matches!(service, "s3" | "sts"))
+}
+
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
@@ -101,6 +128,19 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+
+    #[test]
+    fn of_boto3_two_services_are_wanted() {
+        let wanted = [
+            "six.py",
+            "botocore/client.py",
+            "botocore/data/_retry.json",
+            "botocore/data/s3/v/service-2.json.gz",
+        ];
+        assert!(wanted.into_iter().all(is_wanted_of_boto));
+        assert!(!is_wanted_of_boto("botocore/data/ec2/v/service-2.json.gz"));
+        assert!(!is_wanted_of_boto("boto3/__pycache__/session.cpython-311.pyc"));
+    }
 
     #[test]
     fn a_folder_is_zipped_with_what_replaces_its_files() {

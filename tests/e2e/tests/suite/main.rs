@@ -15,9 +15,11 @@ mod collector;
 mod connectors;
 mod continuity;
 mod crash;
+mod examples;
 mod exposure;
 mod fixture;
 mod identity;
+mod interface_endpoint;
 mod isolation;
 mod ledger;
 mod lifecycle;
@@ -101,6 +103,8 @@ fn main() -> ExitCode {
                 a_microvm_reaches_its_connectors_networks_in_every_life,
                 a_restart_gives_a_microvm_its_networks_again,
             }
+            examples { node, sandbox }
+            interface_endpoint { boto3_in_a_guest_may_do_what_its_role_may }
             versions { a_version_goes_with_its_files_and_the_last_one_stays }
             continuity {
                 nothing_runs_between_two_lives_and_clones_differ,
