@@ -17,6 +17,7 @@ mod continuity;
 mod crash;
 mod exposure;
 mod fixture;
+mod forwarding;
 mod identity;
 mod isolation;
 mod ledger;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
                 a_launch_and_a_wake_continue_their_clients_traces,
                 rekindle_trace_shows_where_the_time_went,
             }
+            forwarding { logs_are_forwarded_to_a_collector_and_to_another_server }
             tunnels { tcp_and_tls_reach_their_ports }
             shell { a_shell_beside_the_application }
             isolation {
