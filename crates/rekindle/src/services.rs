@@ -165,6 +165,7 @@ impl Services {
         tokio::spawn(sweep(logs.clone()));
         let forwarders = forwarders(config, &logs, &store)?;
         tokio::spawn(node.clone().meter());
+        tokio::spawn(node.clone().tell_of_refusals());
         let base_image_created_at = modified_ms(&assets.bases());
         let builder = Builder::new(Workshop {
             host: Arc::clone(&host),

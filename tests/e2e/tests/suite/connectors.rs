@@ -1,6 +1,7 @@
 //! What a MicroVM reaches through a network connector of its account.
 
 use std::io::Write;
+use std::time::Duration;
 
 use rekindle_e2e::{Image, Microvm, NameServer, Neighbour, Server, json, microvm, neighbour, until};
 
@@ -15,6 +16,8 @@ const GROUP: &str = "sg-0a1b2c3d";
 const INTERNET: &str = "subnet-0e5f6a7b";
 /// Lets out what is below `rke2e.test`.
 const NAMED: &str = "sg-0e5f6a7b";
+/// For what connectors refuse to be told of.
+const TOLD: Duration = Duration::from_secs(30);
 const NO_EGRESS: &str = "arn:aws:lambda:us-east-1:aws:network-connector:aws-network-connector:NO_EGRESS";
 
 /// A connector that is ready; its ARN.
@@ -92,6 +95,10 @@ pub(crate) fn a_microvm_reaches_its_connectors_networks_in_every_life() {
     let closed = connector(&server, "closed", &[GROUP]);
     let bound = run(&server, &image, &closed);
     assert_eq!(reached(&bound), [false, false, false], "past the security group");
+    let refused = format!("to {}:{} (tcp)", listed.address, neighbour::PORT);
+    until("the log to tell what was refused", TOLD, || {
+        server.logs(&bound.id).contains(&refused).then_some(())
+    });
     let region = bound.json("/metadata?path=/latest/meta-data/placement/region");
     assert_eq!(region["text"], server.variable("AWS_REGION"), "metadata needs no way out");
     [bound, other].iter().for_each(|microvm| drop(microvm.terminate()));
