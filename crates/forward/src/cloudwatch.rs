@@ -1,6 +1,7 @@
 //! A client of CloudWatch Logs that puts events, and makes the groups and streams for them.
 
 use std::fmt;
+use std::time::Duration;
 
 use auth::sigv4::{self, SignError};
 use bytes::Bytes;
@@ -18,6 +19,8 @@ use crate::origin::Origin;
 use crate::settings::{CloudWatchSettings, Place, SettingsError};
 
 const SERVICE: &str = "logs";
+/// For a request to be taken and answered; a batch may be long, and the way slow.
+const TIMEOUT: Duration = Duration::from_secs(60);
 const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
 const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 const JSON: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.1");
@@ -117,7 +120,7 @@ impl CloudWatch {
             Ok::<_, OpenError>(value)
         };
         let session_token = place.session_token.as_ref().map(token).transpose()?;
-        let client = HttpClient::open(&place.uri)?;
+        let client = HttpClient::open(&place.uri, TIMEOUT)?;
         Ok(Self { place, host, session_token, client })
     }
 

@@ -51,6 +51,7 @@ impl Forwarder {
             region: region.to_owned(),
             target,
             closing: closing.clone(),
+            batches: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         };
         Self { task: tokio::spawn(pump.run()), closing }
@@ -82,6 +83,8 @@ struct Pump {
     region: String,
     target: Target,
     closing: CancellationToken,
+    /// Batches that are done with.
+    batches: AtomicU64,
     /// Lines that were not and will not be sent, since this was last told.
     lost: AtomicU64,
 }
@@ -95,13 +98,15 @@ impl Pump {
             let mut pause = PAUSE;
             // Where nothing was added and nothing waits, no stream is looked at.
             if seen != Some(additions) || streams.are_behind() {
+                let batches = self.batches.load(Ordering::Relaxed);
                 match self.round(&mut streams).await {
                     Ok(()) => {
                         if mem::take(&mut is_away) {
                             tracing::info!(to, "logs are forwarded again");
                         }
                         (seen, retry) = (Some(additions), FIRST_RETRY);
-                        if streams.due().next().is_some() {
+                        // There is more than was anybody's turn.
+                        if self.batches.load(Ordering::Relaxed) > batches && streams.due().next().is_some() {
                             pause = Duration::ZERO;
                         }
                     }
@@ -177,6 +182,7 @@ impl Pump {
             },
         };
         self.lost.fetch_add(unwanted + ahead.dropped, Ordering::Relaxed);
+        self.batches.fetch_add(u64::from(!ahead.events.is_empty()), Ordering::Relaxed);
         let mut cursor = followed.cursor.clone();
         let noted = spawn_blocking(move || {
             let noted = cursor.advance(ahead);

@@ -16,8 +16,6 @@ use hyper_util::rt::TokioExecutor;
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 
-/// For an answer to come.
-const TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of an answer that are read.
 const MAX_ANSWER: usize = 64 << 10;
 
@@ -41,7 +39,7 @@ pub enum SendError {
     #[error("it cannot be reached: {0}")]
     Unreachable(#[from] hyper_util::client::legacy::Error),
     /// Too slow.
-    #[error("it did not answer within {TIMEOUT:?}")]
+    #[error("it did not take the request and answer in time")]
     Late(#[from] tokio::time::error::Elapsed),
     /// Too long, or broken off.
     #[error("its answer cannot be read: {0}")]
@@ -50,7 +48,10 @@ pub enum SendError {
 
 /// Sends requests to one place, over connections that it keeps. Clones share them.
 #[derive(Clone)]
-pub struct HttpClient(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub struct HttpClient {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    limit: Duration,
+}
 
 impl fmt::Debug for HttpClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -59,12 +60,12 @@ impl fmt::Debug for HttpClient {
 }
 
 impl HttpClient {
-    /// For requests to `uri`, of which the scheme tells whether TLS is needed.
+    /// For requests to `uri`, of which the scheme tells whether TLS is needed, that may take as long as `limit`.
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn open(uri: &Uri) -> Result<Self, StartError> {
-        Ok(Self(Client::builder(TokioExecutor::new()).build(connector(uri)?)))
+    pub fn open(uri: &Uri, limit: Duration) -> Result<Self, StartError> {
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector(uri)?), limit })
     }
 
     /// The status and the body of the answer.
@@ -72,8 +73,8 @@ impl HttpClient {
     /// # Errors
     /// [`SendError`].
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), SendError> {
-        tokio::time::timeout(TIMEOUT, async {
-            let answer = self.0.request(request).await?;
+        tokio::time::timeout(self.limit, async {
+            let answer = self.client.request(request).await?;
             let status = answer.status();
             let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
             Ok((status, body.map_err(SendError::Answer)?.to_bytes()))

@@ -21,6 +21,8 @@ const QUEUE: usize = 2048;
 const BATCH: usize = 512;
 /// How long the first of a batch waits for others.
 const GATHER: Duration = Duration::from_millis(500);
+/// For a collector to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Between tries of a request that may succeed later.
 const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 /// For what waits to be sent when the server ends.
@@ -68,7 +70,7 @@ impl Exporter {
     /// [`StartError`].
     pub fn start(target: Target) -> Result<Self, StartError> {
         let (sender, queue) = mpsc::channel(QUEUE);
-        let client = HttpClient::open(&target.collector.uri)?;
+        let client = HttpClient::open(&target.collector.uri, TIMEOUT)?;
         let (dropped, closing, closed) = (Arc::default(), CancellationToken::new(), CancellationToken::new());
         let exporter = Self {
             queue: sender,

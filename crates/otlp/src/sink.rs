@@ -1,5 +1,7 @@
 //! The way of log records to a collector. Who sends keeps what is not taken, and tries again.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::StatusCode;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
@@ -8,6 +10,9 @@ use prost::Message;
 use crate::client::{HttpClient, SendError, StartError};
 use crate::records::{self, Lines};
 use crate::settings::{Collector, Settings, SettingsError};
+
+/// For a collector to take a request and answer; lines may be many, and the way slow.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why there is no sink.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +67,7 @@ impl LogSink {
     /// [`SinkError`].
     pub fn open(settings: &Settings) -> Result<Option<Self>, SinkError> {
         let Some(collector) = Collector::of_logs(settings)? else { return Ok(None) };
-        let client = HttpClient::open(&collector.uri)?;
+        let client = HttpClient::open(&collector.uri, TIMEOUT)?;
         Ok(Some(Self { collector, service_name: settings.service_name.clone(), client }))
     }
 

@@ -114,6 +114,7 @@ fn compare(operand: &Operand, field: &[u8]) -> bool {
         Operand::Text { equal, text, .. } => text.is_match(field) == *equal,
         Operand::Number(comparison, wanted) => {
             let number = str::from_utf8(field).ok().and_then(|text| text.parse::<f64>().ok());
+            let number = number.filter(|number| number.is_finite());
             number.map_or(*comparison == Comparison::Unequal, |number| comparison.holds(number, *wanted))
         }
     }
@@ -308,8 +309,16 @@ mod tests {
             assert_eq!(matches(&format!("[..., {condition}]"), "x 404"), wanted, "{condition}");
         }
         // What is no number is different from each, and in no order with any.
-        for (condition, wanted) in [("b != 0", true), ("b = 0", false), ("b > 0", false), ("b <= 0", false)] {
-            assert_eq!(matches(&format!("[a, {condition}]"), "x -"), wanted, "{condition}");
+        for message in ["x -", "x inf", "x NaN"] {
+            for (condition, wanted) in
+                [("b != 0", true), ("b = 0", false), ("b > 0", false), ("b <= 0", false)]
+            {
+                assert_eq!(
+                    matches(&format!("[a, {condition}]"), message),
+                    wanted,
+                    "{condition} on {message}"
+                );
+            }
         }
     }
 

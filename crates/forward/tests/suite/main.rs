@@ -4,6 +4,7 @@
 
 mod cloudwatch_peer;
 mod collector;
+mod denial;
 
 use std::path::Path;
 
