@@ -1,7 +1,6 @@
 //! What a MicroVM reaches through a network connector of its account.
 
 use std::io::Write;
-use std::time::Duration;
 
 use rekindle_e2e::{Image, Microvm, NameServer, Neighbour, Server, json, microvm, neighbour, until};
 
@@ -16,8 +15,6 @@ const GROUP: &str = "sg-0a1b2c3d";
 const INTERNET: &str = "subnet-0e5f6a7b";
 /// Lets out what is below `rke2e.test`.
 const NAMED: &str = "sg-0e5f6a7b";
-/// For what connectors refuse to be told of.
-const TOLD: Duration = Duration::from_secs(30);
 const NO_EGRESS: &str = "arn:aws:lambda:us-east-1:aws:network-connector:aws-network-connector:NO_EGRESS";
 
 /// A connector that is ready; its ARN.
