@@ -92,10 +92,6 @@ pub(crate) fn a_microvm_reaches_its_connectors_networks_in_every_life() {
     let closed = connector(&server, "closed", &[GROUP]);
     let bound = run(&server, &image, &closed);
     assert_eq!(reached(&bound), [false, false, false], "past the security group");
-    let refused = format!("to {}:{} (tcp)", listed.address, neighbour::PORT);
-    until("the log to tell what was refused", TOLD, || {
-        server.logs(&bound.id).contains(&refused).then_some(())
-    });
     let region = bound.json("/metadata?path=/latest/meta-data/placement/region");
     assert_eq!(region["text"], server.variable("AWS_REGION"), "metadata needs no way out");
     [bound, other].iter().for_each(|microvm| drop(microvm.terminate()));
