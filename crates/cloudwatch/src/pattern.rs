@@ -2,12 +2,15 @@
 //!
 //! `ERROR timeout` both terms; `?ERROR ?WARN` either; `-DEBUG` not this one; `"with spaces"` a phrase; `%5\d\d%` a regular
 //! expression. Terms are looked for anywhere in a message, in upper and lower case as they are written. Where others
-//! stand beside them, terms with `?` are ignored, as on AWS. `{ $.level = "error" }` looks at the fields of JSON.
+//! stand beside them, terms with `?` are ignored, as on AWS. `{ $.level = "error" }` looks at the fields of JSON,
+//! `[ip, ..., status = 4*, bytes]` at those between spaces.
 
+mod condition;
+mod delimited;
 mod json;
+mod reader;
 mod terms;
 
-use json::Condition;
 use terms::Terms;
 
 /// Expressions of a pattern at most, as on AWS.
@@ -37,11 +40,22 @@ pub enum PatternError {
     /// Too many brackets.
     #[error("Invalid filter pattern: it has too many brackets within brackets")]
     Depth,
-    /// A kind of pattern that is not known here.
+    /// A pattern that ends where more must come.
+    #[error("Invalid filter pattern: it ends too early")]
+    End,
+    /// More than one `...`, so that nothing says which fields stand between them.
+    #[error("Invalid filter pattern: it has more than one ellipsis")]
+    Ellipsis,
+    /// What is said of one field of a space-delimited pattern is about another.
     #[error(
-        "Space-delimited filter patterns are not supported by this server; use terms, {{ $.field = value }} or %regular expressions%"
+        "Invalid filter pattern: {found} stands with what is said of {field}; separate fields with commas"
     )]
-    SpaceDelimited,
+    Name {
+        /// The name that stands there.
+        found: String,
+        /// The name of the field.
+        field: String,
+    },
 }
 
 /// A pattern, read.
@@ -51,7 +65,8 @@ pub struct Pattern(Kind);
 #[derive(Debug, Clone)]
 enum Kind {
     Terms(Terms),
-    Json(Condition),
+    Json(json::Fields),
+    Delimited(delimited::Fields),
 }
 
 impl Pattern {
@@ -62,8 +77,8 @@ impl Pattern {
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let text = text.trim();
         match text.chars().next() {
-            Some('{') => Condition::parse(text).map(|condition| Self(Kind::Json(condition))),
-            Some('[') => Err(PatternError::SpaceDelimited),
+            Some('{') => json::Fields::parse(text).map(|fields| Self(Kind::Json(fields))),
+            Some('[') => delimited::Fields::parse(text).map(|fields| Self(Kind::Delimited(fields))),
             _ => Terms::parse(text).map(|terms| Self(Kind::Terms(terms))),
         }
     }
@@ -73,7 +88,8 @@ impl Pattern {
     pub fn matches(&self, message: &[u8]) -> bool {
         match &self.0 {
             Kind::Terms(terms) => terms.matches(message),
-            Kind::Json(condition) => condition.matches(message),
+            Kind::Json(fields) => fields.matches(message),
+            Kind::Delimited(fields) => fields.matches(message),
         }
     }
 }

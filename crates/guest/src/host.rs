@@ -14,7 +14,7 @@ use agent_proto::host::Resolver;
 use capacity::Capacity;
 use engine::{Compatibility, Disk, Engine, Jail, Machine, MachineSpec, PrivateDisks, Restore};
 use network::cgroup::{Cgroups, Limits, Usage};
-use network::{AcquireError, Egress, Pool, Slot};
+use network::{AcquireError, Egress, Pool, Refused, Slot};
 use serde::{Deserialize, Serialize};
 use timeline::Step;
 
@@ -183,6 +183,17 @@ impl Host {
     #[must_use]
     pub fn usage(&self, name: &str) -> Option<Usage> {
         self.cgroups.usage(&self.record(name).ok()??.slot)
+    }
+
+    /// What its connectors refused to the guest of this name since this was last asked; nothing where it has none. Blocks
+    /// for a moment.
+    #[must_use]
+    pub fn refused(&self, name: &str) -> Option<Refused> {
+        let slot = self.record(name).ok()??.slot;
+        self.pool.refused(&slot).unwrap_or_else(|error| {
+            tracing::warn!(name, %error, "cannot tell what network connectors refused");
+            None
+        })
     }
 
     /// Whether the kernel ended the guest in this slot for want of memory.

@@ -12,8 +12,21 @@ use crate::{Destination, LogError, json_file};
 /// Read at a time: the longest event fits, with its head.
 const CHUNK: usize = MAX_MESSAGE + (1 << 10);
 
+/// How much is read at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Most events.
+    pub events: usize,
+    /// Most bytes of messages, though one event is always read.
+    pub bytes: usize,
+}
+
+impl Room {
+    const UNLIMITED: Self = Self { events: usize::MAX, bytes: usize::MAX };
+}
+
 /// Reads the events of a stream in the order in which they were added.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Follower {
     dir: PathBuf,
     /// Number of the event to be read next.
@@ -62,17 +75,27 @@ impl Follower {
     /// # Errors
     /// [`LogError`] where a segment cannot be read.
     pub fn read(&mut self) -> Result<Vec<Event>, LogError> {
-        match self.read_on() {
-            // Sealed or dropped since it was listed: found by its new name next time.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            events => events.map_err(LogError::new("read", &self.dir)),
+        Ok(self.read_within(Room::UNLIMITED)?.unwrap_or_default())
+    }
+
+    /// The next events that there is room for; `None` where a segment was sealed or dropped since it was listed, so that it
+    /// is found by its new name next time.
+    pub(crate) fn read_within(&mut self, room: Room) -> Result<Option<Vec<Event>>, LogError> {
+        match self.read_on(room) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            events => events.map(Some).map_err(LogError::new("read", &self.dir)),
         }
     }
 
-    fn read_on(&mut self) -> io::Result<Vec<Event>> {
+    /// Goes to the event with this number, if it is not beyond it.
+    pub(crate) fn skip_to(&mut self, next: u64) {
+        self.next = self.next.max(next);
+    }
+
+    fn read_on(&mut self, room: Room) -> io::Result<Vec<Event>> {
         for (summary, path) in segment::list(&self.dir)? {
             if !(summary.sealed && summary.next() <= self.next) {
-                let events = self.read_segment(&summary, &path)?;
+                let events = self.read_segment(&summary, &path, room)?;
                 if !events.is_empty() {
                     return Ok(events);
                 }
@@ -81,11 +104,11 @@ impl Follower {
         Ok(Vec::new())
     }
 
-    fn read_segment(&mut self, segment: &Summary, path: &Path) -> io::Result<Vec<Event>> {
+    fn read_segment(&mut self, segment: &Summary, path: &Path, room: Room) -> io::Result<Vec<Event>> {
         let file = File::open(path)?;
         let start = Place { first: segment.first, number: segment.first, offset: 0 };
         let mut place = if self.place.first == segment.first { self.place } else { start };
-        let mut found = Vec::new();
+        let (mut found, mut taken) = (Vec::new(), 0);
         while found.is_empty() {
             let left = file.metadata()?.len().saturating_sub(place.offset);
             let mut bytes = vec![0; usize::try_from(left).unwrap_or(CHUNK).min(CHUNK)];
@@ -93,6 +116,10 @@ impl Follower {
             let from = place;
             for (event, end) in record::events(&bytes[..read]) {
                 if place.number >= self.next {
+                    taken += event.message.len();
+                    if found.len() >= room.events || (taken > room.bytes && !found.is_empty()) {
+                        break;
+                    }
                     found.push(event.into());
                 }
                 place.number += 1;

@@ -5,12 +5,14 @@
 //! <dir>/<account>/<hash of the group's name>/group.json
 //!                                           /<hash of the stream's name>/stream.json
 //!                                                                       /<first event>….seg, <first event>.open
+//!                                                                       /<reader>.json
 //! ```
 //!
 //! An event is written once, with `write(2)` and no wait for the disk: a killed server loses none, a power cut the last
 //! few. One server writes; any process may read meanwhile ([`Follower`]). The bytes are the tenant's and are kept as they
 //! came; whoever shows them escapes them.
 
+mod cursor;
 mod destination;
 mod error;
 mod follower;
@@ -26,9 +28,10 @@ mod segment;
 mod store;
 mod stream;
 
+pub use cursor::{Ahead, Cursor};
 pub use destination::{Destination, default_group, stream_name};
 pub use error::{CreateError, LogError};
-pub use follower::Follower;
+pub use follower::{Follower, Room};
 pub use group::{Group, GroupInfo};
 pub use lines::{Lines, MAX_LINE};
 pub use output::Output;

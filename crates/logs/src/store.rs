@@ -38,6 +38,8 @@ struct Inner {
     dir: PathBuf,
     quota: Quota,
     accounts: RwLock<BTreeMap<AccountId, Arc<Account>>>,
+    /// How often something was added.
+    additions: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -58,13 +60,30 @@ impl Logs {
     pub fn open(dir: impl Into<PathBuf>, quota: Quota) -> Result<Self, LogError> {
         let dir = dir.into();
         let accounts = load(&dir).map_err(LogError::new("open", &dir))?;
-        Ok(Self(Arc::new(Inner { dir, quota, accounts: RwLock::new(accounts) })))
+        Ok(Self(Arc::new(Inner {
+            dir,
+            quota,
+            accounts: RwLock::new(accounts),
+            additions: AtomicU64::default(),
+        })))
     }
 
     /// Where what is written to `destination` goes; the group and the stream are made by the first line.
     #[must_use]
     pub fn output(&self, destination: Destination) -> Output {
         Output::to(self.clone(), destination)
+    }
+
+    /// The accounts that have logs, or had.
+    #[must_use]
+    pub fn accounts(&self) -> Vec<AccountId> {
+        self.0.accounts.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// How often something was added since the start: where it is the same, so are all streams, but for what was removed.
+    #[must_use]
+    pub fn additions(&self) -> u64 {
+        self.0.additions.load(Ordering::Acquire)
     }
 
     /// All groups of an account, by name.
@@ -120,6 +139,7 @@ impl Logs {
     pub fn append(&self, account: &AccountId, stream: &Stream, lines: &[Line]) -> Result<bool, LogError> {
         let now = now_ms();
         let taken = stream.append(lines, now, self.0.quota.stream)?;
+        self.0.additions.fetch_add(1, Ordering::Release);
         self.make_room(account, now)?;
         Ok(taken)
     }

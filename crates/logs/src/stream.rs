@@ -100,6 +100,11 @@ impl Stream {
         &self.dir
     }
 
+    /// When it was made, in milliseconds of Unix time.
+    pub(crate) fn created(&self) -> u64 {
+        self.meta.created
+    }
+
     /// The number that its next event gets.
     #[must_use]
     pub fn next(&self) -> u64 {

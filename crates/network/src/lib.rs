@@ -11,6 +11,8 @@
 //!
 //! Where the server's own API is to be had inside, it listens in the slots' namespaces itself (see [`endpoint`]).
 //!
+//! What a binding refuses is counted by the kernel, and told by [`Pool::refused`].
+//!
 //! What [`Pool::open`] changes on the host, apart from the slots themselves: the table `inet rekindle_<tag>`,
 //! and `net.ipv4.ip_forward`, which is set to 1 and left so, because others may come to rely on it. A host
 //! firewall which drops forwarded packets by default must be told to let the slots' interfaces (`rk<tag>-*`)
@@ -30,6 +32,7 @@ mod netns;
 mod nfset;
 mod pins;
 mod pool;
+mod refused;
 mod resolver;
 pub mod rules;
 mod slot;
@@ -39,5 +42,6 @@ pub use config::{Cidr, ConfigError, InstanceTag, NetworkConfig};
 pub use egress::Egress;
 pub use host::{OpenError, check_rules, remove_instance};
 pub use pool::{AcquireError, AdoptError, BindError, Pool, ReapError};
+pub use refused::{Refused, RefusedTo};
 pub use resolver::Resolver;
 pub use slot::{Slot, TAP_NAME};

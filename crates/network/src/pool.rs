@@ -4,6 +4,7 @@
 //! is put off until no slot has changed hands for a while: a MicroVM that is starting needs the CPU itself.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use crate::egress::Egress;
 use crate::endpoint::{self, Endpoint};
 use crate::gate::Gate;
 use crate::host::{self, OpenError};
+use crate::refused::{Counts, Refused};
 use crate::resolver::Resolver;
 use crate::slot::{self, Slot};
 
@@ -121,6 +123,8 @@ struct State {
     silent: VecDeque<Slot>,
     /// Those that are answered; whoever answers is told by the end of this.
     answered: BTreeMap<u32, oneshot::Sender<()>>,
+    /// What had been refused to their guests when that was last asked.
+    counted: BTreeMap<u32, Counts>,
     removals: VecDeque<Slot>,
     reaps: VecDeque<Reap>,
     /// Making a slot failed: only the next acquisition tries again.
@@ -242,6 +246,22 @@ impl Pool {
     #[must_use]
     pub fn resolver(&self, slot: &Slot, upstreams: Arc<[SocketAddr]>) -> Resolver {
         Resolver { shared: Arc::clone(&self.shared), slot: slot.index, upstreams }
+    }
+
+    /// What the slot of this name refused since this was last asked, by what it is bound to. `None` where it is bound to
+    /// nothing. Blocks for a moment.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn refused(&self, name: &str) -> io::Result<Option<Refused>> {
+        let config = &self.shared.config;
+        let Some(index) = slot::index_of(&config.instance, name) else { return Ok(None) };
+        if !self.shared.lock().bound.contains_key(&index) {
+            return Ok(None);
+        }
+        let now = Counts::read(&Slot::new(config, index).netns)?;
+        let before = self.shared.lock().counted.insert(index, now.clone());
+        Ok(Some(now.since(&before.unwrap_or_default())))
     }
 
     /// Gives a slot back. It is removed in the background, never used again; nothing may run in it any more.
@@ -495,7 +515,9 @@ impl Shared {
         let bound = self.lock().bound.get(&slot.index).cloned();
         if let Some(egress) = bound {
             slot::unbind(&self.config, slot, &egress)?;
-            self.lock().bound.remove(&slot.index);
+            let mut state = self.lock();
+            state.bound.remove(&slot.index);
+            state.counted.remove(&slot.index);
         }
         Ok(())
     }

@@ -30,6 +30,13 @@ pub(crate) const SLOT_TABLE: &str = "rekindle";
 /// How the names of a bound slot's own sets begin.
 pub(crate) const SLOT_PREFIX: &str = "slot";
 
+/// The sets of a bound slot that count what its rules refuse: what there is room for by destination, and everything.
+pub(crate) const REFUSED_BY_DESTINATION: &str = "refused_by_destination";
+pub(crate) const REFUSED: &str = "refused";
+/// Destinations that are counted by themselves, each for [`COUNTED_FOR`] from its first packet.
+const MAX_COUNTED: u32 = 64;
+const COUNTED_FOR: &str = "10m";
+
 /// The host's table for an instance.
 pub(crate) fn table_name(instance: &InstanceTag) -> String {
     format!("rekindle_{instance}")
@@ -51,7 +58,17 @@ pub fn bound_slot(egress: &Egress, endpoint: bool) -> String {
     let sets = sets + &egress.pin_sets(SLOT_PREFIX).into_iter().map(pins).collect::<String>();
     let rules: String =
         egress.rules(SLOT_PREFIX, "return").iter().map(|rule| format!("    {rule}\n")).collect();
-    let ruleset = slot_with(&sets, &format!("{rules}    drop\n"), endpoint);
+    let counting = format!(
+        "  set {REFUSED_BY_DESTINATION} {{ type ipv4_addr . inet_proto . inet_service; flags dynamic,timeout; \
+         size {MAX_COUNTED}; timeout {COUNTED_FOR}; counter; }}\n  \
+         set {REFUSED} {{ type inet_proto; flags dynamic; size 256; counter; }}\n"
+    );
+    // A rule that finds no room in its set is over, and the next one has its turn.
+    let refusing = format!(
+        "    meta l4proto {{ tcp, udp }} add @{REFUSED_BY_DESTINATION} {{ ip daddr . meta l4proto . th dport }}\n    \
+         add @{REFUSED} {{ meta l4proto }}\n    drop\n"
+    );
+    let ruleset = slot_with(&format!("{sets}{counting}"), &format!("{rules}{refusing}"), endpoint);
     format!("table inet {SLOT_TABLE}\ndelete table inet {SLOT_TABLE}\n{ruleset}")
 }
 

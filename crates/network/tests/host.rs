@@ -17,7 +17,7 @@ use rekindle_network::cgroup::{Cgroups, Limits};
 use rekindle_network::egress::{Allowed, Destination, Routes, Target, Traffic, Way};
 use rekindle_network::endpoint::{self, Endpoint};
 use rekindle_network::{
-    AcquireError, AdoptError, Egress, InstanceTag, NetworkConfig, OpenError, Pool, Resolver, Slot,
+    AcquireError, AdoptError, Egress, InstanceTag, NetworkConfig, OpenError, Pool, RefusedTo, Resolver, Slot,
     check_rules, remove_instance,
 };
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
@@ -453,6 +453,60 @@ fn a_bound_slot_reaches_what_it_is_bound_to_and_nothing_else() {
         block_on(pool.reap(BTreeSet::new())).unwrap();
         let table = run("nft", "", &["list", "table", "inet", &format!("rekindle_{tag}")]);
         assert!(!table.contains(&format!("slot{index}")), "{table}");
+        block_on(pool.close());
+        assert_eq!(census(&tag), [0, 0, 0]);
+    });
+}
+
+#[test]
+fn what_a_binding_refuses_is_counted_by_destination() {
+    as_host("refused", || {
+        let tag = tag("refused");
+        let pool = Pool::open(config("refused")).unwrap();
+        let slot = block_on(pool.acquire()).unwrap();
+        let _listed = Namespace::server(format!("l{tag}"), "10.1.7.1", "10.1.7.2");
+        let guest = Namespace::guest(&slot);
+        assert_eq!(pool.refused(&slot.name).unwrap(), None, "it is bound to nothing");
+
+        let traffic = Traffic::Tcp(PORT.to_string().parse().unwrap());
+        let allowed = Allowed { to: "10.1.7.2/32".parse::<Destination>().unwrap().into(), traffic };
+        let way = Way { routes: routes(&["10.1.7.0/24"]), allowed: Some(vec![allowed]) };
+        block_on(pool.bind(&slot, Egress { ways: vec![way] })).unwrap();
+        inside(&guest.path(), || {
+            assert!(reaches("10.1.7.2") && !reaches_port("10.1.7.2", OTHER_PORT));
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            for _ in 0..5 {
+                socket.send_to(b"x", "203.0.113.9:53").unwrap();
+            }
+        });
+        let refused = pool.refused(&slot.name).unwrap().unwrap();
+        let to = |address: &str, port: u16| {
+            let is_to = |told: &&RefusedTo| told.address.to_string() == address && told.port == port;
+            refused.told.iter().find(is_to).map(|told| (told.is_tcp, told.packets))
+        };
+        assert_eq!(to("203.0.113.9", 53), Some((false, 5)), "{refused:?}");
+        assert!(
+            to("10.1.7.2", OTHER_PORT).is_some_and(|(is_tcp, packets)| is_tcp && packets > 0),
+            "{refused:?}"
+        );
+        assert_eq!(to("10.1.7.2", PORT), None, "{refused:?}");
+        assert!(pool.refused(&slot.name).unwrap().unwrap().is_empty(), "it was told already");
+
+        // Of more destinations than are counted by themselves each packet is counted all the same, and none gets out.
+        inside(&guest.path(), || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            for port in 1..=500 {
+                socket.send_to(b"x", ("203.0.113.9", port)).unwrap();
+            }
+        });
+        let refused = pool.refused(&slot.name).unwrap().unwrap();
+        assert_eq!(
+            refused.others + refused.told.iter().map(|told| told.packets).sum::<u64>(),
+            500,
+            "{refused}"
+        );
+        drop(guest);
+        pool.release(slot);
         block_on(pool.close());
         assert_eq!(census(&tag), [0, 0, 0]);
     });

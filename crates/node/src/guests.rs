@@ -332,6 +332,17 @@ impl Machines for GuestMachines {
         }
     }
 
+    fn tell_of_refused(&self, microvm: &MicrovmRecord) -> bool {
+        let refused = self.host.refused(&microvm.id.to_string());
+        let Some(refused) = refused.filter(|refused| !refused.is_empty()) else { return false };
+        tracing::info!(microvm = %microvm.id, packets = %refused, "its network connectors refused packets");
+        let line = format!("rekindle: packets that the network connectors refused: {refused}");
+        if let Err(error) = output::of(&self.logs, &*self.roles, microvm).write(vec![line.into_bytes()]) {
+            tracing::warn!(microvm = %microvm.id, %error, "its log does not tell what was refused");
+        }
+        true
+    }
+
     async fn finish_suspend(
         &self,
         microvm: &MicrovmRecord,

@@ -10,6 +10,7 @@ mod metering;
 mod node;
 mod output;
 mod owner;
+mod refusals;
 mod shell;
 mod timelines;
 

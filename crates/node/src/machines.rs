@@ -97,6 +97,12 @@ pub trait Machines: Send + Sync + 'static {
         Phase::Away
     }
 
+    /// Says in the server's log, and in the application's own, what the MicroVM's network connectors refused since this was
+    /// last called. Returns whether there was anything. Blocks for a moment.
+    fn tell_of_refused(&self, _microvm: &MicrovmRecord) -> bool {
+        false
+    }
+
     /// Keeps, not waiting for it, where the time of a launch, wake or suspension went.
     fn keep(&self, _microvm: &MicrovmRecord, _timeline: timeline::Record) {}
 }

@@ -1,26 +1,18 @@
 //! The way to the collector: a bounded queue, and a task that posts what is in it.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::Scheme;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use http::StatusCode;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::client::{HttpClient, SendError, StartError};
 use crate::{Target, Trace, spans};
 
 /// Timelines that wait to be sent; further ones are dropped. This and the next as OpenTelemetry's SDKs have it.
@@ -35,42 +27,23 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 /// For what waits to be sent when the server ends.
 const CLOSE: Duration = Duration::from_secs(2);
-/// Bytes of an answer that are read.
-const MAX_ANSWER: usize = 64 << 10;
-
-/// Why nothing can be exported.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Nobody's certificate could be checked.
-    #[error(
-        "cannot export traces over TLS: reading this host's certificate authorities: {0}; install ca-certificates"
-    )]
-    Authorities(#[from] io::Error),
-    /// TLS cannot be set up.
-    #[error("cannot set up TLS for exporting traces: {0}")]
-    Tls(#[from] rustls::Error),
-}
 
 /// Why a request was of no use.
 #[derive(Debug, thiserror::Error)]
 enum PostError {
-    #[error("the collector cannot be reached: {0}")]
-    Unreachable(#[from] hyper_util::client::legacy::Error),
-    #[error("it did not answer within {TIMEOUT:?}")]
-    Late(#[from] tokio::time::error::Elapsed),
+    #[error(transparent)]
+    Send(#[from] SendError),
     #[error("it answered {0}")]
     Status(StatusCode),
-    #[error("its answer cannot be read: {0}")]
-    Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl PostError {
     /// Whether the same request may succeed later (OTLP 1.x, "Retryable Response Codes").
     fn passes(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Late(_) => true,
+            Self::Send(SendError::Unreachable(_) | SendError::Late(_)) => true,
+            Self::Send(SendError::Answer(_)) => false,
             Self::Status(status) => matches!(status.as_u16(), 429 | 502 | 503 | 504),
-            Self::Answer(_) => false,
         }
     }
 }
@@ -97,7 +70,7 @@ impl Exporter {
     /// [`StartError`].
     pub fn start(target: Target) -> Result<Self, StartError> {
         let (sender, queue) = mpsc::channel(QUEUE);
-        let client = Client::builder(TokioExecutor::new()).build(connector(&target)?);
+        let client = HttpClient::open(&target.collector.uri, TIMEOUT)?;
         let (dropped, closing, closed) = (Arc::default(), CancellationToken::new(), CancellationToken::new());
         let exporter = Self {
             queue: sender,
@@ -129,27 +102,10 @@ impl Exporter {
     }
 }
 
-fn connector(target: &Target) -> Result<HttpsConnector<HttpConnector>, StartError> {
-    let builder = HttpsConnectorBuilder::new();
-    let builder = if target.uri.scheme() == Some(&Scheme::HTTPS) {
-        builder.with_provider_and_native_roots(ring::default_provider())?
-    } else {
-        builder.with_tls_config(no_authorities()?)
-    };
-    Ok(builder.https_or_http().enable_http1().build())
-}
-
-/// For a target that is not spoken to over TLS.
-fn no_authorities() -> Result<ClientConfig, StartError> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions()?;
-    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
-}
-
 /// The task that posts.
 struct Courier {
     target: Target,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
     queue: mpsc::Receiver<Trace>,
     dropped: Arc<AtomicU64>,
     closing: CancellationToken,
@@ -193,25 +149,17 @@ impl Courier {
     }
 
     fn give_up(&self, batch: &[Trace], error: &PostError) {
-        tracing::warn!(endpoint = %self.target.uri, %error, "cannot export traces");
+        tracing::warn!(endpoint = %self.target.collector.uri, %error, "cannot export traces");
         self.dropped.fetch_add(batch.len() as u64, Ordering::Relaxed);
     }
 
     async fn post(&self, body: Bytes) -> Result<(), PostError> {
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = self.target.uri.clone();
-        *request.headers_mut() = self.target.headers.clone();
-        tokio::time::timeout(TIMEOUT, async {
-            let answer = self.client.request(request).await?;
-            if !answer.status().is_success() {
-                return Err(PostError::Status(answer.status()));
-            }
-            let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-            tell_of_rejected(&body.map_err(PostError::Answer)?.to_bytes());
-            Ok(())
-        })
-        .await?
+        let (status, answer) = self.client.send(self.target.collector.post(body)).await?;
+        if !status.is_success() {
+            return Err(PostError::Status(status));
+        }
+        tell_of_rejected(&answer);
+        Ok(())
     }
 }
 

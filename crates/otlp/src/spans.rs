@@ -7,8 +7,6 @@ use ids::{ImageArn, ImageVersion, MicrovmId};
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
@@ -17,7 +15,8 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use sha2::{Digest, Sha256};
 use timeline::{Reached, Record, Step, TRACE_PARENT};
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+use crate::attributes::{self, VERSION};
+
 /// Of a span: that it is sampled, as each that is sent (W3C Trace Context).
 const SAMPLED: u32 = 1;
 
@@ -55,11 +54,9 @@ pub struct Trace {
 /// What is posted to a collector.
 pub(crate) fn request(service_name: &str, traces: &[Trace]) -> ExportTraceServiceRequest {
     let resource = [("service.name", service_name.to_owned()), ("service.version", VERSION.into())];
-    let scope =
-        InstrumentationScope { name: "rekindle".into(), version: VERSION.into(), ..Default::default() };
     let spans = traces.iter().flat_map(Trace::spans).collect();
-    let scope_spans = vec![ScopeSpans { scope: Some(scope), spans, ..Default::default() }];
-    let resource = Resource { attributes: attributes(resource), ..Default::default() };
+    let scope_spans = vec![ScopeSpans { scope: Some(attributes::scope()), spans, ..Default::default() }];
+    let resource = Resource { attributes: attributes::texts(resource), ..Default::default() };
     let resource_spans = vec![ResourceSpans { resource: Some(resource), scope_spans, ..Default::default() }];
     ExportTraceServiceRequest { resource_spans }
 }
@@ -96,15 +93,13 @@ impl Trace {
 
     fn root(&self, parent: Option<&SpanContext>, total: u64) -> Span {
         let Subject { microvm, image, version } = &self.subject;
-        let attributes = attributes([
+        let mut attributes = attributes::texts([
             ("rekindle.kind", self.record.kind.name().to_owned()),
             ("faas.instance", microvm.to_string()),
-            ("faas.name", image.name.to_string()),
-            ("faas.version", version.to_string()),
-            ("cloud.resource_id", image.to_string()),
             ("cloud.account.id", image.account.to_string()),
             ("cloud.region", image.region.clone()),
         ]);
+        attributes.extend(attributes::image(image, *version));
         let status = match &self.record.failed {
             None => Status { code: StatusCode::Ok.into(), ..Default::default() },
             Some(why) => Status { code: StatusCode::Error.into(), message: why.clone() },
@@ -169,19 +164,12 @@ fn parent(header: &str) -> Option<SpanContext> {
     Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
 }
 
-fn attributes<const N: usize>(pairs: [(&str, String); N]) -> Vec<KeyValue> {
-    let pair = |(key, value): (&str, String)| KeyValue {
-        key: key.to_owned(),
-        value: Some(AnyValue { value: Some(Value::StringValue(value)) }),
-        ..Default::default()
-    };
-    pairs.into_iter().map(pair).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use opentelemetry_proto::tonic::common::v1::any_value::Value;
     use timeline::Kind;
+
+    use super::*;
 
     const CLIENTS: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 

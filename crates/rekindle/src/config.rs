@@ -11,6 +11,7 @@ use api::Operation;
 use connectors::{SecurityGroup, Subnet};
 use control::{OtherArchitectures, Quotas, Rates};
 use engine::accelerator::Wish;
+use forward::CloudWatchSettings;
 use ids::AccountId;
 use network::{Cidr, dns};
 use proxy::Allowance;
@@ -81,7 +82,7 @@ pub(crate) struct Config {
     pub(crate) rates: BTreeMap<String, RateSetting>,
     pub(crate) endpoint_limits: EndpointLimits,
     pub(crate) traces: otlp::Settings,
-    pub(crate) logs: LogLimits,
+    pub(crate) logs: LogSettings,
 }
 
 /// How often an account may call an operation.
@@ -120,26 +121,28 @@ impl EndpointLimits {
     }
 }
 
-/// How much logs may take on the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+/// How much logs may take on the disk, and where they go besides.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct LogLimits {
+pub(crate) struct LogSettings {
     stream_mib: u64,
     account_mib: u64,
+    pub(crate) otlp: otlp::Settings,
+    pub(crate) cloudwatch: Option<CloudWatchSettings>,
 }
 
-impl Default for LogLimits {
+impl Default for LogSettings {
     fn default() -> Self {
-        Self { stream_mib: 256, account_mib: 4096 }
+        Self { stream_mib: 256, account_mib: 4096, otlp: otlp::Settings::default(), cloudwatch: None }
     }
 }
 
-impl LogLimits {
-    pub(crate) fn quota(self) -> logs::Quota {
+impl LogSettings {
+    pub(crate) fn quota(&self) -> logs::Quota {
         logs::Quota { stream: self.stream_mib << 20, account: self.account_mib << 20 }
     }
 
-    fn check(self) -> Result<(), ConfigError> {
+    fn check(&self) -> Result<(), ConfigError> {
         for (name, mib) in [("logs.stream_mib", self.stream_mib), ("logs.account_mib", self.account_mib)] {
             require(LOG_MIB.contains(&mib), name, &mib, "MiB, 16 to 2^40")?;
         }
@@ -179,7 +182,7 @@ impl Default for Config {
             rates: BTreeMap::new(),
             endpoint_limits: EndpointLimits::default(),
             traces: otlp::Settings::default(),
-            logs: LogLimits::default(),
+            logs: LogSettings::default(),
         }
     }
 }
@@ -345,6 +348,7 @@ mod tests {
         let servers = ["10.0.0.53:53", "[2001:db8::53]:5353"].map(|server| server.parse().unwrap());
         assert_eq!(config.name_servers, servers);
         assert!(config.traces.endpoint.is_some() && config.traces.service_name.is_some());
+        assert!(config.logs.otlp.endpoint.is_some() && config.logs.cloudwatch.unwrap().endpoint.is_some());
     }
 
     #[test]
@@ -380,6 +384,7 @@ mod tests {
             ("[endpoint_limits]\nbytes_per_second = 0", "bytes_per_second"),
             ("[endpoint_limits]\nopen_requests = 0", "open_requests"),
             ("[logs]\nstream_mib = 1", "stream_mib"),
+            ("[logs.cloudwatch]\nkey = \"x\"", "key"),
             ("[acme]\ncontact = []", "directory"),
             ("[acme]\ndirectory = \"http://x\"", "acme.directory"),
             ("[traces]\nendpoints = \"x\"", "endpoints"),

@@ -22,6 +22,7 @@ mod logs;
 mod networks;
 mod open;
 mod port_forward;
+mod printers;
 mod public;
 mod quote;
 mod range;

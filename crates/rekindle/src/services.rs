@@ -12,6 +12,7 @@ use build::{Builder, Workshop};
 use cloudwatch::CloudWatch;
 use connectors::{Connectors, Networks};
 use control::{Builds, DomainNames, Operations, Service};
+use forward::{Forwarder, Printers, Target};
 use guest::{Dirs, DirsError, GuestError, Host, MetadataService};
 use identity::Identity;
 use identity::accounts::AccountError;
@@ -22,7 +23,7 @@ use network::dns;
 use network::endpoint::Endpoints as InterfaceEndpoints;
 use node::{GuestMachines, Node};
 use objects::ObjectStore;
-use otlp::Exporter;
+use otlp::{Exporter, LogSink};
 use platform::{Assets, Platform, PlatformError};
 use proxy::{Backend, EndpointHosts};
 use store::{Store, StoreError};
@@ -33,6 +34,7 @@ use crate::config::Config;
 use crate::data_dir::{Account, DataDir, DataDirError};
 use crate::engines::{self, Chosen, EngineError};
 use crate::interface_endpoint;
+use crate::printers::Recorded;
 use crate::range::{self, RangeError};
 use crate::roles::Roles;
 
@@ -75,6 +77,10 @@ pub(crate) enum ServicesError {
     Traces(#[from] otlp::SettingsError),
     #[error(transparent)]
     Exporter(#[from] otlp::StartError),
+    #[error(transparent)]
+    LogSink(#[from] otlp::SinkError),
+    #[error(transparent)]
+    CloudWatch(#[from] forward::OpenError),
     #[error("cannot read {RESOLV_CONF}, which names the resolvers for MicroVMs: {0}")]
     Resolvers(io::Error),
     #[error("cannot make the files of a new platform: {0}")]
@@ -100,6 +106,7 @@ pub(crate) struct Services {
     host: Arc<Host>,
     builder: Builder,
     exporter: Option<Exporter>,
+    forwarders: Vec<Forwarder>,
 }
 
 /// How MicroVMs are reached.
@@ -159,7 +166,9 @@ impl Services {
         watch.look().await;
         tokio::spawn(watch.run(node.clone()));
         tokio::spawn(sweep(logs.clone()));
+        let forwarders = forwarders(config, &logs, &store)?;
         tokio::spawn(node.clone().meter());
+        tokio::spawn(node.clone().tell_of_refusals());
         let base_image_created_at = modified_ms(&assets.bases());
         let builder = Builder::new(Workshop {
             host: Arc::clone(&host),
@@ -209,6 +218,7 @@ impl Services {
             host,
             builder,
             exporter,
+            forwarders,
         })
     }
 
@@ -219,6 +229,7 @@ impl Services {
         if let Some(exporter) = self.exporter {
             exporter.close().await;
         }
+        futures::future::join_all(self.forwarders.into_iter().map(Forwarder::close)).await;
         Ok(())
     }
 }
@@ -277,6 +288,18 @@ fn build_settings(config: &Config) -> build::Settings {
 fn exporter(config: &Config) -> Result<Option<Exporter>, ServicesError> {
     let target = otlp::Target::find(&config.traces, |name| std::env::var(name).ok())?;
     Ok(target.map(Exporter::start).transpose()?)
+}
+
+/// The ways of logs to a collector and to another CloudWatch, as far as there are.
+fn forwarders(config: &Config, logs: &Logs, store: &Store) -> Result<Vec<Forwarder>, ServicesError> {
+    let mut targets: Vec<Target> = LogSink::open(&config.logs.otlp)?.map(Target::Otlp).into_iter().collect();
+    if let Some(settings) = &config.logs.cloudwatch {
+        let service = forward::CloudWatch::open(settings, &config.region, |name| std::env::var(name).ok())?;
+        targets.push(Target::CloudWatch(service));
+    }
+    let printers: Arc<dyn Printers> = Arc::new(Recorded(store.clone()));
+    let start = |target| Forwarder::start(logs.clone(), Arc::clone(&printers), &config.region, target);
+    Ok(targets.into_iter().map(start).collect())
 }
 
 /// Copies and hashes what set-up made, which takes a while the first time.

@@ -223,6 +223,17 @@ def patterns_choose_among_events():
     group = new_stream(lines=fields)["logGroupName"]
     pattern = '{ $.level = "err*" && ($.status >= 500 || $.retried IS TRUE) }'
     assert messages(logs().filter_log_events(logGroupName=group, filterPattern=pattern)) == fields[:1]
+    request = '10.0.0.%d - frank [10/Oct/2000:13:25:15 -0700] "GET /%s HTTP/1.0" %d 1534'
+    requests = [request % of for of in ((1, "index.html", 404), (2, "index.html", 200), (3, "a.png", 410))]
+    group = new_stream(lines=requests)["logGroupName"]
+    for pattern, wanted in ((r"[ip = %\.[12]$%, ..., request = *.html*, status = 4*, bytes]", [0]),
+                            ("[..., status = 404 || status = 410, bytes > 1000]", [0, 2]),
+                            ("[ip, identity, user != frank, rest]", []),
+                            ("[ip, identity, user = frank, rest]", [0, 1, 2])):
+        found = messages(logs().filter_log_events(logGroupName=group, filterPattern=pattern))
+        assert found == [requests[at] for at in wanted], (pattern, found)
+    refused("InvalidParameterException", "more than one ellipsis",
+            logs().filter_log_events, logGroupName=group, filterPattern="[..., a, ...]")
 
 
 @test

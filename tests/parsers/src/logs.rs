@@ -32,7 +32,9 @@ pub(crate) fn page(bytes: &[u8]) {
 pub(crate) fn pattern(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(pattern) = Pattern::parse(text) {
-        for message in [&b"ERROR 500"[..], br#"{"level":"error","n":4,"a":[{"b":null}]}"#] {
+        for message in
+            [&b"ERROR [a b] \"c d\" 500"[..], br#"{"level":"error","n":4,"a":[{"b":null}]}"#, bytes]
+        {
             let _ = pattern.matches(message);
         }
     }

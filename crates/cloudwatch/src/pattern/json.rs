@@ -2,24 +2,18 @@
 //!
 //! A field that is not there equals nothing and differs from nothing.
 
-use regex::bytes::Regex;
 use serde_json::Value;
 
-use super::terms::{compile, expression, quoted};
-use super::{MAX_EXPRESSIONS, PatternError};
+use super::PatternError;
+use super::condition::{Condition, Operand};
+use super::reader::Reader;
 
-/// Brackets within brackets at most.
-const MAX_DEPTH: usize = 16;
 /// What ends a value that stands without quotes.
 const ENDS: &str = "()&|<>=!\"{}";
 
-/// A condition on a message of JSON.
+/// What the fields of a message of JSON must be.
 #[derive(Debug, Clone)]
-pub(super) enum Condition {
-    All(Vec<Condition>),
-    Any(Vec<Condition>),
-    Field(Vec<Step>, Test),
-}
+pub(super) struct Fields(Condition<(Vec<Step>, Test)>);
 
 /// One step from a value to one within it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,33 +27,9 @@ pub(super) enum Test {
     Null,
     Bool(bool),
     Absent,
-    Number(Comparison, f64),
-    /// Of text, or of a number's digits where it stands without quotes.
-    Text {
-        equal: bool,
-        text: Regex,
-        quoted: bool,
-    },
+    Compared(Operand),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Comparison {
-    Equal,
-    Unequal,
-    Less,
-    AtMost,
-    Greater,
-    AtLeast,
-}
-
-const COMPARISONS: [(&str, Comparison); 6] = [
-    ("!=", Comparison::Unequal),
-    ("<=", Comparison::AtMost),
-    (">=", Comparison::AtLeast),
-    ("=", Comparison::Equal),
-    ("<", Comparison::Less),
-    (">", Comparison::Greater),
-];
 const WORDS: [(&str, Test); 4] = [
     ("IS NULL", Test::Null),
     ("IS TRUE", Test::Bool(true)),
@@ -67,29 +37,20 @@ const WORDS: [(&str, Test); 4] = [
     ("NOT EXISTS", Test::Absent),
 ];
 
-impl Condition {
+impl Fields {
     /// Reads a pattern in braces.
     pub(super) fn parse(text: &str) -> Result<Self, PatternError> {
-        let mut reader = Reader { rest: text, expressions: 0 };
+        let mut reader = Reader::new(text);
         reader.expect("{")?;
-        let condition = reader.any(0)?;
+        let condition =
+            Condition::read(&mut reader, &mut |reader: &mut Reader<'_>| Ok((path(reader)?, test(reader)?)))?;
         reader.expect("}")?;
-        if reader.expressions > MAX_EXPRESSIONS {
-            return Err(PatternError::TooMany);
-        }
-        if reader.rest.is_empty() { Ok(condition) } else { Err(reader.unexpected()) }
+        reader.finish().map(|()| Self(condition))
     }
 
     pub(super) fn matches(&self, message: &[u8]) -> bool {
-        serde_json::from_slice(message).is_ok_and(|value: Value| value.is_object() && self.holds(&value))
-    }
-
-    fn holds(&self, message: &Value) -> bool {
-        match self {
-            Self::All(all) => all.iter().all(|one| one.holds(message)),
-            Self::Any(any) => any.iter().any(|one| one.holds(message)),
-            Self::Field(path, test) => test.holds(find(message, path)),
-        }
+        let holds = |message: &Value| self.0.holds(&|(path, test)| test.holds(find(message, path)));
+        serde_json::from_slice(message).is_ok_and(|value: Value| value.is_object() && holds(&value))
     }
 }
 
@@ -100,6 +61,31 @@ fn find<'a>(message: &'a Value, path: &[Step]) -> Option<&'a Value> {
     })
 }
 
+/// `$.a.b[0]`.
+fn path(reader: &mut Reader<'_>) -> Result<Vec<Step>, PatternError> {
+    reader.expect("$")?;
+    let mut path = Vec::new();
+    loop {
+        if reader.take_here(".") {
+            let name = reader.until(|c| !(c.is_alphanumeric() || "_-@".contains(c)))?;
+            path.push(Step::Member(name.to_owned()));
+        } else if reader.take_here("[") {
+            let number = reader.until(|c| !c.is_ascii_digit())?;
+            path.push(Step::Element(number.parse().map_err(|_| PatternError::Number(number.to_owned()))?));
+            reader.expect("]")?;
+        } else if path.is_empty() {
+            return Err(reader.unexpected());
+        } else {
+            return Ok(path);
+        }
+    }
+}
+
+fn test(reader: &mut Reader<'_>) -> Result<Test, PatternError> {
+    let word = WORDS.into_iter().find(|(word, _)| reader.take(word));
+    word.map_or_else(|| reader.comparison(ENDS).map(Test::Compared), |(_, test)| Ok(test))
+}
+
 impl Test {
     fn holds(&self, value: Option<&Value>) -> bool {
         match (self, value) {
@@ -107,177 +93,24 @@ impl Test {
             (_, None) => false,
             (Self::Null, Some(value)) => value.is_null(),
             (Self::Bool(wanted), Some(value)) => value.as_bool() == Some(*wanted),
-            (Self::Number(comparison, wanted), Some(value)) => {
-                value.as_f64().is_some_and(|number| comparison.holds(number, *wanted))
-            }
-            (Self::Text { equal, text, .. }, Some(Value::String(value))) => {
-                text.is_match(value.as_bytes()) == *equal
-            }
-            (Self::Text { equal, text, quoted: false }, Some(Value::Number(number))) => {
-                text.is_match(number.to_string().as_bytes()) == *equal
-            }
-            (Self::Text { equal, .. }, Some(_)) => !equal,
+            (Self::Compared(operand), Some(value)) => compare(operand, value),
         }
     }
 }
 
-impl Comparison {
-    // Numbers of logs are compared as they are written.
-    #[allow(clippy::float_cmp)]
-    fn holds(self, number: f64, wanted: f64) -> bool {
-        match self {
-            Self::Equal => number == wanted,
-            Self::Unequal => number != wanted,
-            Self::Less => number < wanted,
-            Self::AtMost => number <= wanted,
-            Self::Greater => number > wanted,
-            Self::AtLeast => number >= wanted,
+fn compare(operand: &Operand, value: &Value) -> bool {
+    match (operand, value) {
+        (Operand::Number(comparison, wanted), value) => {
+            value.as_f64().is_some_and(|number| comparison.holds(number, *wanted))
         }
-    }
-}
-
-struct Reader<'a> {
-    rest: &'a str,
-    expressions: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn any(&mut self, depth: usize) -> Result<Condition, PatternError> {
-        let mut any = vec![self.all(depth)?];
-        while self.take("||") {
-            any.push(self.all(depth)?);
+        (Operand::Text { equal, text, .. }, Value::String(value)) => {
+            text.is_match(value.as_bytes()) == *equal
         }
-        Ok(if any.len() == 1 { any.remove(0) } else { Condition::Any(any) })
-    }
-
-    fn all(&mut self, depth: usize) -> Result<Condition, PatternError> {
-        let mut all = vec![self.one(depth)?];
-        while self.take("&&") {
-            all.push(self.one(depth)?);
+        (Operand::Text { equal, text, quoted: false }, Value::Number(number)) => {
+            text.is_match(number.to_string().as_bytes()) == *equal
         }
-        Ok(if all.len() == 1 { all.remove(0) } else { Condition::All(all) })
+        (Operand::Text { equal, .. }, _) => !equal,
     }
-
-    fn one(&mut self, depth: usize) -> Result<Condition, PatternError> {
-        if !self.take("(") {
-            let path = self.path()?;
-            return Ok(Condition::Field(path, self.test()?));
-        }
-        if depth >= MAX_DEPTH {
-            return Err(PatternError::Depth);
-        }
-        let inner = self.any(depth + 1)?;
-        self.expect(")").map(|()| inner)
-    }
-
-    /// `$.a.b[0]`.
-    fn path(&mut self) -> Result<Vec<Step>, PatternError> {
-        self.expect("$")?;
-        let mut path = Vec::new();
-        loop {
-            if let Some(rest) = self.rest.strip_prefix('.') {
-                let legal = |c: char| c.is_alphanumeric() || "_-@".contains(c);
-                let end = rest.find(|c| !legal(c)).unwrap_or(rest.len());
-                let (name, rest) = rest.split_at(end);
-                self.rest = rest;
-                if name.is_empty() {
-                    return Err(self.unexpected());
-                }
-                path.push(Step::Member(name.to_owned()));
-            } else if let Some(rest) = self.rest.strip_prefix('[') {
-                self.rest = rest;
-                let (number, rest) = rest.split_once(']').ok_or_else(|| self.unexpected())?;
-                path.push(Step::Element(number.parse().map_err(|_| self.unexpected())?));
-                self.rest = rest;
-            } else if path.is_empty() {
-                return Err(self.unexpected());
-            } else {
-                return Ok(path);
-            }
-        }
-    }
-
-    fn test(&mut self) -> Result<Test, PatternError> {
-        for (word, test) in WORDS {
-            if self.take(word) {
-                return Ok(test);
-            }
-        }
-        let found = COMPARISONS.into_iter().find(|(sign, _)| self.take(sign));
-        let (_, comparison) = found.ok_or_else(|| self.unexpected())?;
-        self.skip();
-        let is_equality = matches!(comparison, Comparison::Equal | Comparison::Unequal);
-        let equal = comparison == Comparison::Equal;
-        match self.rest.chars().next() {
-            Some('"') if is_equality => {
-                let text = like(&self.with_chars(quoted)?)?;
-                Ok(Test::Text { equal, text, quoted: true })
-            }
-            Some('%') if is_equality => {
-                self.expressions += 1;
-                let text = self.with_chars(expression)?;
-                Ok(Test::Text { equal, text, quoted: true })
-            }
-            _ => {
-                let value = self.bare()?;
-                match value.parse::<f64>() {
-                    Ok(number) if number.is_finite() => Ok(Test::Number(comparison, number)),
-                    _ if is_equality => Ok(Test::Text { equal, text: like(value)?, quoted: false }),
-                    _ => Err(PatternError::Number(value.to_owned())),
-                }
-            }
-        }
-    }
-
-    fn bare(&mut self) -> Result<&'a str, PatternError> {
-        let end = self.rest.find(|c: char| c.is_whitespace() || ENDS.contains(c)).unwrap_or(self.rest.len());
-        let (value, rest) = self.rest.split_at(end);
-        if value.is_empty() {
-            return Err(self.unexpected());
-        }
-        self.rest = rest;
-        Ok(value)
-    }
-
-    /// Reads with what terms are read with.
-    fn with_chars<T>(
-        &mut self,
-        read: impl Fn(&mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<T, PatternError>,
-    ) -> Result<T, PatternError> {
-        let mut chars = self.rest.chars().peekable();
-        let value = read(&mut chars)?;
-        let left: usize = chars.map(char::len_utf8).sum();
-        self.rest = &self.rest[self.rest.len() - left..];
-        Ok(value)
-    }
-
-    fn skip(&mut self) {
-        self.rest = self.rest.trim_start();
-    }
-
-    fn take(&mut self, token: &str) -> bool {
-        self.skip();
-        let rest = self.rest.strip_prefix(token);
-        self.rest = rest.unwrap_or(self.rest);
-        rest.is_some()
-    }
-
-    fn expect(&mut self, token: &'static str) -> Result<(), PatternError> {
-        if self.take(token) { Ok(()) } else { Err(self.unexpected()) }
-    }
-
-    fn unexpected(&self) -> PatternError {
-        match self.rest.trim_start().chars().next() {
-            Some(c) => PatternError::Character(c),
-            None => PatternError::Unclosed('{'),
-        }
-    }
-}
-
-/// The whole of a text, in which `*` stands for anything.
-fn like(text: &str) -> Result<Regex, PatternError> {
-    let parts: Vec<String> = text.split('*').map(regex::escape).collect();
-    compile(&format!("(?s)^{}$", parts.join(".*")))
 }
 
 #[cfg(test)]
@@ -343,7 +176,7 @@ mod tests {
         for (pattern, why) in [
             ("{ }", "Invalid character(s) in term '}'"),
             ("{ $.a }", "Invalid character(s) in term '}'"),
-            ("{ $.a = 1", "a term that begins with { has no end"),
+            ("{ $.a = 1", "ends too early"),
             ("{ $.a = 1 } x", "Invalid character(s) in term 'x'"),
             (r#"{ $."a" = 1 }"#, "Invalid character(s) in term '\"'"),
             ("{ $.a = \"x }", "a term that begins with \" has no end"),

@@ -163,7 +163,6 @@ mod tests {
             ("a - b", "- stands without a term"),
             ("?", "? stands without a term"),
             ("%a% %b% %c%", "more than 2 regular expressions"),
-            ("[ip, user]", "Space-delimited filter patterns are not supported"),
         ] {
             let error = Pattern::parse(pattern).unwrap_err().to_string();
             assert!(error.contains(why), "{pattern}: {error}");

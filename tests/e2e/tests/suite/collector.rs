@@ -1,11 +1,15 @@
-//! A collector of OpenTelemetry traces, to which the server that tests share sends its own.
+//! A collector of OpenTelemetry traces, to which the server that tests share sends its own, and of log records.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::AnyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::logs::v1::ResourceLogs;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 
@@ -13,6 +17,7 @@ use prost::Message;
 pub(crate) const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 static SPANS: Mutex<Vec<Span>> = Mutex::new(vec![]);
+static LOGS: Mutex<Vec<ResourceLogs>> = Mutex::new(vec![]);
 
 /// Where it listens, from now on to the end of this process.
 pub(crate) fn url() -> String {
@@ -37,6 +42,25 @@ pub(crate) fn trace(id: &[u8]) -> Vec<Span> {
     spans
 }
 
+/// The lines that have come of a MicroVM.
+pub(crate) fn lines_of(microvm: &str) -> Vec<String> {
+    let logs = LOGS.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_of = |logs: &&ResourceLogs| {
+        let attributes = logs.resource.iter().flat_map(|resource| &resource.attributes);
+        let mut instances = attributes.filter(|pair| pair.key == "faas.instance");
+        instances.any(|pair| text(pair.value.as_ref()) == microvm)
+    };
+    let scopes = logs.iter().filter(is_of).flat_map(|logs| &logs.scope_logs);
+    scopes.flat_map(|scope| &scope.log_records).map(|record| text(record.body.as_ref()).to_owned()).collect()
+}
+
+fn text(value: Option<&AnyValue>) -> &str {
+    match value.and_then(|value| value.value.as_ref()) {
+        Some(Value::StringValue(text)) => text,
+        other => panic!("no text: {other:?}"),
+    }
+}
+
 /// One request after another, until the server hangs up.
 fn take(stream: &TcpStream) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
@@ -54,14 +78,24 @@ fn take(stream: &TcpStream) -> io::Result<()> {
         let Some(length) = length else { return Ok(()) };
         let mut body = vec![0; length.parse().map_err(io::Error::other)?];
         reader.read_exact(&mut body)?;
-        let status = if head[0].starts_with("post /v1/traces ") { keep(&body) } else { "404 Not Found" };
+        let status = match head[0].split(' ').nth(1) {
+            Some("/v1/traces") => keep_traces(&body),
+            Some("/v1/logs") => keep_logs(&body),
+            _ => "404 Not Found",
+        };
         write!(&mut &*stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n")?;
     }
 }
 
-fn keep(body: &[u8]) -> &'static str {
+fn keep_traces(body: &[u8]) -> &'static str {
     let Ok(request) = ExportTraceServiceRequest::decode(body) else { return "400 Bad Request" };
     let scopes = request.resource_spans.into_iter().flat_map(|of_resource| of_resource.scope_spans);
     SPANS.lock().unwrap_or_else(PoisonError::into_inner).extend(scopes.flat_map(|scope| scope.spans));
+    "200 OK"
+}
+
+fn keep_logs(body: &[u8]) -> &'static str {
+    let Ok(request) = ExportLogsServiceRequest::decode(body) else { return "400 Bad Request" };
+    LOGS.lock().unwrap_or_else(PoisonError::into_inner).extend(request.resource_logs);
     "200 OK"
 }

@@ -18,6 +18,7 @@ mod crash;
 mod examples;
 mod exposure;
 mod fixture;
+mod forwarding;
 mod identity;
 mod interface_endpoint;
 mod isolation;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
                 a_launch_and_a_wake_continue_their_clients_traces,
                 rekindle_trace_shows_where_the_time_went,
             }
+            forwarding { logs_are_forwarded_to_a_collector_and_to_another_server }
             tunnels { tcp_and_tls_reach_their_ports }
             shell { a_shell_beside_the_application }
             isolation {
