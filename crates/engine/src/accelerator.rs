@@ -23,28 +23,6 @@ impl std::fmt::Display for Accelerator {
     }
 }
 
-/// Whether `/proc/cpuinfo` names Intel VT-x or AMD-V.
-#[must_use]
-pub fn has_virtualization(cpuinfo: &str) -> bool {
-    cpuinfo
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .filter(|(key, _)| key.trim() == "flags")
-        .any(|(_, flags)| flags.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
-}
-
-/// The processor's maker, as `/proc/cpuinfo` names it.
-#[must_use]
-pub fn vendor(cpuinfo: &str) -> Option<&str> {
-    field(cpuinfo, "vendor_id")
-}
-
-/// What `/proc/cpuinfo` says of the first processor.
-pub(crate) fn field<'a>(cpuinfo: &'a str, key: &str) -> Option<&'a str> {
-    let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
-    fields.find(|(found, _)| found.trim() == key).map(|(_, value)| value.trim())
-}
-
 /// What an operator wants of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -105,20 +83,6 @@ pub fn choose(wish: Wish, kvm: Found) -> Result<Choice, Unavailable> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn flags_are_whole_words_of_the_flags_line() {
-        assert!(has_virtualization("processor\t: 0\nflags\t\t: fpu svm sse\n"));
-        assert!(has_virtualization("flags : vmx\n"));
-        assert!(!has_virtualization("flags : fpu svm_lock\nvmx flags : svm\nmodel name : vmx\n"));
-        assert!(!has_virtualization(""));
-    }
-
-    #[test]
-    fn the_vendor_is_that_of_the_first_processor() {
-        assert_eq!(vendor("processor\t: 0\nvendor_id\t: GenuineIntel\nflags : fpu\n"), Some("GenuineIntel"));
-        assert_eq!(vendor("processor : 0\n"), None);
-    }
 
     #[test]
     fn the_best_that_works_is_taken_and_says_why() {

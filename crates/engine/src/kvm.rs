@@ -7,21 +7,14 @@ use std::thread;
 use std::time::Duration;
 
 use kvm_bindings::{KVM_API_VERSION, kvm_userspace_memory_region};
-use kvm_ioctls::{Kvm, VcpuExit};
+use kvm_ioctls::Kvm;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use crate::arch::{self, trial as guest};
 
 /// How long the guest of the trial may take; it runs for microseconds.
 const TRIAL_TIME: Duration = Duration::from_secs(2);
-const PAGE: usize = 4096;
-/// Where the trial's code is, in the guest.
-const CODE: u64 = 0x1000;
-/// Where KVM keeps three pages of its own on Intel's processors: below the firmware, as VMMs have it.
-const TSS: usize = 0xfffb_d000;
-const PORT: u16 = 0x10;
-const ANSWER: u8 = 42;
-/// `mov al, 42; out 0x10, al; hlt`.
-const PROGRAM: [u8; 5] = [0xb0, ANSWER, 0xe6, PORT as u8, 0xf4];
-
+const PAGE: usize = arch::PAGE as usize;
 /// What was found out about KVM. Displayed it completes a sentence: "KVM …".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Found {
@@ -63,7 +56,7 @@ impl Found {
 /// Looks at the processor, and has it execute a guest of three instructions. `cpuinfo`: `/proc/cpuinfo`.
 #[must_use]
 pub fn find(cpuinfo: &str) -> Found {
-    judge(crate::accelerator::has_virtualization(cpuinfo), std::path::Path::new("/dev/kvm").exists(), trial)
+    judge(arch::has_virtualization(cpuinfo), std::path::Path::new("/dev/kvm").exists(), trial)
 }
 
 /// The trial is made only where the processor can: what a paravirtual KVM does with it says nothing.
@@ -96,27 +89,22 @@ fn run_guest() -> io::Result<()> {
     }
     // Declared before the machine, so that it is dropped after it.
     let memory = Page::new()?;
-    memory.fill(&PROGRAM);
+    memory.fill(&guest::PROGRAM);
     let vm = kvm.create_vm()?;
-    vm.set_tss_address(TSS)?;
+    guest::furnish(&vm)?;
     let region = kvm_userspace_memory_region {
-        guest_phys_addr: CODE,
-        memory_size: PAGE as u64,
+        guest_phys_addr: guest::CODE,
+        memory_size: arch::PAGE,
         userspace_addr: memory.0 as u64,
         ..Default::default()
     };
     // SAFETY: the page is ours, is mapped for as long as the machine exists, and nothing else refers to it meanwhile.
     unsafe { vm.set_user_memory_region(region)? };
     let mut vcpu = vm.create_vcpu(0)?;
-    let mut segments = vcpu.get_sregs()?;
-    (segments.cs.base, segments.cs.selector) = (0, 0);
-    vcpu.set_sregs(&segments)?;
-    let mut registers = vcpu.get_regs()?;
-    (registers.rip, registers.rflags) = (CODE, 2);
-    vcpu.set_regs(&registers)?;
+    guest::begin(&vcpu)?;
     match vcpu.run()? {
-        VcpuExit::IoOut(PORT, [ANSWER]) => Ok(()),
-        other => Err(io::Error::other(format!("its first instruction ends with {other:?}"))),
+        exit if guest::has_answered(&exit) => Ok(()),
+        other => Err(io::Error::other(format!("its first instructions end with {other:?}"))),
     }
 }
 
@@ -131,7 +119,7 @@ impl Page {
         Ok(Self(page))
     }
 
-    fn fill(&self, bytes: &[u8; PROGRAM.len()]) {
+    fn fill(&self, bytes: &[u8; guest::PROGRAM.len()]) {
         // SAFETY: the page is ours, writable, and larger than the program.
         unsafe { self.0.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
     }
@@ -170,7 +158,7 @@ mod tests {
     fn what_is_found_here_is_what_the_processor_says() {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap();
         let found = find(&cpuinfo);
-        let can = crate::accelerator::has_virtualization(&cpuinfo);
+        let can = arch::has_virtualization(&cpuinfo);
         assert_eq!(can, !matches!(found, Found::Processor | Found::Paravirtual), "{found:?}");
     }
 }

@@ -16,13 +16,19 @@ mod root;
 mod save;
 mod shared_root;
 pub mod spec;
-mod tsc;
 mod vmm;
+mod x86_64;
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!(
+    "machines run on x86-64 alone so far: another architecture needs modules like those called x86_64"
+);
 
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use tokio::net::UnixStream;
+use x86_64 as arch;
 
 pub use compatibility::{Compatibility, Cpu, EngineVersion, Incompatible};
 pub use disk::{Copies, DiskError, PrivateDisks};

@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use snapshot::chain::{Chain, ChainError, Pages};
 use snapshot::diff::{Geometry, ReadError, Summary, WriteError};
 
+use crate::arch::PAGE;
 use crate::spec::Restore;
 
-/// Page size of every machine that we run on (x86-64).
-pub(crate) const PAGE: u64 = 4096;
 /// Entries of a pagemap read at a time.
 const PAGEMAP_BATCH: usize = 1 << 16;
 /// Pagemap: the page is in memory, or in swap.

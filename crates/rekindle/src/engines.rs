@@ -13,7 +13,7 @@ use engine::{Compatibility, Engine, VmmRoot};
 use serde::{Deserialize, Serialize};
 
 /// QEMU's program.
-pub(crate) const QEMU: &str = "qemu-system-x86_64";
+pub(crate) const QEMU: &str = engine::qemu::PROGRAM;
 /// Firecracker's, to be found in PATH too.
 const FIRECRACKER: &str = "firecracker";
 

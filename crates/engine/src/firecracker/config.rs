@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::arch::KERNEL_COMMAND_LINE;
 use super::paths;
 use super::start::CHANNEL_PORT;
 use crate::error::StartError;
@@ -23,10 +24,6 @@ pub(crate) const CHANNEL_SOCKET: &str = "channel.sock";
 /// Firecracker's limit.
 const MAX_VCPUS: u32 = 32;
 const MAX_NAME: usize = 64;
-/// It ends the machine when the guest resets it by the keyboard's controller, of which there is nothing else.
-const KERNEL_COMMAND_LINE: &str = "console=ttyS0 reboot=k panic=-1 quiet edd=off random.trust_cpu=on \
-     nowatchdog lsm=landlock,yama 8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce";
-
 /// What is to be set, and in which order, each by its path.
 pub(crate) fn requests(spec: &MachineSpec) -> Result<Vec<(String, Value)>, StartError> {
     check(spec)?;

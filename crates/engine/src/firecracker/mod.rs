@@ -10,6 +10,7 @@ mod parked;
 mod probe;
 mod socket;
 mod start;
+mod x86_64;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
+use x86_64 as arch;
 
 use crate::error::StartError;
 use crate::spec::{MachineSpec, Restore};

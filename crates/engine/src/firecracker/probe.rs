@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use super::arch::cpu;
 use super::config::MACHINE;
-use crate::accelerator::{Accelerator, field, vendor};
+use crate::accelerator::Accelerator;
 use crate::kvm::{self, Found};
-use crate::{Compatibility, Cpu, EngineVersion};
+use crate::{Compatibility, EngineVersion};
 
 const NAME: &str = "Firecracker";
 /// The first that boots a bzImage, as distributions ship kernels, and that hears a guest again which was stopped and went on
@@ -113,20 +114,6 @@ fn is_dynamic(program: &[u8]) -> Option<bool> {
         }
     }
     Some(false)
-}
-
-/// The guest sees the host's processor, so a snapshot fits hosts with the same one.
-fn cpu(cpuinfo: &str) -> Cpu {
-    let part = |key| field(cpuinfo, key).unwrap_or("?");
-    let model =
-        format!("family {} model {} stepping {}", part("cpu family"), part("model"), part("stepping"));
-    Cpu {
-        baseline: "host".to_owned(),
-        model,
-        features: vec![],
-        vendor: vendor(cpuinfo).map(str::to_owned),
-        tsc_khz: None,
-    }
 }
 
 #[cfg(test)]

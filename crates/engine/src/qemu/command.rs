@@ -6,16 +6,14 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::cpu;
+use super::arch::{self, MACHINE, cpu, memory_mib};
+use crate::Compatibility;
 use crate::accelerator::Accelerator;
 use crate::error::StartError;
 use crate::jail::{FIRST_FD, JailFile};
 use crate::spec::{Disk, Layer, LayerFormat, MachineSpec};
 use crate::vmm::file_error;
-use crate::{Compatibility, tsc};
 
-/// The machine type and its options. It has no versions: QEMU's own stands for them (see [`crate::Compatibility`]).
-pub(crate) const MACHINE: &str = "microvm,acpi=on,rtc=on";
 /// Of the NIC. A clone has a link of its own to its host, which need not be told of a move; a guest that tells it all the
 /// same does so before its agent listens.
 const NIC_OPTIONS: &str = "guest_announce=off";
@@ -29,14 +27,6 @@ const KVM: &str = "/dev/kvm";
 const MEMORY_ALIGNMENT: &str = "2M";
 /// Bytes of serial output kept.
 pub(crate) const CONSOLE_BYTES: u32 = 64 << 10;
-/// What a clone would run at once, because time has passed since its snapshot, and every system call for modules without a
-/// policy, is left out: lockup detectors, and the security modules that Debian stacks.
-const KERNEL_COMMAND_LINE: &str = "console=ttyS0 reboot=t panic=-1 quiet edd=off random.trust_cpu=on tsc=reliable \
-     no_timer_check nowatchdog lsm=landlock,yama";
-/// An emulated processor does not speculate, and pays dearly for the precautions; and each piece of code that is left out
-/// need not be translated, by which a clone's first answer comes sooner.
-const EMULATED_COMMAND_LINE: &str =
-    "mitigations=off init_on_alloc=0 hardened_usercopy=off randomize_kstack_offset=off psi=0";
 
 /// What snapshots say of the machine: its type, and the options of devices that a saved state is bound to.
 pub(crate) fn machine_and_devices() -> String {
@@ -191,12 +181,6 @@ fn common(spec: &MachineSpec, compatibility: &Compatibility) -> Vec<String> {
     .to_vec()
 }
 
-/// The machine's real size. Where memory would end at 2 GiB exactly, the boot ROM puts the initial RAM file system over
-/// the firmware's own data, and the machine hangs: such a machine lacks one large page.
-pub(crate) fn memory_mib(spec: &MachineSpec) -> u32 {
-    if spec.memory_mib == 2048 { 2046 } else { spec.memory_mib }
-}
-
 fn memory_args(spec: &MachineSpec, memory: &Path, start: Start<'_>, files: &mut Files) -> [String; 4] {
     let size = format!("{}M", memory_mib(spec));
     let path = files.inherit(memory, matches!(start, Start::Boot));
@@ -217,12 +201,7 @@ fn kernel_args(
     files: &mut Files,
 ) -> [String; 4] {
     let kernel = files.inherit(kernel, false);
-    let clock = match accelerator {
-        // The guest has a clock of KVM's own.
-        Accelerator::Kvm => String::new(),
-        Accelerator::Tcg => format!("{EMULATED_COMMAND_LINE} tsc_early_khz={} ", tsc::host_khz()),
-    };
-    let line = format!("{KERNEL_COMMAND_LINE} {clock}{}", spec.cmdline);
+    let line = format!("{} {}", arch::kernel_command_line(accelerator), spec.cmdline);
     ["-kernel".into(), kernel, "-append".into(), line.trim_end().into()]
 }
 

@@ -1,25 +1,26 @@
 //! QEMU's microvm machine, hardware-assisted or in software.
 
-mod clock;
 mod command;
-mod cpu;
 mod machine;
 mod overlay;
 mod parked;
 mod probe;
 mod qmp;
 mod start;
+mod x86_64;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use x86_64 as arch;
 
 use crate::Compatibility;
 use crate::error::StartError;
 use crate::spec::{MachineSpec, Restore};
 use crate::{Engine, Machine, Parked, PrivateDisks};
 
+pub use arch::PROGRAM;
 pub use overlay::Overlays;
 pub use probe::{ProbeError, probe};
 

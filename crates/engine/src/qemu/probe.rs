@@ -8,9 +8,10 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::command::{MACHINE, machine_and_devices};
-use super::cpu;
-use crate::accelerator::{Accelerator, vendor};
+use super::arch::{MACHINE, cpu};
+use super::command::machine_and_devices;
+use crate::accelerator::Accelerator;
+use crate::arch::vendor;
 use crate::{Compatibility, Cpu, EngineVersion};
 
 const NAME: &str = "QEMU";

@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 use timeline::Step;
 use tokio::process::{Child, Command};
 
+use super::Qemu;
+use super::arch::{self, clock};
 use super::command::{self, CommandLine, Start};
 use super::machine::QemuMachine;
 use super::qmp::Qmp;
-use super::{Qemu, clock};
 use crate::Machine;
 use crate::error::{CommandError, StartError};
 use crate::jail::JailPlan;
@@ -35,7 +36,7 @@ const KERNEL_HEAD_BYTES: u64 = 64 << 10;
 const LOG_TAIL: u64 = 2048;
 
 pub(crate) async fn boot(qemu: &Qemu, spec: MachineSpec, memory: PathBuf) -> Result<QemuMachine, StartError> {
-    let size = u64::from(command::memory_mib(&spec)) << 20;
+    let size = u64::from(arch::memory_mib(&spec)) << 20;
     let create = || File::options().write(true).create_new(true).open(&memory)?.set_len(size);
     create().map_err(file_error("creating the memory file", &memory))?;
     launch(qemu, spec, memory, Start::Boot).await.map(|(machine, _)| machine)

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::accelerator::Accelerator;
-use crate::tsc;
+use crate::arch::tsc;
 
 /// Begins a section with all of a device's state.
 const SECTION_FULL: u8 = 4;

@@ -2,8 +2,9 @@
 //!
 //! A host's own processor (`-cpu host`, `-cpu max`) would tie a snapshot to hosts of the same kind.
 
+use crate::Cpu;
 use crate::accelerator::Accelerator;
-use crate::{Cpu, tsc};
+use crate::arch::tsc;
 
 const BASELINE: &str = "x86-64-v3";
 const MODEL: &str = "qemu64-v1";
