@@ -73,6 +73,8 @@ fn main() -> ExitCode {
                 steps_reach_the_network,
                 a_build_uses_what_earlier_ones_of_its_account_left,
             }
+            // Building one takes minutes, beside which others can run.
+            examples { node, sandbox }
             lifecycle {
                 the_smallest_image_lives_sleeps_and_wakes,
                 a_failing_run_hook_terminates,
@@ -105,7 +107,6 @@ fn main() -> ExitCode {
                 a_microvm_reaches_its_connectors_networks_in_every_life,
                 a_restart_gives_a_microvm_its_networks_again,
             }
-            examples { node, sandbox }
             interface_endpoint { boto3_in_a_guest_may_do_what_its_role_may }
             versions { a_version_goes_with_its_files_and_the_last_one_stays }
             continuity {
