@@ -55,6 +55,17 @@ impl Survivor {
         })
     }
 
+    /// Waits for what the application notes of each request to be in the log. What is on its way to a server that is killed is
+    /// lost, so it is waited for before that.
+    fn wait_for_notes(&self, server: &Server, requests: usize) {
+        until(&format!("{requests} requests to be in the log"), LOGGED, || {
+            let log = server.logs(&self.id);
+            let noted = log.matches("POST /counter").count();
+            assert!(noted <= requests, "a line is there twice: {log}");
+            (noted == requests).then_some(())
+        });
+    }
+
     fn call(&self, server: &Server, operation: &str) {
         server.aws(&["lambda-microvms", operation, "--microvm-identifier", &self.id]);
     }
@@ -74,12 +85,14 @@ pub(crate) fn a_running_microvm_goes_on() {
     let mut server = fixture::exclusive();
     let survivor = Survivor::run(&server);
     assert_eq!(survivor.count(&server), counted(1));
+    survivor.wait_for_notes(&server, 1);
     let vmms = server.vmms(&survivor.id);
     server.kill();
     assert_eq!(server.vmms(&survivor.id), vmms, "a MicroVM outlives its server");
     server.restart();
     assert_eq!(survivor.count(&server), counted(2));
     assert_eq!(server.vmms(&survivor.id), vmms, "the same process goes on");
+    survivor.wait_for_notes(&server, 2);
     // And again, because what was adopted must be adoptable.
     server.restart();
     assert_eq!(survivor.count(&server), counted(3));
@@ -87,13 +100,7 @@ pub(crate) fn a_running_microvm_goes_on() {
     survivor.wait(&server, &["SUSPENDED"]);
     survivor.call(&server, "resume-microvm");
     assert_eq!(survivor.count(&server), counted(4));
-    // The application notes each request: what was printed under every one of the servers is there.
-    until("all four requests to be in the log", LOGGED, || {
-        let log = server.logs(&survivor.id);
-        let requests = log.matches("POST /counter").count();
-        assert!(requests <= 4, "a line is there twice: {log}");
-        (requests == 4).then_some(())
-    });
+    survivor.wait_for_notes(&server, 4);
     survivor.end(&server);
 }
 
