@@ -1,50 +1,20 @@
 //! To a collector that answers as it is told to.
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use logs::Logs;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use otlp::{LogSink, Settings};
-use prost::Message;
 use rekindle_forward::{Forwarder, Target};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::{One, REGION, open, print};
 
-/// Answers on this listener with these statuses, then with 200, and hands out what was posted.
 fn serve(listener: TcpListener, statuses: &[u16]) -> mpsc::Receiver<ExportLogsServiceRequest> {
-    let (taken, posted) = mpsc::channel(64);
-    let statuses = Arc::new(Mutex::new(VecDeque::from(statuses.to_vec())));
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (taken, statuses) = (taken.clone(), Arc::clone(&statuses));
-            let answer = service_fn(move |request: Request<Incoming>| {
-                let (taken, statuses) = (taken.clone(), Arc::clone(&statuses));
-                async move {
-                    assert_eq!(request.headers()["content-type"], "application/x-protobuf");
-                    let body = request.into_body().collect().await.unwrap().to_bytes();
-                    let status = statuses.lock().unwrap().pop_front().unwrap_or(200);
-                    taken.send(ExportLogsServiceRequest::decode(body).unwrap()).await.unwrap();
-                    let answer = Response::builder().status(status).body(Full::new(Bytes::new()));
-                    Ok::<_, Infallible>(answer.unwrap())
-                }
-            });
-            let connection = hyper::server::conn::http1::Builder::new();
-            tokio::spawn(async move { connection.serve_connection(TokioIo::new(stream), answer).await });
-        }
-    });
-    posted
+    collector::serve(listener, statuses, |_| {})
 }
 
 async fn listen() -> (TcpListener, SocketAddr) {

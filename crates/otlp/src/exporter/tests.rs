@@ -1,15 +1,7 @@
 //! Against a collector on a port of this host.
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Mutex;
 
-use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use timeline::{Kind, Record};
 use tokio::net::TcpListener;
@@ -20,29 +12,11 @@ use crate::{Part, Settings, Subject};
 
 /// Takes what is posted, and answers with these statuses, then with 200.
 async fn collector(statuses: &[u16]) -> (SocketAddr, mpsc::Receiver<ExportTraceServiceRequest>) {
-    let (taken, posted) = mpsc::channel(64);
-    let statuses = Arc::new(Mutex::new(VecDeque::from(statuses.to_vec())));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (taken, statuses) = (taken.clone(), Arc::clone(&statuses));
-            let answer = service_fn(move |request: Request<Incoming>| {
-                let (taken, statuses) = (taken.clone(), Arc::clone(&statuses));
-                async move {
-                    assert_eq!(request.uri().path(), "/v1/traces");
-                    assert_eq!(request.headers()["content-type"], "application/x-protobuf");
-                    assert_eq!(request.headers()["x-key"], "k");
-                    let body = request.into_body().collect().await.unwrap().to_bytes();
-                    let status = statuses.lock().unwrap().pop_front().unwrap_or(200);
-                    taken.send(ExportTraceServiceRequest::decode(body).unwrap()).await.unwrap();
-                    let answer = Response::builder().status(status).body(Full::new(Bytes::new()));
-                    Ok::<_, Infallible>(answer.unwrap())
-                }
-            });
-            let serve = hyper::server::conn::http1::Builder::new();
-            tokio::spawn(async move { serve.serve_connection(TokioIo::new(stream), answer).await });
-        }
+    let posted = collector::serve(listener, statuses, |head| {
+        assert_eq!(head.uri.path(), "/v1/traces");
+        assert_eq!(head.headers["x-key"], "k");
     });
     (address, posted)
 }
