@@ -97,7 +97,7 @@ pub trait Machine: Send + Sync + std::fmt::Debug {
     /// A new connection to the guest's channel. The guest sees one at a time, in the order made.
     async fn channel(&self) -> std::io::Result<UnixStream>;
 
-    /// What the guest last printed on its serial console.
+    /// What the guest last printed on its serial console; where that went with the VMM, what the VMM said.
     async fn console(&self) -> Result<String, CommandError>;
 
     /// Stops the vCPUs and flushes the disks.

@@ -47,6 +47,18 @@ pub enum GuestError {
     /// The agent did not answer as it should.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// The agent was lost in the middle of something.
+    #[error("{doing}: {source}; {vmm}; the guest's console ends with: {console}")]
+    Broken {
+        /// The step.
+        doing: &'static str,
+        /// How the call ended.
+        source: CallError,
+        /// Whether there still is a VMM.
+        vmm: &'static str,
+        /// What the guest's kernel, or else its VMM, last said.
+        console: String,
+    },
     /// The agent tried and failed.
     #[error("the guest failed: {0}")]
     Failed(String),

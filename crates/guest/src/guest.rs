@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use agent_proto::host::{Answers, Channel, Describer};
+use agent_proto::host::{Answers, CallError, Channel, Describer};
 use agent_proto::{ENTROPY_BYTES, Event, HookCall, HookOutcome, NewLife, Request, Response};
 use engine::{Compatibility, DiffWrite, Machine, MachineSpec, SaveError};
 use futures::FutureExt;
@@ -138,6 +138,9 @@ impl Guest {
     ) -> Result<Response, GuestError> {
         match tokio::time::timeout(limit, self.channel.call(request)).await {
             Ok(Ok(Response::Failed { message })) => Err(GuestError::Failed(message)),
+            Ok(Err(source @ (CallError::Ended(_) | CallError::NoAnswer))) => {
+                Err(broken(&*self.machine, doing, source).await)
+            }
             Ok(answer) => Ok(answer?),
             Err(_) => Err(timed_out(&*self.machine, doing, limit.as_secs()).await),
         }
@@ -151,7 +154,7 @@ impl Guest {
         let limit = Duration::from_millis(call.timeout_ms) + HOOK_GRACE;
         match self.call("calling a hook", &Request::Hook(call), limit).await? {
             Response::Hook(outcome) => Ok(outcome),
-            _ => Err(agent_proto::host::CallError::WrongAnswer.into()),
+            _ => Err(CallError::WrongAnswer.into()),
         }
     }
 
@@ -189,7 +192,7 @@ impl Guest {
         match answer {
             Response::Hook(outcome) => Ok(Some(outcome)),
             Response::Done => Ok(None),
-            _ => Err(agent_proto::host::CallError::WrongAnswer.into()),
+            _ => Err(CallError::WrongAnswer.into()),
         }
     }
 
@@ -299,10 +302,23 @@ async fn greet(
 }
 
 async fn timed_out(machine: &dyn Machine, doing: &'static str, seconds: u64) -> GuestError {
+    GuestError::Timeout { doing, seconds, console: console_tail(machine).await }
+}
+
+/// A kernel that panics ends its VMM, which closes the channel first and is gone a moment later.
+async fn broken(machine: &dyn Machine, doing: &'static str, source: CallError) -> GuestError {
+    let vmm = match tokio::time::timeout(END_TIME, machine.wait_exit()).await {
+        Ok(_) => "its VMM has ended",
+        Err(_) => "its VMM runs",
+    };
+    GuestError::Broken { doing, source, vmm, console: console_tail(machine).await }
+}
+
+async fn console_tail(machine: &dyn Machine) -> String {
     const CONSOLE_TAIL: usize = 1000;
     let console = machine.console().await.unwrap_or_default();
     let tail = console.char_indices().rev().nth(CONSOLE_TAIL).map_or(0, |(at, _)| at);
-    GuestError::Timeout { doing, seconds, console: console[tail..].trim().to_owned() }
+    console[tail..].trim().to_owned()
 }
 
 fn now_nanos() -> u64 {

@@ -5,10 +5,11 @@
 //! (invariant 5: its life begins when a MicroVM takes it). For a wake it is a VMM which holds nothing yet. A spare is a
 //! guest of its own name until then; its directory gets its new name with it.
 
+mod demand;
 mod launch;
 mod wake;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,11 +21,12 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use crate::{GuestError, Host, ImageLayer};
+use demand::Demand;
 use launch::SpareClone;
 use wake::SpareVmm;
 
 /// Spares of all images together: each costs the memory of a clone that has done nothing yet, or less.
-const MAX_SPARES: usize = 4;
+const MAX_SPARES: usize = 32;
 /// How long nothing must have been launched or woken before a spare is started: that needs the CPU itself.
 const QUIET: Duration = Duration::from_millis(500);
 
@@ -54,9 +56,33 @@ type Use = (PathBuf, Purpose);
 struct Shelf {
     /// The longest kept first.
     ready: VecDeque<Spare>,
-    /// Those that are on their way.
+    /// Of what one is on its way.
     coming: HashSet<Use>,
+    demand: HashMap<Use, Demand>,
     busy: Option<Instant>,
+}
+
+impl Shelf {
+    fn count(&self, of: &Use) -> usize {
+        self.ready.iter().filter(|spare| spare.of == *of).count()
+    }
+
+    fn wanted(&self, of: &Use) -> usize {
+        self.demand.get(of).map_or(1, |demand| demand.wanted(Instant::now()).min(MAX_SPARES))
+    }
+
+    /// Takes out the longest kept of what there is most of.
+    fn least_missed(&mut self) -> Option<Spare> {
+        let most = self.ready.iter().map(|spare| self.count(&spare.of)).max()?;
+        let at = self.ready.iter().position(|spare| self.count(&spare.of) == most)?;
+        self.ready.remove(at)
+    }
+
+    /// Takes out one that nothing is expected to use.
+    fn surplus(&mut self) -> Option<Spare> {
+        let at = self.ready.iter().position(|spare| self.count(&spare.of) > self.wanted(&spare.of))?;
+        self.ready.remove(at)
+    }
 }
 
 #[derive(Debug)]
@@ -96,25 +122,28 @@ impl Spares {
     fn take(&self, layer: &Path, purpose: Purpose) -> Option<What> {
         self.touch();
         let mut shelf = self.shelf();
+        let (of, now) = ((layer.to_owned(), purpose), Instant::now());
+        shelf.demand.entry(of).and_modify(|demand| demand.note(now)).or_insert_with(|| Demand::begin(now));
         let at = shelf.ready.iter().position(|spare| spare.of.0 == layer && spare.of.1 == purpose)?;
         shelf.ready.remove(at).map(|spare| spare.what)
     }
 
-    /// Whether one is wanted that is neither there nor coming; then it is coming.
+    /// Whether another is wanted and none is coming; then one is. Only the first of a use may displace others.
     fn claim(&self, of: &Use) -> bool {
         let mut shelf = self.shelf();
-        !shelf.ready.iter().any(|spare| spare.of == *of) && shelf.coming.insert(of.clone())
+        let count = shelf.count(of);
+        let has_place = count == 0 || shelf.ready.len() < MAX_SPARES;
+        has_place && count < shelf.wanted(of) && shelf.coming.insert(of.clone())
     }
 
-    /// Puts one on the shelf; the one that has to go for it is returned, which is itself where it is not wanted any
-    /// more.
-    fn put(&self, spare: Spare) -> Option<Spare> {
+    /// Whether one is still wanted, which then is on the shelf; and the one that has to go.
+    fn put(&self, spare: Spare) -> (bool, Option<Spare>) {
         let mut shelf = self.shelf();
         if !shelf.coming.remove(&spare.of) {
-            return Some(spare);
+            return (false, Some(spare));
         }
         shelf.ready.push_back(spare);
-        if shelf.ready.len() > MAX_SPARES { shelf.ready.pop_front() } else { None }
+        (true, if shelf.ready.len() > MAX_SPARES { shelf.least_missed() } else { None })
     }
 
     fn give_up(&self, of: &Use) {
@@ -149,33 +178,39 @@ impl Host {
         self.spares.quiet().await;
     }
 
-    /// Has a spare started for the next use of `layer`, in the background and once it is quiet.
-    pub fn keep_spare(self: &Arc<Self>, layer: &ImageLayer, purpose: Purpose) {
+    /// Has as many spares started as the next uses of `layer` will want, in the background and once it is quiet.
+    pub fn keep_spares(self: &Arc<Self>, layer: &ImageLayer, purpose: Purpose) {
         let of = (layer.dir().to_owned(), purpose);
         if !self.spares.claim(&of) {
             return;
         }
         let (host, layer) = (Arc::clone(self), layer.clone());
-        tokio::spawn(async move {
-            host.spares.quiet().await;
-            match host.start_spare(&layer, purpose).await {
-                Ok(spare) => {
-                    if let Some(old) = host.spares.put(spare) {
-                        host.drop_spare(old).await;
-                    }
-                    // Others may have been admitted meanwhile.
-                    host.make_way().await;
-                    host.spares.landed.notify_waiters();
+        tokio::spawn(async move { while host.add_spare(&layer, &of).await && host.spares.claim(&of) {} });
+    }
+
+    /// Whether a claimed spare has come.
+    async fn add_spare(self: &Arc<Self>, layer: &ImageLayer, of: &Use) -> bool {
+        self.spares.quiet().await;
+        match self.start_spare(layer, of.1).await {
+            Ok(spare) => {
+                let (is_wanted, old) = self.spares.put(spare);
+                if let Some(old) = old {
+                    self.drop_spare(old).await;
                 }
-                Err(error) => {
-                    host.spares.give_up(&of);
-                    match error {
-                        GuestError::Full(why) => tracing::debug!(%why, "no room for a spare"),
-                        error => tracing::warn!(%error, "cannot start a spare"),
-                    }
-                }
+                // Others may have been admitted meanwhile.
+                self.make_way().await;
+                self.spares.landed.notify_waiters();
+                is_wanted
             }
-        });
+            Err(error) => {
+                self.spares.give_up(of);
+                match error {
+                    GuestError::Full(why) => tracing::debug!(%why, "no room for a spare"),
+                    error => tracing::warn!(%error, "cannot start a spare"),
+                }
+                false
+            }
+        }
     }
 
     /// Discards the spares of the layers below `dir`, whose files are about to go; those on their way too, once they
@@ -184,6 +219,7 @@ impl Host {
         let dropped: VecDeque<Spare> = {
             let mut shelf = self.spares.shelf();
             shelf.coming.retain(|(layer, _)| !layer.starts_with(dir));
+            shelf.demand.retain(|(layer, _), _| !layer.starts_with(dir));
             let (dropped, kept) =
                 std::mem::take(&mut shelf.ready).into_iter().partition(|spare| spare.of.0.starts_with(dir));
             shelf.ready = kept;
@@ -194,13 +230,20 @@ impl Host {
         }
     }
 
-    /// Discards spares until nothing that was admitted lacks its place; the longest kept first.
+    /// Discards spares that are not expected to be used any more, and others until nothing that was admitted lacks its
+    /// place.
     pub async fn make_way(&self) {
-        while self.capacity.is_crowded() {
-            let Some(oldest) = self.spares.shelf().ready.pop_front() else { return };
-            tracing::info!(spare = oldest.name(), "discarding a spare: its place is needed");
-            self.drop_spare(oldest).await;
+        while let Some(spare) = self.superfluous() {
+            self.drop_spare(spare).await;
         }
+    }
+
+    fn superfluous(&self) -> Option<Spare> {
+        let crowded = self.capacity.is_crowded();
+        let mut shelf = self.spares.shelf();
+        let spare = shelf.surplus().or_else(|| crowded.then(|| shelf.least_missed()).flatten())?;
+        tracing::info!(spare = spare.name(), crowded, "discarding a spare");
+        Some(spare)
     }
 
     async fn start_spare(

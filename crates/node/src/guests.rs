@@ -148,7 +148,7 @@ impl GuestMachines {
         let guest = self.host.launch(&microvm.id.to_string(), &layer, disk, egress).await?;
         let running = self.running(microvm, guest, hooks, Some(layer.clone()));
         running.live(Some(Hook::Run)).await?;
-        self.host.keep_spare(&layer, Purpose::Launch);
+        self.host.keep_spares(&layer, Purpose::Launch);
         Ok(running)
     }
 

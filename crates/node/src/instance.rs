@@ -181,7 +181,7 @@ impl Running {
                 self.parts.guest.end().await;
                 timeline::reached(Step::End);
                 if let Some((host, layer)) = self.parts.origin {
-                    host.keep_spare(&layer, Purpose::Wake);
+                    host.keep_spares(&layer, Purpose::Wake);
                 }
                 Ok(Suspended::Saved)
             }

@@ -79,6 +79,7 @@ pub(crate) async fn measure(
     let bare = baseline::measure(server, image, samples).await?;
     let mut rows = microvm_rows(example, &figures, &bare);
     let together = bench.together().await?;
+    rows.push(Row::of(&format!("{AT_ONCE} RunMicrovm calls at once, the first time"), &together.first));
     rows.push(
         Row::of(&format!("{AT_ONCE} RunMicrovm calls at once → the last 200"), &together.all)
             .limit(limit::TOGETHER),

@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 
 use super::command::CONSOLE_BYTES;
 use super::qmp::Qmp;
-use super::start::{CHANNEL, migrated, set_capabilities};
+use super::start::{CHANNEL, LOG, log_tail, migrated, set_capabilities};
 use crate::Machine;
 use crate::error::{CommandError, SaveError, StartError};
 use crate::memory::{self, MemoryError, MemoryUse};
@@ -40,8 +40,10 @@ impl Machine for QemuMachine {
 
     async fn console(&self) -> Result<String, CommandError> {
         let arguments = json!({"device": "serial", "size": CONSOLE_BYTES, "format": "utf8"});
-        let text = self.qmp.execute("ringbuf-read", arguments).await?;
-        Ok(text.as_str().unwrap_or_default().to_owned())
+        match self.qmp.execute("ringbuf-read", arguments).await {
+            Ok(text) => Ok(text.as_str().unwrap_or_default().to_owned()),
+            Err(_) => Ok(log_tail(&self.vmm.record.path(LOG))?),
+        }
     }
 
     async fn pause(&self) -> Result<(), CommandError> {

@@ -27,7 +27,7 @@ use crate::vmm::{Record, Vmm, file_error, state_out};
 
 const QMP: &str = "qmp.sock";
 pub(crate) const CHANNEL: &str = "channel.sock";
-const LOG: &str = "vmm.log";
+pub(crate) const LOG: &str = "vmm.log";
 const STATE_IN: &str = "state.in";
 const KERNEL_HEAD: &str = "kernel.head";
 /// Setup code and header of a bzImage, with room to spare.
@@ -192,7 +192,8 @@ pub(crate) fn vmm_error(dir: &Path, source: CommandError) -> StartError {
     StartError::Vmm { source: Box::new(source), log: log_tail(&dir.join(LOG)).unwrap_or_default() }
 }
 
-fn log_tail(path: &Path) -> io::Result<String> {
+/// What the VMM said last.
+pub(crate) fn log_tail(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rekindle_e2e::{Artifact, ImageRequest, Json, Microvm, Neighbour, json, neighbour};
+use rekindle_e2e::{Artifact, ImageRequest, Json, Microvm, Neighbour, Server, json, neighbour, until};
 
-use crate::fixture;
+use crate::{fixture, rust_sdk, traces};
 
 /// The least that an idle policy may say.
 const MAX_IDLE: Duration = Duration::from_secs(60);
@@ -18,6 +18,10 @@ const MAX_LAYERS: usize = 8;
 const MERGE_LAYERS: usize = 4;
 /// A timer's granularity, and the time to save.
 const SLACK: Duration = Duration::from_secs(20);
+/// MicroVMs launched at the same moment.
+const TOGETHER: usize = 3;
+/// For as many spares to be there again.
+const SPARES_COME: Duration = Duration::from_secs(60);
 /// Of a guest's clock, request included.
 const CLOCK_ERROR: f64 = 0.05;
 
@@ -51,6 +55,24 @@ pub(crate) fn the_smallest_image_lives_sleeps_and_wakes() {
     assert_eq!(microvm.json("/"), greeting);
     microvm.terminate();
     image.delete(&server);
+}
+
+/// On a server of its own, which nobody else keeps busy.
+pub(crate) fn as_many_spares_wait_as_were_launched_together() {
+    let mut server = Server::start();
+    let image = ImageRequest::of(&server, "burst", &Artifact::native()).create(&server).built(&server);
+    let from_spares = || {
+        let ids = rust_sdk::launch_together(server.environment(), &image.arn, TOGETHER);
+        let shown = ids.iter().map(|id| traces::shown(&server, id));
+        shown.filter(|timelines| timelines.contains("spare clone")).count()
+    };
+    assert!(from_spares() <= 1, "nobody could expect so many");
+    let disks = || fs::read_dir(server.data_dir().join("spares")).unwrap().count();
+    // The last has its disk before it can be used.
+    until("as many spares as are launched", SPARES_COME, || {
+        (disks() >= TOGETHER && from_spares() == TOGETHER).then_some(())
+    });
+    server.stop();
 }
 
 pub(crate) fn a_failing_run_hook_terminates() {

@@ -34,6 +34,7 @@ mod tunnels;
 mod versions;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use libtest_mimic::{Arguments, Trial};
 use rekindle_e2e::machines;
@@ -43,8 +44,10 @@ macro_rules! trials {
     ($($module:ident { $($test:ident),+ $(,)? })+) => {
         vec![$($(
             Trial::test(concat!(stringify!($module), "::", stringify!($test)), || {
+                let began = Instant::now();
                 $module::$test();
-                println!("{} ran on {}", stringify!($test), machines::last());
+                let (test, seconds) = (stringify!($test), began.elapsed().as_secs());
+                println!("{test} ran on {} for {seconds} s", machines::last());
                 Ok(())
             })
         ),+),+]
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
             examples { node, sandbox }
             lifecycle {
                 the_smallest_image_lives_sleeps_and_wakes,
+                as_many_spares_wait_as_were_launched_together,
                 a_failing_run_hook_terminates,
                 a_failing_suspend_hook_terminates,
                 an_idle_microvm_sleeps_and_a_request_wakes_it,

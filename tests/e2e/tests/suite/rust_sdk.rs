@@ -34,6 +34,21 @@ pub(crate) fn lifecycle(environment: &Environment) {
     });
 }
 
+/// Launches so many MicroVMs of an image in one moment; their ids, once all of them run.
+pub(crate) fn launch_together(environment: &Environment, image: &str, count: usize) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let user = User { client: client(environment), environment };
+        let launches = (0..count).map(|_| user.client.run_microvm().image_identifier(image).send());
+        let launched = futures::future::try_join_all(launches).await.unwrap();
+        let ids: Vec<String> = launched.iter().map(|answer| answer.microvm_id().to_owned()).collect();
+        for id in &ids {
+            user.reach(id, MicrovmState::Running).await;
+        }
+        ids
+    })
+}
+
 fn client(environment: &Environment) -> Client {
     let variable = |name: &str| environment[name].clone();
     let (key, secret) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"));

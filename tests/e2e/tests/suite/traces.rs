@@ -102,7 +102,8 @@ pub(crate) fn rekindle_trace_shows_where_the_time_went() {
     assert!(!gone.status.success() && command::text(&gone.stderr).contains(&microvm.id), "{gone:?}");
 }
 
-fn shown(server: &Server, id: &str) -> String {
+/// What `rekindle trace` shows of a MicroVM.
+pub(crate) fn shown(server: &Server, id: &str) -> String {
     let mut trace = Command::new(command::rekindle());
     command::must(trace.args(["trace", id, "--data-dir"]).arg(server.data_dir()))
 }
