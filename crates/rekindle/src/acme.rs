@@ -4,6 +4,7 @@
 
 mod account;
 mod due;
+mod forget;
 mod order;
 pub(crate) mod proof;
 
@@ -14,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use instant_acme::Account;
 use serde::Deserialize;
-use store::{Store, StoreError};
+use store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::certificate_files::{CertificateFiles, FilesError};
@@ -23,6 +24,7 @@ use crate::data_dir::DataDir;
 use crate::files::{self, FileError, SECRET};
 use due::Attempts;
 pub(crate) use due::Validity;
+use forget::forget;
 use proof::{HookError, Proof};
 
 /// Between two looks for names without a certificate, and for those to be renewed.
@@ -94,7 +96,9 @@ impl Acme {
         let dir = data.acme();
         files::make_secret_dir(&dir)?;
         let acme = Self { settings, dir, certificates, store, account: None, attempts: HashMap::new() };
-        acme.wanted().iter().for_each(|name| acme.load(name));
+        if let Some(exposed) = acme.exposed() {
+            acme.wanted(&exposed).iter().for_each(|name| acme.load(name));
+        }
         Ok(acme)
     }
 
@@ -112,7 +116,12 @@ impl Acme {
 
     /// One after the other: authorities limit how many are open at once.
     async fn look(&mut self) {
-        let wanted = self.wanted();
+        // What cannot be read is no reason to forget anything.
+        let Some(exposed) = self.exposed() else { return };
+        if let Err(error) = forget(&self.dir, |name| exposed.contains(name)) {
+            tracing::error!("{error}; it is tried again");
+        }
+        let wanted = self.wanted(&exposed);
         let names: HashSet<&str> = wanted.iter().map(String::as_str).collect();
         self.attempts.retain(|name, _| names.contains(name.as_str()));
         self.certificates.keep_issued(|name| names.contains(name));
@@ -138,14 +147,21 @@ impl Acme {
         }
     }
 
-    /// Names for which the operator has no certificate.
-    fn wanted(&self) -> Vec<String> {
-        let domains = self.store.exposure().map(|exposure| exposure.names().map(str::to_owned).collect());
-        let mut names = domains.unwrap_or_else(|error: StoreError| {
-            tracing::error!(%error, "cannot look for names without a certificate");
-            Vec::new()
-        });
-        names.retain(|name| !self.certificates.are_given_for(name));
+    /// Names that lead to MicroVMs.
+    fn exposed(&self) -> Option<HashSet<String>> {
+        match self.store.exposure() {
+            Ok(exposure) => Some(exposure.names().map(str::to_owned).collect()),
+            Err(error) => {
+                tracing::error!(%error, "cannot look for names without a certificate");
+                None
+            }
+        }
+    }
+
+    /// Of those, and the endpoints', the names for which the operator has no certificate.
+    fn wanted(&self, exposed: &HashSet<String>) -> Vec<String> {
+        let mut names: Vec<String> =
+            exposed.iter().filter(|name| !self.certificates.are_given_for(name)).cloned().collect();
         if self.settings.dns_hook.is_some() && !self.certificates.are_given_for_endpoints() {
             names.push(self.certificates.endpoints());
         }
