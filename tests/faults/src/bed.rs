@@ -204,7 +204,7 @@ impl Bed {
             census.files.iter().filter(|path| foreign(path)).map(|path| path.display().to_string()).collect();
         let known = |dir: &str| census::vmms_of(&self.server.data_dir().join(dir));
         let mut owned: Vec<i32> = living.iter().flat_map(|id| known(&format!("microvms/{id}"))).collect();
-        owned.extend(known("spares"));
+        owned.extend(spare_vmms(&census::run_dir(self.server.data_dir())));
         left.extend(census.vmms.iter().filter(|pid| !owned.contains(pid)).map(|pid| format!("VMM {pid}")));
         let slots = slots(&census::run_dir(self.server.data_dir()));
         let unheld = census.namespaces.iter().filter(|name| !slots.contains(*name));
@@ -272,6 +272,14 @@ fn library() -> PathBuf {
 fn slots(run: &Path) -> String {
     let records = directories(run).into_iter().map(|guest| guest.join("guest.json"));
     records.filter_map(|record| fs::read_to_string(record).ok()).collect()
+}
+
+/// The VMMs of spares: those that wait for a wake have no disk of their own to be known by.
+fn spare_vmms(run: &Path) -> Vec<i32> {
+    let is_spare =
+        |dir: &PathBuf| dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with("spare-"));
+    let pid = |dir: PathBuf| fs::read_to_string(dir.join("pid")).ok()?.split_once(' ')?.0.parse().ok();
+    directories(run).into_iter().filter(is_spare).filter_map(pid).collect()
 }
 
 fn directories(dir: &Path) -> Vec<PathBuf> {
