@@ -1,10 +1,25 @@
 # bases.erofs: the base-image catalogue, a containers/storage store that build VMs mount as an additional image store.
 
+# What builds save by in images: disks that are thrown away need not be synced, and nobody is there to be asked.
+# shellcheck disable=SC2016 # mmdebstrap's shell expands $1, the new root
+IMAGE_OPTIONS=(
+    --dpkgopt=force-unsafe-io
+    --customize-hook='echo "debconf debconf/frontend select Noninteractive" | chroot "$1" debconf-set-selections'
+    --customize-hook='printf "%s\n" "$APT_SETTINGS" >"$1/etc/apt/apt.conf.d/90image"'
+)
+
+# What apt keeps for its next run is not wanted in a layer: packages, and its own index, once they are installed; nor are
+# descriptions in other words. Indexes come in gzip, which an emulated processor unpacks in a fraction of the time.
+export APT_SETTINGS='Acquire::Languages "none";
+Acquire::CompressionTypes::Order { "gz"; };
+APT::Keep-Downloaded-Packages "false";
+DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb /var/cache/apt/*.bin || true"; };'
+
 make_bases() {
     local store=$work/bases-store
     make_tools_tree
     mkdir -p "$store"
-    bootstrap "$work/debian.tar" ca-certificates
+    bootstrap "$work/debian.tar" ca-certificates "${IMAGE_OPTIONS[@]}"
     fill_store "$store"
     rm "$work/debian.tar"
     pack_erofs "$store" "$1"

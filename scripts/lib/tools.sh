@@ -23,19 +23,20 @@ make_tools_tree() {
     check_tool "$tree" crun "$CRUN_VERSION"
 }
 
-# bootstrap TARGET PACKAGES: a minimal Debian of the guests' release without documentation, trusting what the host
-# trusts, and keeping neither the host's name nor its name servers, which mmdebstrap copies in.
+# bootstrap TARGET PACKAGES [OPTION...]: a minimal Debian of the guests' release without documentation, trusting what the
+# host trusts, and keeping neither the host's name nor its name servers, which mmdebstrap copies in.
 bootstrap() {
-    local archive security
+    local target=$1 packages=$2 archive security
+    shift 2
     archive=$(archive_uri "$HOST_RELEASE")
     security=$(archive_uri "$HOST_RELEASE-security")
-    mmdebstrap --quiet --mode=root --variant=minbase --include="$2" \
+    mmdebstrap --quiet --mode=root --variant=minbase --include="$packages" \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' \
         --customize-hook="$(trust_hook)" \
         --customize-hook='echo localhost >"$1/etc/hostname" && : >"$1/etc/resolv.conf"' \
-        "$GUEST_RELEASE" "$1" \
+        "$@" "$GUEST_RELEASE" "$target" \
         "deb $archive $GUEST_RELEASE main" "deb $archive $GUEST_RELEASE-updates main" \
         ${security:+"deb $security $GUEST_RELEASE-security main"}
 }

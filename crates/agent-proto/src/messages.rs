@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Which messages there are. A snapshot keeps the agent that it was made with, so it is noted with it.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Bytes of entropy that a new life starts with.
 pub const ENTROPY_BYTES: usize = 64;
@@ -104,6 +104,9 @@ pub struct ImageConfig {
     pub workdir: String,
     /// STOPSIGNAL; empty is SIGTERM.
     pub stop_signal: String,
+    /// VOLUME: the paths.
+    #[serde(default)]
+    pub volumes: Vec<String>,
 }
 
 /// A call of one lifecycle hook.

@@ -170,6 +170,7 @@ fn parse_config(config: &Value) -> ImageConfig {
         user: text("User"),
         workdir: text("WorkingDir"),
         stop_signal: text("StopSignal"),
+        volumes: config["Volumes"].as_object().into_iter().flat_map(|paths| paths.keys().cloned()).collect(),
     }
 }
 
@@ -283,5 +284,7 @@ mod tests {
             got,
             ImageConfig { cmd: vec!["a".into(), "b".into()], user: "web".into(), ..Default::default() }
         );
+        let volumes = parse_config(&serde_json::json!({"Volumes": {"/b": {}, "/a": {}}})).volumes;
+        assert!(volumes.len() == 2 && ["/a", "/b"].iter().all(|path| volumes.contains(&(*path).to_owned())));
     }
 }

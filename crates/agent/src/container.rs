@@ -26,7 +26,7 @@ use crate::fork::{self, Fork};
 use crate::freezer::CGROUP;
 use crate::machine_id;
 use crate::user::{self, Identity};
-use crate::{environment, privileges};
+use crate::{environment, privileges, volumes};
 
 /// Docker's, like those below.
 const MASKED: [&str; 12] = [
@@ -117,7 +117,7 @@ fn prepare(spec: &AppSpec) -> Result<Command, Error> {
     rustix::process::setsid().map_err(trying("starting a session"))?;
     rustix::system::sethostname(spec.hostname.as_bytes()).map_err(trying("setting the host name"))?;
     let machine_id = machine_id::take()?;
-    enter_root(spec.all_capabilities)?;
+    enter_root(&spec.config.volumes, spec.all_capabilities)?;
     write_names(&spec.hostname)?;
     machine_id::place(&machine_id)?;
     let read = |path| fs::read_to_string(path).unwrap_or_default();
@@ -128,10 +128,11 @@ fn prepare(spec: &AppSpec) -> Result<Command, Error> {
     Ok(command)
 }
 
-fn enter_root(all: bool) -> Result<(), Error> {
+fn enter_root(volumes: &[String], all: bool) -> Result<(), Error> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(trying("keeping mounts private"))?;
     let devices = take_devices(all)?;
+    let volumes = volumes::take(volumes)?;
     mount_bind(ROOT, ROOT).map_err(trying("binding the root"))?;
     std::env::set_current_dir(ROOT).map_err(trying("entering the root"))?;
     rustix::process::pivot_root(".", ".").map_err(trying("changing the root"))?;
@@ -139,6 +140,7 @@ fn enter_root(all: bool) -> Result<(), Error> {
     std::env::set_current_dir("/").map_err(trying("entering the root"))?;
     mount_kernel(all)?;
     place_devices(devices)?;
+    volumes::place(&volumes, all)?;
     if !all {
         hide_paths()?;
     }

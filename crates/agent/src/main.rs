@@ -36,6 +36,7 @@ mod shell;
 mod sockets;
 mod stop;
 mod user;
+mod volumes;
 mod vsock;
 
 use std::process::ExitCode;

@@ -70,6 +70,8 @@ pub struct ImageRequest<'a> {
     pub variables: Json,
     /// Its size class.
     pub memory_mib: u32,
+    /// Whether its containers have every capability.
+    pub all_capabilities: bool,
 }
 
 impl<'a> ImageRequest<'a> {
@@ -79,7 +81,7 @@ impl<'a> ImageRequest<'a> {
     /// Where the upload fails.
     pub fn of(server: &Server, name: &'a str, artifact: &Artifact) -> Self {
         let uri = server.upload(&format!("{name}.zip"), &artifact.zip());
-        Self { name, uri, hooks: Hooks::All, variables: json!({}), memory_mib: 512 }
+        Self { name, uri, hooks: Hooks::All, variables: json!({}), memory_mib: 512, all_capabilities: false }
     }
 
     /// With other hooks.
@@ -100,6 +102,12 @@ impl<'a> ImageRequest<'a> {
         Self { memory_mib, ..self }
     }
 
+    /// With every capability.
+    #[must_use]
+    pub fn all_capabilities(self) -> Self {
+        Self { all_capabilities: true, ..self }
+    }
+
     /// Asks for it.
     ///
     /// # Panics
@@ -118,6 +126,7 @@ impl<'a> ImageRequest<'a> {
     /// The arguments that create and update share.
     #[must_use]
     pub fn configuration(&self, server: &Server) -> Vec<String> {
+        let capabilities = ("--additional-os-capabilities", json!(["ALL"]).to_string());
         [
             ("--base-image-arn", server.base_image()),
             ("--build-role-arn", server.build_role()),
@@ -127,6 +136,7 @@ impl<'a> ImageRequest<'a> {
             ("--resources", json!([{ "minimumMemoryInMiB": self.memory_mib }]).to_string()),
         ]
         .into_iter()
+        .chain(self.all_capabilities.then_some(capabilities))
         .flat_map(|(name, value)| [name.to_owned(), value])
         .collect()
     }

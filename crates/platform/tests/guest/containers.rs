@@ -40,7 +40,7 @@ grep -E '^(CapEff|CapBnd|NoNewPrivs|NSpid)' /proc/self/status
 echo x 2>/dev/null >/proc/sys/kernel/hostname && echo BAD proc-sys
 for node in "vport b 10 0" "vda b 254 0" "vdb b 254 16" "mem c 1 1"; do
     set -- $node
-    for dir in / /tmp /dev /dev/shm; do
+    for dir in / /tmp /dev /dev/shm /data; do
         mknod $dir/n-$1 $2 $3 $4 && head -c 1 $dir/n-$1 >/dev/null 2>&1 && echo BAD opened $1 in $dir
         rm -f $dir/n-$1
     done
@@ -54,6 +54,7 @@ mount -t tmpfs tmpfs /mnt 2>/dev/null && echo BAD mount
 hostname other 2>/dev/null && echo BAD hostname
 unshare --user --map-root-user true 2>/dev/null && echo BAD user namespace
 mkdir /sys/fs/cgroup/x 2>/dev/null && echo BAD cgroup
+stat -c 'volume %a %u:%g' /data && grep -o '/data ext4' /proc/mounts && cat /kept/file
 echo one >/dev/null && head -c 4 /dev/urandom | wc -c && echo two >/dev/stdout
 echo checked
 "#;
@@ -62,6 +63,8 @@ const CHECK_ALL: &str = r#"
 grep -E '^(CapEff|Seccomp)' /proc/self/status
 ls -l /dev/fuse
 mount -t tmpfs none /mnt && echo mounted
+mkdir /data/upper /data/work && mount -t overlay -o lowerdir=/etc,upperdir=/data/upper,workdir=/data/work none /srv \
+    && echo made >/srv/made && cat /data/upper/made
 cd /sys/fs/cgroup && mkdir init x && echo 0 >init/cgroup.procs && echo +memory +pids >cgroup.subtree_control \
     && echo 1000000 >x/memory.max && echo divided
 [ -r /sys/firmware/acpi ] && head -c 1 /proc/keys >/dev/null && echo unmasked
@@ -72,7 +75,13 @@ done
 [ -e /dev/port ] && echo tried the port
 perl -e 'for (qw(40 38)) { socket(my $s, $_, 1, 0) or print "family $_: $!\n"; }'
 "#;
-const ROOT_DOCKERFILE: &str = "FROM rekindle/debian:13\nCOPY check.sh /\nCMD [\"sh\", \"/check.sh\"]\n";
+const ROOT_DOCKERFILE: &str = r#"
+FROM rekindle/debian:13
+COPY check.sh /
+RUN install -d -m 1770 -o 5 -g 6 /data && mkdir /kept && echo "kept of the image" >/kept/file
+VOLUME /data /kept
+CMD ["sh", "/check.sh"]
+"#;
 
 pub(crate) async fn are_confined(bench: &Bench) {
     let files: [(&str, &[u8]); 5] = [
@@ -105,9 +114,13 @@ pub(crate) async fn are_confined(bench: &Bench) {
     assert_eq!(guest.exit().await, 0);
     let log = guest.log();
     println!("{log}");
-    for want in
-        ["CapEff:\t00000000a80425fb", "CapBnd:\t00000000a80425fb", "NoNewPrivs:\t1", "4\ntwo\nchecked\n"]
-    {
+    for want in [
+        "CapEff:\t00000000a80425fb",
+        "CapBnd:\t00000000a80425fb",
+        "NoNewPrivs:\t1",
+        "volume 1770 5:6\n/data ext4\nkept of the image\n",
+        "4\ntwo\nchecked\n",
+    ] {
         assert!(log.contains(want), "{want}");
     }
     assert!(!log.contains("BAD"));
@@ -123,6 +136,7 @@ pub(crate) async fn are_confined(bench: &Bench) {
         "Seccomp:\t0",
         "crw-rw-rw-",
         "mounted\n",
+        "made\n",
         "divided\n",
         "other\n",
         "tried the port\n",

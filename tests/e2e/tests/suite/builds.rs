@@ -45,8 +45,14 @@ pub(crate) fn artifacts_that_cannot_be_built_say_why() {
         ("no-key", "s3://artifacts/there-is-no-such-key.zip".to_owned(), "there-is-no-such-key.zip"),
         ("no-bucket", "s3://there-is-no-such-bucket/app.zip".to_owned(), "there-is-no-such-bucket"),
     ] {
-        let request =
-            ImageRequest { name, uri, hooks: Hooks::Disabled, variables: json!({}), memory_mib: 512 };
+        let request = ImageRequest {
+            name,
+            uri,
+            hooks: Hooks::Disabled,
+            variables: json!({}),
+            memory_mib: 512,
+            all_capabilities: false,
+        };
         let reason = failure(&server, &request);
         assert!(reason.contains(words), "{name}: {reason}");
     }

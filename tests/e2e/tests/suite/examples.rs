@@ -57,6 +57,42 @@ pub(crate) fn sandbox() {
     image.delete(&server);
 }
 
+/// Its engine is Debian's podman, which needs every capability.
+pub(crate) fn ci_runner() {
+    let server = fixture::shared();
+    let request =
+        ImageRequest::of(&server, "ci-runner", &Artifact::of("examples/ci-runner")).hooks(Hooks::Ready(300));
+    let image = request.all_capabilities().create(&server).built(&server);
+    let microvm = Microvm::run(&server, &image, &[]);
+    let about = microvm.json("/");
+    assert!(about["engine"].as_str().unwrap().starts_with("podman version"), "{about}");
+    assert_eq!(about["images"], json!(["busybox"]));
+
+    let script = "echo $CI $$; id -u; ls -d /app; grep -c overlay /proc/mounts; exit 7";
+    let ended = job(&microvm, &json!({"script": script, "environment": {"CI": "yes"}}));
+    assert_eq!(ended["exit"], 7, "{ended}");
+    let output = ended["output"].as_str().unwrap();
+    assert!(
+        output.starts_with("yes 1\n0\n") && output.ends_with("\n1\n"),
+        "a container on an overlay: {output}"
+    );
+    assert!(output.contains("/app: No such file"), "its root is the image's: {output}");
+    let stopped = job(&microvm, &json!({"script": "echo begun; sleep 600", "seconds": 20}));
+    assert_eq!(stopped, json!({"timeout": 20, "output": "begun\n"}));
+    microvm.suspend();
+    microvm.resume();
+    let resolved = job(&microvm, &json!({"script": "nslookup deb.debian.org | grep -c ^Name"}));
+    assert_eq!(resolved["exit"], 0, "jobs reach the network: {resolved}");
+    microvm.request("/jobs", &["--data", r#"{"script": "true", "image": "nowhere"}"#]).expect(200);
+    microvm.request("/jobs", &["--data", r#"{"script": 1}"#]).expect(400);
+    microvm.terminate();
+    image.delete(&server);
+}
+
+fn job(microvm: &Microvm<'_>, request: &Json) -> Json {
+    microvm.request("/jobs", &["--data", &request.to_string()]).expect(200).json()
+}
+
 /// What a command prints, on each of the two, and how it ended.
 fn run(microvm: &Microvm<'_>, request: &Json) -> (String, String, Json) {
     let answer = microvm.request("/run", &["--data", &request.to_string()]).expect(200).body;

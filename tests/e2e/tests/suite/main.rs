@@ -77,7 +77,7 @@ fn main() -> ExitCode {
                 a_build_uses_what_earlier_ones_of_its_account_left,
             }
             // Building one takes minutes, beside which others can run.
-            examples { node, sandbox }
+            examples { node, sandbox, ci_runner }
             lifecycle {
                 the_smallest_image_lives_sleeps_and_wakes,
                 as_many_spares_wait_as_were_launched_together,

@@ -24,8 +24,14 @@ pub(crate) fn a_version_goes_with_its_files_and_the_last_one_stays() {
     // A second version, which fails before any VM is started.
     let artifact = Artifact::new().file("app/Dockerfile", "FROM scratch\n").zip();
     let uri = server.upload("no-dockerfile-either.zip", &artifact);
-    let second =
-        ImageRequest { name: "versions", uri, hooks: Hooks::Disabled, variables: json!({}), memory_mib: 512 };
+    let second = ImageRequest {
+        name: "versions",
+        uri,
+        hooks: Hooks::Disabled,
+        variables: json!({}),
+        memory_mib: 512,
+        all_capabilities: false,
+    };
     image.update(&second, &server);
     assert_eq!(image.get(&server)["state"], "UPDATE_FAILED");
 
