@@ -68,7 +68,7 @@ pub(crate) fn ci_runner() {
     assert!(about["engine"].as_str().unwrap().starts_with("podman version"), "{about}");
     assert_eq!(about["images"], json!(["busybox"]));
 
-    let script = "echo $CI $$; id -u; ls -d /app; grep -c overlay /proc/mounts; exit 7";
+    let script = "echo $CI $$; id -u; ls -d /app; grep -c '^overlay / ' /proc/mounts; exit 7";
     let ended = job(&microvm, &json!({"script": script, "environment": {"CI": "yes"}}));
     assert_eq!(ended["exit"], 7, "{ended}");
     let output = ended["output"].as_str().unwrap();
