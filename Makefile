@@ -4,7 +4,7 @@
 AGENT_TARGET := x86_64-unknown-linux-gnu
 AGENT_FLAGS := -C target-feature=+crt-static
 
-.PHONY: help setup build serve demo bench faults faults-build fuzz lint soak test test-kvm wire-types
+.PHONY: help setup build serve demo bench examples faults faults-build fuzz lint soak test test-kvm wire-types
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,10 @@ lint: ## formatting, clippy, and the licences of dependencies where cargo-deny i
 soak: setup build ## a database over 200 suspensions, the server killed in 50 (REKINDLE_SOAK_SEED chooses which moments)
 	scripts/clients >/dev/null
 	cargo test -p rekindle-e2e --test suite -- --ignored --nocapture soak
+
+examples: setup build ## the examples whose images take many minutes to build, which `make test` leaves out
+	scripts/clients >/dev/null
+	cargo test -p rekindle-e2e --test suite -- --ignored --nocapture examples
 
 test: setup build ## every test, also those against a server with the real AWS CLI
 	scripts/clients >/dev/null

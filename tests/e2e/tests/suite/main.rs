@@ -77,7 +77,7 @@ fn main() -> ExitCode {
                 a_build_uses_what_earlier_ones_of_its_account_left,
             }
             // Building one takes minutes, beside which others can run.
-            examples { node, sandbox, ci_runner }
+            examples { node, sandbox }
             lifecycle {
                 the_smallest_image_lives_sleeps_and_wakes,
                 as_many_spares_wait_as_were_launched_together,
@@ -135,9 +135,9 @@ fn main() -> ExitCode {
                 killed_during_a_terminate,
             }
     };
-    // `make soak`: minutes of the same.
-    let soak = trials! { ledger { soak } };
-    trials.extend(soak.into_iter().map(|trial| trial.with_ignored_flag(true)));
+    // `make soak` and `make examples`: each takes many minutes.
+    let long = trials! { ledger { soak } examples { ci_runner } };
+    trials.extend(long.into_iter().map(|trial| trial.with_ignored_flag(true)));
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     let failed = conclusion.has_failed();
     if failed {
