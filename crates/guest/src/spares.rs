@@ -123,8 +123,9 @@ impl Spares {
         self.touch();
         let mut shelf = self.shelf();
         let (of, now) = ((layer.to_owned(), purpose), Instant::now());
-        shelf.demand.entry(of).and_modify(|demand| demand.note(now)).or_insert_with(|| Demand::begin(now));
-        let at = shelf.ready.iter().position(|spare| spare.of.0 == layer && spare.of.1 == purpose)?;
+        let demand = shelf.demand.entry(of.clone());
+        demand.and_modify(|demand| demand.note(now)).or_insert_with(|| Demand::begin(now));
+        let at = shelf.ready.iter().position(|spare| spare.of == of)?;
         shelf.ready.remove(at).map(|spare| spare.what)
     }
 
