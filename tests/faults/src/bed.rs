@@ -121,6 +121,11 @@ impl Bed {
         self.words.fired()
     }
 
+    /// As if no fault had come to be.
+    pub(crate) fn forget(&self) {
+        self.words.set(Word::Fired, 0);
+    }
+
     /// The same words, for another thread.
     pub(crate) fn watcher(&self) -> Words {
         Words::open(&self.directory)
