@@ -239,10 +239,10 @@ impl Guest {
     pub async fn lost(&self) -> &'static str {
         tokio::select! {
             _ = self.machine.wait_exit() => self.why_ended(),
-            // A VMM that ends closes its channel first, and is gone a moment later.
-            () = self.channel.ended() => match tokio::time::timeout(END_TIME, self.machine.wait_exit()).await {
-                Ok(_) => self.why_ended(),
-                Err(_) => "The MicroVM's virtual machine no longer answers.",
+            () = self.channel.ended() => if is_ending(&*self.machine).await {
+                self.why_ended()
+            } else {
+                "The MicroVM's virtual machine no longer answers."
             },
         }
     }
@@ -305,12 +305,13 @@ async fn timed_out(machine: &dyn Machine, doing: &'static str, seconds: u64) -> 
     GuestError::Timeout { doing, seconds, console: console_tail(machine).await }
 }
 
-/// A kernel that panics ends its VMM, which closes the channel first and is gone a moment later.
+/// Whether the VMM is why the channel has closed: one that ends closes it first, and is gone a moment later.
+async fn is_ending(machine: &dyn Machine) -> bool {
+    tokio::time::timeout(END_TIME, machine.wait_exit()).await.is_ok()
+}
+
 async fn broken(machine: &dyn Machine, doing: &'static str, source: CallError) -> GuestError {
-    let vmm = match tokio::time::timeout(END_TIME, machine.wait_exit()).await {
-        Ok(_) => "its VMM has ended",
-        Err(_) => "its VMM runs",
-    };
+    let vmm = if is_ending(machine).await { "its VMM has ended" } else { "its VMM runs" };
     GuestError::Broken { doing, source, vmm, console: console_tail(machine).await }
 }
 

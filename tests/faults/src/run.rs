@@ -145,8 +145,6 @@ fn attack(bed: &mut Bed, case: Case, subjects: &mut Subjects, token: &str) -> Re
         return case.scenario.perform(bed, case.planned, subjects, token);
     }
     let data = bed.server.data_dir().to_owned();
-    // What an earlier run had is not this one's, which some scenarios arm only after a while.
-    bed.forget();
     let words = bed.watcher();
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
