@@ -31,6 +31,8 @@ MAX_JOB = 1 << 20
 MAX_OUTPUT = 4 << 20
 DEFAULT_SECONDS = 600
 MAX_SECONDS = 3600
+# The library's servers look twice a second whether they are to end, which each of many idle clones would pay for.
+WITHOUT_POLLING = None
 
 
 class Refused(Exception):
@@ -208,10 +210,10 @@ def warm_up() -> None:
 
 def serve() -> None:
     hooks = ThreadingHTTPServer(("", int(os.environ.get("HOOKS_PORT", "9000"))), Hooks)
-    threading.Thread(target=hooks.serve_forever, daemon=True).start()
+    threading.Thread(target=hooks.serve_forever, args=(WITHOUT_POLLING,), daemon=True).start()
     runner = ThreadingHTTPServer(("", int(os.environ.get("PORT", "8080"))), Runner)
     threading.Thread(target=warm_up, daemon=True).start()
-    runner.serve_forever()
+    runner.serve_forever(WITHOUT_POLLING)
 
 
 def main() -> None:

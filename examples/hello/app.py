@@ -21,6 +21,8 @@ from urllib.parse import parse_qs, urlsplit
 HOOK_PREFIX = "/aws/lambda-microvms/runtime/v1/"
 HOOKS = ("ready", "validate", "run", "resume", "suspend", "terminate")
 MAX_BODY = 1 << 20
+# The library's servers look twice a second whether they are to end, which each of many idle clones would pay for.
+WITHOUT_POLLING = None
 
 
 class State:
@@ -159,9 +161,9 @@ def main() -> None:
     Handler.state = state
     hooks = ThreadingHTTPServer(("0.0.0.0", int(os.environ.get("HOOKS_PORT", "9000"))), Hooks)
     app = ThreadingHTTPServer(("0.0.0.0", int(os.environ.get("PORT", "8080"))), App)
-    threading.Thread(target=hooks.serve_forever, daemon=True).start()
+    threading.Thread(target=hooks.serve_forever, args=(WITHOUT_POLLING,), daemon=True).start()
     print(f"listening on {app.server_port}, hooks on {hooks.server_port}", file=sys.stderr, flush=True)
-    app.serve_forever()
+    app.serve_forever(WITHOUT_POLLING)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,10 @@ use crate::table::{Row, Table};
 
 /// For the host to count what processes gave back.
 const SETTLE: Duration = Duration::from_secs(2);
+/// How long clones are watched that have nothing to do.
+const IDLE_SECONDS: u32 = 20;
+/// So that a hundred take a third of a processor.
+const IDLE_LIMIT: Duration = Duration::from_micros(3_300);
 
 #[derive(Debug, Default)]
 struct Figures {
@@ -19,6 +23,8 @@ struct Figures {
     /// Each asked once more when the last had started.
     again: Samples,
     memory: Vec<Memory>,
+    /// What each had of a processor in a second in which nobody asked it anything.
+    idle: Samples,
     suspend: Samples,
     /// Memory that the host could give: with no clone, with all of them running, with all of them suspended.
     available: [u64; 3],
@@ -41,6 +47,7 @@ fn rows(figures: &Figures, example: Example) -> Vec<Row> {
         Row::bytes("private memory of each (Private_Dirty)", &memory(|memory| memory.private_dirty))
             .limit(example.memory_limit()),
         Row::bytes("proportional memory of each (Pss)", &memory(|memory| memory.proportional)),
+        Row::of("processor time of each in an idle second", &figures.idle).limit(IDLE_LIMIT),
         Row::bytes("memory of the host that is gone, for each", &each(before.saturating_sub(running))),
         Row::of("SuspendMicrovm call → SUSPENDED", &figures.suspend),
         Row::bytes(
@@ -71,6 +78,7 @@ async fn figures(bench: &Bench<'_>, clones: usize) -> Result<Figures, Failure> {
         return Err(format!("{clones} MicroVMs run in {} VMMs", figures.memory.len()).into());
     }
     figures.available[1] = available().await?;
+    figures.idle = idle(bench).await?;
     for microvm in &serving {
         figures.suspend.push(bench.suspend(microvm).await?);
         // Suspensions have a rate, of two a second for each processor.
@@ -85,6 +93,16 @@ async fn figures(bench: &Bench<'_>, clones: usize) -> Result<Figures, Failure> {
         bench.terminate(microvm).await?;
     }
     Ok(figures)
+}
+
+async fn idle(bench: &Bench<'_>) -> Result<Samples, Failure> {
+    let before = bench.processor_time()?;
+    tokio::time::sleep(Duration::from_secs(IDLE_SECONDS.into())).await;
+    let after = bench.processor_time()?;
+    Ok(after
+        .iter()
+        .filter_map(|(pid, time)| Some(time.saturating_sub(*before.get(pid)?) / IDLE_SECONDS))
+        .collect())
 }
 
 async fn available() -> Result<u64, Failure> {

@@ -1,5 +1,6 @@
 //! What a client does: launching, asking, suspending, terminating, and how long it waits for each.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -164,6 +165,11 @@ impl<'a> Bench<'a> {
         census::vmms_of(&self.server.data_dir().join("microvms"))
     }
 
+    /// How long each VMM of a MicroVM has had a processor so far.
+    pub(crate) fn processor_time(&self) -> Result<HashMap<i32, Duration>, Failure> {
+        self.vmms().into_iter().map(|pid| Ok((pid, processor_time(pid)?))).collect()
+    }
+
     /// What each VMM of a MicroVM costs.
     pub(crate) fn memory(&self) -> Result<Vec<Memory>, Failure> {
         let rollups = self.vmms().into_iter().map(|pid| format!("/proc/{pid}/smaps_rollup"));
@@ -174,6 +180,16 @@ impl<'a> Bench<'a> {
 /// Lets the machine come to rest.
 pub(crate) async fn rest() {
     tokio::time::sleep(REST).await;
+}
+
+/// Of all threads of a process that live.
+fn processor_time(pid: i32) -> Result<Duration, Failure> {
+    let mut nanos = 0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let schedule = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+        nanos += schedule.split_whitespace().next().unwrap_or_default().parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(nanos))
 }
 
 fn parse(rollup: &str) -> Result<Memory, Failure> {
