@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Which messages there are. A snapshot keeps the agent that it was made with, so it is noted with it.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Bytes of entropy that a new life starts with.
 pub const ENTROPY_BYTES: usize = 64;
@@ -43,7 +43,8 @@ pub enum Request {
         /// TCP port on the guest's loopback.
         port: u16,
     },
-    /// Send the application's first process the image's STOPSIGNAL: `Done` once it has ended, or will not end by it.
+    /// Send the application's first process the image's STOPSIGNAL, and tell what has been printed once it has ended, or
+    /// will not end by it: `Flushed`, behind the exit. One request, because every exchange costs a termination time.
     Stop {
         /// Longest that its end is waited for.
         within_ms: u64,

@@ -124,6 +124,7 @@ async fn attend(mut child: Child, order: Vec<u8>, output: Arc<Output>, exited: w
         );
     }
     let code = child.wait().await.ok().and_then(|status| status.code()).unwrap_or(-1);
-    exited.send_replace(true);
     output.tell(Event::AppExited { code }).await;
+    // Who waits for it may have the output flushed behind it.
+    exited.send_replace(true);
 }

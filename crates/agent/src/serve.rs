@@ -31,6 +31,13 @@ struct Guest {
     output: Arc<Output>,
 }
 
+impl Guest {
+    /// Flushes the output, for an answer.
+    async fn flushed(&self) -> Response {
+        Response::Flushed { mark: self.output.flush().await }
+    }
+}
+
 /// What follows a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum After {
@@ -203,8 +210,9 @@ async fn carry_out(request: &Request, guest: &Guest) -> Result<Response, Error> 
             if let Some(container) = container {
                 container.stop(Duration::from_millis(*within_ms)).await?;
             }
+            return Ok(guest.flushed().await);
         }
-        Request::Flush => return Ok(Response::Flushed { mark: guest.output.flush().await }),
+        Request::Flush => return Ok(guest.flushed().await),
         Request::Build(spec) => return Ok(Response::Build(builder::build(spec, &guest.output).await)),
         Request::Shutdown | Request::Relay { .. } | Request::Shell => {}
     }

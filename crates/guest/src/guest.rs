@@ -20,8 +20,6 @@ use crate::{GuestError, output};
 const STEP_SECONDS: u64 = 30;
 /// For what was printed to be written down before a guest is ended, which a guest that hangs must not hold up.
 const FLUSH_TIME: Duration = Duration::from_secs(2);
-/// How much longer than its own limit the agent's answer to a stop is waited for.
-const STOP_SLACK: Duration = Duration::from_secs(2);
 /// For a VMM to be gone after its channel has closed.
 const END_TIME: Duration = Duration::from_secs(2);
 /// How much longer than its own limit a hook's answer is waited for.
@@ -254,33 +252,54 @@ impl Guest {
         "The MicroVM's virtual machine ended unexpectedly."
     }
 
-    /// Has the application's first process end by the image's STOPSIGNAL, within `limit`. It may run on afterwards.
+    /// Has the application's first process end by the image's STOPSIGNAL, within `limit`, and returns once what it has
+    /// printed, and its exit, are written down. It may run on afterwards.
     ///
     /// # Errors
     /// [`GuestError`].
     pub async fn stop(&self, limit: Duration) -> Result<(), GuestError> {
         let within_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let request = Request::Stop { within_ms };
-        self.call("stopping the application", &request, limit + STOP_SLACK).await.map(drop)
+        let answer = self.call("stopping the application", &request, limit + FLUSH_TIME).await?;
+        self.written_before(&answer).await;
+        Ok(())
     }
 
     /// Returns once what has been printed by now is written down, where somebody listens and the agent answers.
-    pub async fn flush(&self) {
-        let Some(mut written) = self.written.clone() else { return };
-        let flushed = async {
-            if let Ok(Response::Flushed { mark }) = self.channel.call(&Request::Flush).await {
-                // A session that ends first has no more to tell.
-                let _ = written.wait_for(|written| *written >= mark).await;
-            }
-        };
-        if tokio::time::timeout(FLUSH_TIME, flushed).await.is_err() {
-            tracing::warn!(name = self.name, "the last output of a guest may be lost: it does not answer");
+    async fn flush(&self) {
+        if self.written.is_none() {
+            return;
         }
+        match tokio::time::timeout(FLUSH_TIME, self.channel.call(&Request::Flush)).await {
+            Ok(Ok(answer)) => self.written_before(&answer).await,
+            // The session is over: it has no more to tell.
+            Ok(Err(_)) => {}
+            Err(_) => self.warn_of_lost_output(),
+        }
+    }
+
+    /// Returns once the output is written that was flushed for an answer.
+    async fn written_before(&self, answer: &Response) {
+        let (Some(mut written), Response::Flushed { mark }) = (self.written.clone(), answer) else { return };
+        // A session that ends first has no more to tell.
+        let all = written.wait_for(|written| written >= mark);
+        if tokio::time::timeout(FLUSH_TIME, all).await.is_err() {
+            self.warn_of_lost_output();
+        }
+    }
+
+    fn warn_of_lost_output(&self) {
+        tracing::warn!(name = self.name, "the last output of a guest may be lost: it does not come in time");
     }
 
     /// Ends it, with what has been printed by now written down, and releases everything it had.
     pub async fn end(self) {
         self.flush().await;
+        self.end_at_once().await;
+    }
+
+    /// Ends it, and releases everything it had. What it has printed may be lost, but for what was flushed.
+    pub async fn end_at_once(self) {
         end(&*self.machine).await;
         self.host.release(&self.name, &self.slot.name);
     }

@@ -196,17 +196,17 @@ impl Running {
         }
     }
 
-    /// Asks the application to end, and notes how it did.
-    async fn stop(&self, microvm: &MicrovmRecord) {
+    /// Asks the application to end, and notes how it did. Whether it could be asked: then all its output is written.
+    async fn stop(&self, microvm: &MicrovmRecord) -> bool {
         if let Err(error) = self.parts.guest.stop(STOP_TIME).await {
             tracing::debug!(microvm = %microvm.id, %error, "the application could not be asked to end");
+            return false;
         }
-        // Its exit is told behind its output.
-        self.parts.guest.flush().await;
         match *self.exited.borrow() {
             Some(code) => tracing::info!(microvm = %microvm.id, code, "the application has ended"),
             None => tracing::info!(microvm = %microvm.id, "the application is ended with its MicroVM"),
         }
+        true
     }
 
     /// After a saving that was given up or failed: a new life of the same guest.
@@ -265,12 +265,17 @@ impl Instance for Running {
             // Nothing depends on it any more (SPEC §4.1).
             tracing::debug!(microvm = %microvm.id, %error, "the terminate hook failed");
         }
-        if call_hook {
-            self.stop(microvm).await;
+        timeline::reached(Step::Hook);
+        if call_hook && self.stop(microvm).await {
+            timeline::reached(Step::Stop);
+            self.parts.guest.end_at_once().await;
+        } else {
+            self.parts.guest.end().await;
         }
-        self.parts.guest.end().await;
+        timeline::reached(Step::End);
         self.housekeeping.end().await;
         remove(self.parts.dir).await;
+        timeline::reached(Step::Files);
     }
 }
 

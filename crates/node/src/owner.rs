@@ -266,16 +266,15 @@ async fn perform(
     timeline: Timeline,
 ) -> Outcome {
     let kind = match action {
-        Action::Launch => Some(Kind::Launch),
-        Action::Resume => Some(Kind::Wake),
-        Action::Suspend => Some(Kind::Suspend),
-        Action::Terminate { .. } => None,
+        Action::Launch => Kind::Launch,
+        Action::Resume => Kind::Wake,
+        Action::Suspend => Kind::Suspend,
+        Action::Terminate { .. } => Kind::Terminate,
     };
     let (event, instance) =
         timeline.clone().scope(carry_out(machines, action, record, instance, wanted)).await;
     // What was given up tells nothing of how long it takes.
-    let timed =
-        kind.zip(event.as_ref()).map(|(kind, event)| Timed { kind, timeline, failed: failure(event) });
+    let timed = event.as_ref().map(|event| Timed { kind, timeline, failed: failure(event) });
     Outcome { event, instance, timed }
 }
 

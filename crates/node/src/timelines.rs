@@ -15,8 +15,9 @@ pub(crate) struct Timelines {
 }
 
 impl Timelines {
-    /// A launch, wake or suspension is over.
+    /// A launch, wake, suspension or termination is over. Of a termination nothing is kept: the directory is gone.
     pub(crate) fn done(&self, record: Record) {
+        tracing::debug!(microvm = %self.subject.microvm, "{record}");
         self.export(&record, Part::Work);
         self.keep(record);
     }

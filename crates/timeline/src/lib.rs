@@ -1,4 +1,4 @@
-//! Where the time of a launch, a wake or a suspension goes: when each of its steps was reached.
+//! Where the time of a launch, a wake, a suspension or a termination goes: when each of its steps was reached.
 //!
 //! [`Timeline`] is noted into while the work is done, by whoever does a step of it: it is the running task's own
 //! ([`Timeline::scope`]), so that nothing has to be handed through. A note costs less than a microsecond. [`Record`] is

@@ -19,6 +19,8 @@ pub enum Kind {
     Wake,
     /// A suspension, by a call or for idleness.
     Suspend,
+    /// A termination, by a call or for what the MicroVM's policy says.
+    Terminate,
 }
 
 impl Kind {
@@ -29,6 +31,7 @@ impl Kind {
             Self::Launch => "launch",
             Self::Wake => "wake",
             Self::Suspend => "suspend",
+            Self::Terminate => "terminate",
         }
     }
 }
@@ -67,8 +70,12 @@ pub enum Step {
     Freeze,
     /// The state is saved, durably.
     Save,
+    /// The application was asked to end, and what it has printed is written down.
+    Stop,
     /// The VMM is gone.
     End,
+    /// Its files are gone.
+    Files,
     /// The new state is durable, and shown.
     Shown,
     /// The first request came: the time before it is its client's.
@@ -97,7 +104,9 @@ impl Step {
             Self::Hook => "hook",
             Self::Freeze => "freeze",
             Self::Save => "save",
+            Self::Stop => "stop",
             Self::End => "VMM's end",
+            Self::Files => "files",
             Self::Shown => "shown",
             Self::Request => "(client)",
             Self::Answer => "first byte",
@@ -114,7 +123,7 @@ pub struct Reached {
     pub micros: u64,
 }
 
-/// One launch, wake or suspension.
+/// One launch, wake, suspension or termination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// What was done.

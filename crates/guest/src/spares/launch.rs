@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agent_proto::HookCall;
+use agent_proto::{HookCall, Request};
 use network::Egress;
 use timeline::Step;
 use tokio::task::spawn_blocking;
@@ -121,13 +121,14 @@ impl Host {
     }
 }
 
-/// Has the agent call a hook that nobody answers. Under software emulation, code costs most the first time that it
-/// runs: so that is not when a client waits for it.
+/// Has the agent do what harms nothing: calling a hook and a port that nobody answers, flushing no output. Under
+/// software emulation, code costs most the first time that it runs: so that is not when a client waits for it.
 async fn rehearse(guest: &Guest) {
     let call = HookCall { hook: "ready".to_owned(), port: NO_PORT, timeout_ms: REHEARSAL_MS, body: None };
     // Whatever comes of it: a spare that is of no use is found out when it is taken.
     let _ = guest.hook(call).await;
     let _ = guest.channel().relay(NO_PORT).await;
+    let _ = guest.channel().call(&Request::Flush).await;
 }
 
 fn remove(disk: &Path) {

@@ -1,6 +1,6 @@
 //! What an application meets that takes all there is, and what is left of the machine then.
 
-use agent_proto::Request;
+use std::time::Duration;
 
 use crate::artifact::zip;
 use crate::machines::Bench;
@@ -32,6 +32,6 @@ pub(crate) async fn end_who_takes_too_much(bench: &Bench) {
         log.lines().filter(|line| line.contains("Out of memory: Killed process")).collect();
     assert!(killed.len() == 1 && killed[0].contains("(perl)"), "{killed:?}");
     // The machine is well.
-    guest.done(Request::Stop { within_ms: 0 }).await;
+    guest.stopped_log(Duration::ZERO).await;
     guest.power_off().await;
 }

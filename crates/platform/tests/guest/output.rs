@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use agent_proto::{HookOutcome, Request, Response};
+use agent_proto::{HookOutcome, Response};
 
 use crate::artifact::zip;
 use crate::machines::{Bench, Image, end};
@@ -53,26 +53,23 @@ async fn nothing_is_lost_or_told_twice(bench: &Bench, image: &Image) {
 }
 
 async fn signals_reach_who_heeds_them(bench: &Bench, image: &mut Image) {
-    let stop = Request::Stop { within_ms: LONG.as_millis() as u64 };
-
     image.config.stop_signal = "SIGINT".into();
     image.config.cmd = ["sh", "-c", "trap 'echo stopping; exit 5' INT; echo up; sleep 1000 & wait"]
         .map(String::from)
         .to_vec();
     let mut guest = bench.start("stopped", image, false).await;
     guest.printed("up").await;
-    guest.done(stop.clone()).await;
-    assert_eq!(guest.exit().await, 5);
-    assert_eq!(guest.flushed_log().await, "up\nstopping\n");
+    assert_eq!(guest.stopped_log(LONG).await, "up\nstopping\n");
+    assert_eq!(guest.told_exit(), Some(5), "the exit is told before the mark");
     guest.power_off().await;
 
     // The kernel keeps a signal from the first process that has nothing for it: nobody waits for the end then.
     image.config.stop_signal = String::new();
     image.config.cmd = ["sh", "-c", "echo up; exec sleep 1000"].map(String::from).to_vec();
-    let guest = bench.start("deaf", image, false).await;
+    let mut guest = bench.start("deaf", image, false).await;
     guest.printed("up").await;
     let asked = Instant::now();
-    guest.done(stop).await;
+    assert_eq!(guest.stopped_log(LONG).await, "up\n");
     assert!(asked.elapsed() < LONG / 2, "{:?}", asked.elapsed());
     guest.power_off().await;
 }

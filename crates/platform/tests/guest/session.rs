@@ -79,6 +79,11 @@ impl Guest {
         code.unwrap_or_else(|_| panic!("the application did not end; it wrote: {}", self.log()))
     }
 
+    /// The application's exit code, if it was told.
+    pub(crate) fn told_exit(&self) -> Option<i32> {
+        self.told.borrow().exit
+    }
+
     pub(crate) async fn call_within(&self, limit: Duration, request: Request) -> Response {
         let what = format!("{request:?}");
         match tokio::time::timeout(limit, self.channel.call(&request)).await {
@@ -143,7 +148,17 @@ impl Guest {
 
     /// What was printed by now.
     pub(crate) async fn flushed_log(&mut self) -> String {
-        match self.call_within(CALL_WITHIN, Request::Flush).await {
+        self.told_before(Request::Flush).await
+    }
+
+    /// What was printed until the application had ended, or would not.
+    pub(crate) async fn stopped_log(&mut self, within: Duration) -> String {
+        let within_ms = within.as_millis() as u64;
+        self.told_before(Request::Stop { within_ms }).await
+    }
+
+    async fn told_before(&mut self, request: Request) -> String {
+        match self.call_within(CALL_WITHIN, request).await {
             Response::Flushed { mark } => drop(self.told.wait_for(|told| told.mark >= mark).await.unwrap()),
             other => panic!("not flushed: {other:?}"),
         }
