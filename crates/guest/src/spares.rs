@@ -7,9 +7,9 @@
 
 mod demand;
 mod launch;
+mod shelf;
 mod wake;
 
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,12 +21,10 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use crate::{GuestError, Host, ImageLayer};
-use demand::Demand;
 use launch::SpareClone;
+use shelf::Shelf;
 use wake::SpareVmm;
 
-/// Spares of all images together: each costs the memory of a clone that has done nothing yet, or less.
-const MAX_SPARES: usize = 32;
 /// How long nothing must have been launched or woken before a spare is started: that needs the CPU itself.
 const QUIET: Duration = Duration::from_millis(500);
 
@@ -42,7 +40,9 @@ pub enum Purpose {
 /// What is kept ready.
 #[derive(Debug, Default)]
 pub(crate) struct Spares {
-    shelf: Mutex<Shelf>,
+    shelf: Mutex<Shelf<Use, Spare>>,
+    /// When something was launched or woken last.
+    busy: Mutex<Option<Instant>>,
     /// One that was coming is there, or will not come.
     landed: Notify,
     /// Names are never used twice.
@@ -52,42 +52,8 @@ pub(crate) struct Spares {
 /// Of which layer, and for what.
 type Use = (PathBuf, Purpose);
 
-#[derive(Debug, Default)]
-struct Shelf {
-    /// The longest kept first.
-    ready: VecDeque<Spare>,
-    /// Of what one is on its way.
-    coming: HashSet<Use>,
-    demand: HashMap<Use, Demand>,
-    busy: Option<Instant>,
-}
-
-impl Shelf {
-    fn count(&self, of: &Use) -> usize {
-        self.ready.iter().filter(|spare| spare.of == *of).count()
-    }
-
-    fn wanted(&self, of: &Use) -> usize {
-        self.demand.get(of).map_or(1, |demand| demand.wanted(Instant::now()).min(MAX_SPARES))
-    }
-
-    /// Takes out the longest kept of what there is most of.
-    fn least_missed(&mut self) -> Option<Spare> {
-        let most = self.ready.iter().map(|spare| self.count(&spare.of)).max()?;
-        let at = self.ready.iter().position(|spare| self.count(&spare.of) == most)?;
-        self.ready.remove(at)
-    }
-
-    /// Takes out one that nothing is expected to use.
-    fn surplus(&mut self) -> Option<Spare> {
-        let at = self.ready.iter().position(|spare| self.count(&spare.of) > self.wanted(&spare.of))?;
-        self.ready.remove(at)
-    }
-}
-
 #[derive(Debug)]
 struct Spare {
-    of: Use,
     what: What,
     /// Until a MicroVM takes it, which has its own.
     _place: Reservation,
@@ -109,52 +75,29 @@ impl Spare {
 }
 
 impl Spares {
-    /// The shelf is whole between any two of its changes, so a panic elsewhere left it usable.
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Something is being launched or woken.
     pub(crate) fn touch(&self) {
-        self.shelf().busy = Some(Instant::now());
+        *whole(&self.busy) = Some(Instant::now());
     }
 
     fn take(&self, layer: &Path, purpose: Purpose) -> Option<What> {
         self.touch();
-        let mut shelf = self.shelf();
-        let (of, now) = ((layer.to_owned(), purpose), Instant::now());
-        let demand = shelf.demand.entry(of.clone());
-        demand.and_modify(|demand| demand.note(now)).or_insert_with(|| Demand::begin(now));
-        let at = shelf.ready.iter().position(|spare| spare.of == of)?;
-        shelf.ready.remove(at).map(|spare| spare.what)
+        let spare = whole(&self.shelf).take(&(layer.to_owned(), purpose), Instant::now())?;
+        Some(spare.what)
     }
 
-    /// Whether another is wanted and none is coming; then one is. Only the first of a use may displace others.
     fn claim(&self, of: &Use) -> bool {
-        let mut shelf = self.shelf();
-        let count = shelf.count(of);
-        let has_place = count == 0 || shelf.ready.len() < MAX_SPARES;
-        has_place && count < shelf.wanted(of) && shelf.coming.insert(of.clone())
-    }
-
-    /// Whether one is still wanted, which then is on the shelf; and the one that has to go.
-    fn put(&self, spare: Spare) -> (bool, Option<Spare>) {
-        let mut shelf = self.shelf();
-        if !shelf.coming.remove(&spare.of) {
-            return (false, Some(spare));
-        }
-        shelf.ready.push_back(spare);
-        (true, if shelf.ready.len() > MAX_SPARES { shelf.least_missed() } else { None })
+        whole(&self.shelf).claim(of, Instant::now())
     }
 
     fn give_up(&self, of: &Use) {
-        self.shelf().coming.remove(of);
+        whole(&self.shelf).give_up(of);
         self.landed.notify_waiters();
     }
 
     /// Whether there are any that cannot be dropped yet.
     pub(crate) fn are_coming(&self) -> bool {
-        !self.shelf().coming.is_empty()
+        whole(&self.shelf).are_coming()
     }
 
     /// Returns when the next of those has come or been given up.
@@ -164,13 +107,18 @@ impl Spares {
 
     async fn quiet(&self) {
         loop {
-            let quiet = self.shelf().busy.map(|busy| busy + QUIET);
+            let quiet = whole(&self.busy).map(|busy| busy + QUIET);
             match quiet {
                 Some(quiet) if quiet > Instant::now() => tokio::time::sleep_until(quiet).await,
                 _ => return,
             }
         }
     }
+}
+
+/// What is whole between any two of its changes, so that a panic elsewhere left it usable.
+fn whole<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Host {
@@ -194,7 +142,7 @@ impl Host {
         self.spares.quiet().await;
         match self.start_spare(layer, of.1).await {
             Ok(spare) => {
-                let (is_wanted, old) = self.spares.put(spare);
+                let (is_wanted, old) = whole(&self.spares.shelf).put(of.clone(), spare);
                 if let Some(old) = old {
                     self.drop_spare(old).await;
                 }
@@ -217,15 +165,7 @@ impl Host {
     /// Discards the spares of the layers below `dir`, whose files are about to go; those on their way too, once they
     /// are there.
     pub async fn drop_spares(&self, dir: &Path) {
-        let dropped: VecDeque<Spare> = {
-            let mut shelf = self.spares.shelf();
-            shelf.coming.retain(|(layer, _)| !layer.starts_with(dir));
-            shelf.demand.retain(|(layer, _), _| !layer.starts_with(dir));
-            let (dropped, kept) =
-                std::mem::take(&mut shelf.ready).into_iter().partition(|spare| spare.of.0.starts_with(dir));
-            shelf.ready = kept;
-            dropped
-        };
+        let dropped = whole(&self.spares.shelf).drop_all(|(layer, _)| layer.starts_with(dir));
         for spare in dropped {
             self.drop_spare(spare).await;
         }
@@ -241,8 +181,7 @@ impl Host {
 
     fn superfluous(&self) -> Option<Spare> {
         let crowded = self.capacity.is_crowded();
-        let mut shelf = self.spares.shelf();
-        let spare = shelf.surplus().or_else(|| crowded.then(|| shelf.least_missed()).flatten())?;
+        let spare = whole(&self.spares.shelf).superfluous(crowded, Instant::now())?;
         tracing::info!(spare = spare.name(), crowded, "discarding a spare");
         Some(spare)
     }
@@ -260,7 +199,7 @@ impl Host {
             Purpose::Launch => What::Clone(self.start_clone(&name, layer).await?),
             Purpose::Wake => What::Vmm(self.park(name, layer).await?),
         };
-        Ok(Spare { of: (layer.dir().to_owned(), purpose), what, _place: place })
+        Ok(Spare { what, _place: place })
     }
 
     async fn drop_spare(&self, spare: Spare) {

@@ -119,7 +119,9 @@ impl Known {
 
     /// One that runs and has counted.
     pub(crate) fn run(bed: &Bed, client_token: &str) -> Result<Self, String> {
-        let mut known = Self::ask(bed, client_token).ok_or("RunMicrovm was refused without a fault")?;
+        // The server may still hold what it measured when an earlier fault had filled its disk.
+        let launched = patiently(|| Self::ask(bed, client_token));
+        let mut known = launched.ok_or("RunMicrovm was refused without a fault")?;
         known.settle(&bed.server, &["RUNNING"])?;
         known.told = Told::Running;
         known.count(&bed.server)?;
