@@ -15,6 +15,7 @@ pub mod microvm;
 pub mod name_server;
 pub mod neighbour;
 pub mod server;
+pub mod terminal;
 pub mod user;
 pub mod wait;
 

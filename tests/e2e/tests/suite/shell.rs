@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{SinkExt, StreamExt};
+use rekindle_e2e::terminal::Terminal;
 use rekindle_e2e::{Microvm, Server, command, json};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -49,6 +50,7 @@ pub(crate) fn a_shell_beside_the_application() {
     two_at_once_see_the_application_and_leave_nothing(&server, &microvm, &token, &mut first);
     a_suspension_ends_it_and_a_new_one_wakes_the_microvm(&server, &microvm, &token, first);
     rekindle_shell_types_what_is_piped_in(&server, &microvm);
+    in_a_terminal_rekindle_shell_is_the_guests(&server, &microvm);
     let mut last = Shell::open(&server, &microvm, &token);
     microvm.terminate();
     assert_eq!(last.closed(), (1001, "microvm terminated".to_owned()));
@@ -162,10 +164,34 @@ fn rekindle_shell_types_what_is_piped_in(server: &Server, microvm: &Microvm<'_>)
     assert!(!refused.status.success() && complaint.contains("neither a terminal"), "{complaint}");
 }
 
+fn in_a_terminal_rekindle_shell_is_the_guests(server: &Server, microvm: &Microvm<'_>) {
+    let mut terminal = Terminal::start(&mut rekindle_shell_in(server, microvm), 100, 30);
+    terminal.expect("λ $ ");
+    assert!(!terminal.is_for_lines());
+    terminal.type_in("echo \"[$(stty size)]\"\r");
+    terminal.expect("[30 100]");
+    terminal.resize(90, 20);
+    terminal.type_in("until [ \"$(stty size)\" = '20 90' ]; do :; done; echo \"[resi\"\"zed]\"\r");
+    terminal.expect("[resized]");
+    // ^C is the guest's, and so is the end of what is typed.
+    terminal.type_in("sh -c 'echo wai\"\"ting; exec sleep 1000'\r");
+    terminal.expect("waiting\r\n");
+    terminal.type_in("\u{3}");
+    terminal.type_in("echo \"[$?]\"\r");
+    terminal.expect("[130]");
+    terminal.type_in("\u{4}");
+    assert!(terminal.ended().success());
+    assert!(terminal.is_for_lines(), "the terminal is as it was");
+}
+
+fn rekindle_shell_in(server: &Server, microvm: &Microvm<'_>) -> Command {
+    let mut command = Command::new(command::rekindle());
+    command.args(["shell", &microvm.id, "--data-dir"]).arg(server.data_dir());
+    command
+}
+
 fn rekindle_shell(server: &Server, microvm: &Microvm<'_>, stdin: Stdio, input: &str) -> Output {
-    let mut child = Command::new(command::rekindle())
-        .args(["shell", &microvm.id, "--data-dir"])
-        .arg(server.data_dir())
+    let mut child = rekindle_shell_in(server, microvm)
         .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
