@@ -14,6 +14,7 @@ mod limits;
 mod machines;
 mod output;
 mod session;
+mod shells;
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -58,24 +59,30 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// As with other tests, a word narrows down what is run.
+/// As with other tests, a word narrows down what is run. Two at a time, as most machines have but one processor, after the
+/// one that looks at clocks.
 async fn tests(bench: &Bench, word: &str) {
     let wanted = |name: &str| word.starts_with('-') || name.contains(word);
     if wanted("hello") {
         timed("hello", hello::lives(bench)).await;
     }
-    if wanted("containers") {
-        timed("containers", containers::are_confined(bench)).await;
-    }
-    if wanted("output") {
-        timed("output", output::is_told(bench)).await;
-    }
-    if wanted("limits") {
-        timed("limits", limits::end_who_takes_too_much(bench)).await;
-    }
-    if wanted("failures") {
-        timed("failures", failures::are_told(bench)).await;
-    }
+    let containers = async {
+        if wanted("containers") {
+            timed("containers", containers::are_confined(bench)).await;
+        }
+    };
+    let others = async {
+        if wanted("output") {
+            timed("output", output::is_told(bench)).await;
+        }
+        if wanted("limits") {
+            timed("limits", limits::end_who_takes_too_much(bench)).await;
+        }
+        if wanted("failures") {
+            timed("failures", failures::are_told(bench)).await;
+        }
+    };
+    futures::join!(containers, others);
 }
 
 /// The checkout, of which the KVM lab has not all.

@@ -7,7 +7,7 @@ use agent_proto::{HookOutcome, Response};
 use crate::artifact::zip;
 use crate::machines::{Bench, Image, end};
 use crate::session::{Guest, hook_call};
-use crate::timed;
+use crate::{shells, timed};
 
 const DOCKERFILE: &str = "FROM rekindle/debian:13\nCOPY app.pl /\nCMD [\"perl\", \"/app.pl\"]\n";
 /// Prints a line for each hook before it answers, so that nothing is older than the answer.
@@ -33,6 +33,7 @@ pub(crate) async fn is_told(bench: &Bench) {
     nothing_is_lost_or_told_twice(bench, &image).await;
     signals_reach_who_heeds_them(bench, &mut image).await;
     orphans_are_the_first_processes_own(bench, &mut image).await;
+    shells::fall_back(bench, &mut image).await;
 }
 
 async fn nothing_is_lost_or_told_twice(bench: &Bench, image: &Image) {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use agent_proto::host::{Answers, Channel};
+use agent_proto::host::{Answers, CallError, Channel};
+use agent_proto::shell::HostEnds;
 use agent_proto::{ENTROPY_BYTES, Event, HookCall, HookOutcome, NewLife, Request, Response};
 use engine::Machine;
 use futures::FutureExt;
@@ -163,6 +164,10 @@ impl Guest {
             other => panic!("not flushed: {other:?}"),
         }
         self.log()
+    }
+
+    pub(crate) async fn shell(&self) -> Result<HostEnds, CallError> {
+        self.channel.shell().await
     }
 
     /// Ends the session and starts another, as a server does that was restarted.
