@@ -11,6 +11,7 @@ pub mod error;
 mod generated;
 pub mod identifiers;
 pub mod operation;
+pub mod route;
 pub mod rules;
 pub mod shape;
 pub mod size;

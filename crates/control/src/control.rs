@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use api::{Error, Family};
+use api::{Error, Family, route};
 use bytes::Bytes;
 use cloudwatch::CloudWatch;
 use futures::FutureExt;
@@ -27,7 +27,7 @@ use crate::body::{self, Body, BodyError};
 use crate::respond::{self, RequestId};
 use crate::service::{self, Call};
 use crate::throttle::Throttle;
-use crate::{Service, logs, query, route};
+use crate::{Service, logs, query};
 
 /// What the audit log calls the operations' service.
 const LAMBDA: &str = "lambda.amazonaws.com";

@@ -13,7 +13,6 @@ pub mod logs;
 pub mod operations;
 pub mod query;
 pub mod respond;
-pub mod route;
 pub mod server;
 pub mod service;
 pub mod throttle;

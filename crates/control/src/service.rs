@@ -4,11 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::Error;
+use api::route::Route;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use identity::Caller;
-
-use crate::route::Route;
 
 /// One call of an operation, by somebody who has been authenticated.
 #[derive(Debug)]

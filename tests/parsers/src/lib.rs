@@ -5,37 +5,64 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how an entry tells what it found")]
 
+#[cfg(feature = "dns")]
 mod dns;
+#[cfg(feature = "endpoints")]
 mod endpoints;
+#[cfg(feature = "guests")]
 mod guests;
+#[cfg(feature = "listings")]
 mod listings;
+#[cfg(feature = "logs")]
 mod logs;
+#[cfg(feature = "names")]
 mod names;
+#[cfg(feature = "policies")]
 mod policies;
+#[cfg(feature = "request")]
 mod request;
+#[cfg(feature = "signatures")]
 mod signatures;
 
 /// What is fed to a parser.
 pub type Entry = fn(&[u8]);
 
-/// Every entry by the name of its fuzz target, which is the folder of its corpus too.
-pub const ENTRIES: [(&str, Entry); 17] = [
+/// Every entry, as far as its module is a feature of the build, by the name of its fuzz target, which is the folder of its
+/// corpus too.
+pub const ENTRIES: &[(&str, Entry)] = &[
+    #[cfg(feature = "guests")]
     ("artifact", guests::artifact),
+    #[cfg(feature = "endpoints")]
     ("authority", endpoints::authority),
+    #[cfg(feature = "request")]
     ("call", request::call),
+    #[cfg(feature = "endpoints")]
     ("cookie", endpoints::cookie),
+    #[cfg(feature = "dns")]
     ("dns", dns::dns),
+    #[cfg(feature = "guests")]
     ("frame", guests::frame),
+    #[cfg(feature = "names")]
     ("ids", names::ids),
+    #[cfg(feature = "logs")]
     ("lines", logs::lines),
+    #[cfg(feature = "logs")]
     ("logs_page", logs::page),
+    #[cfg(feature = "logs")]
     ("logs_pattern", logs::pattern),
+    #[cfg(feature = "guests")]
     ("metadata", guests::metadata),
+    #[cfg(feature = "listings")]
     ("page", listings::page),
+    #[cfg(feature = "policies")]
     ("policy", policies::policy),
+    #[cfg(feature = "request")]
     ("route", request::route),
+    #[cfg(feature = "endpoints")]
     ("shell", endpoints::shell),
+    #[cfg(feature = "signatures")]
     ("sigv4", signatures::sigv4),
+    #[cfg(feature = "endpoints")]
     ("token", endpoints::token),
 ];
 

@@ -1,8 +1,8 @@
 //! An HTTP request as a corpus holds it: the text of its head, an empty line, its body.
 
 use api::decode::decode;
+use api::route::{Route, is_lambda};
 use api::{ErrorKind, Operation, Request, connectors};
-use control::route::{Route, is_lambda};
 use http::Uri;
 
 /// A request's parts; nothing of them is more than cut out of the text.
@@ -41,7 +41,7 @@ fn split<'a>(bytes: &'a [u8], at: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
 /// The operation that method, path and query name, where HTTP itself lets them through.
 fn routed(request: &RawRequest<'_>) -> Option<Route> {
     let uri: Uri = request.target.parse().ok()?;
-    match control::route::route(request.method, uri.path(), uri.query()) {
+    match api::route::route(request.method, uri.path(), uri.query()) {
         Ok(route) => {
             assert!(is_lambda(uri.path()), "an operation outside the paths that are routed to it");
             Some(route)

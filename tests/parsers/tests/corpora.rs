@@ -32,7 +32,7 @@ fn every_parser_takes_every_input_of_its_corpus() {
 
 #[test]
 fn every_parser_has_its_fuzz_target_and_corpus() {
-    let named = |ending: &str| ENTRIES.map(|(name, _)| format!("{name}{ending}")).into();
+    let named = |ending: &str| ENTRIES.iter().map(|(name, _)| format!("{name}{ending}")).collect();
     assert_eq!(names_in("fuzz_targets"), named(".rs"));
     assert_eq!(names_in("corpus"), named(""));
     let manifest = fs::read_to_string(fuzz().join("Cargo.toml")).unwrap();

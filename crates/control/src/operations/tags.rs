@@ -11,7 +11,6 @@ use store::{ConnectorRecord, ImageRecord, StoreError, Tx};
 use super::Operations;
 use super::failure::Failure;
 use super::images::known_image;
-use crate::route;
 
 /// Most tags of one resource.
 const MAX_TAGS: usize = 50;

@@ -1,7 +1,8 @@
 //! From method, path and query to an operation and what its path and query say.
 
-use api::{Error, ErrorKind, Family, Operation};
 use percent_encoding::percent_decode_str;
+
+use crate::{Error, ErrorKind, Family, Operation};
 
 /// Path prefixes of the Lambda APIs, and of our own beside them; everything else is somebody else's.
 pub const PREFIXES: [&str; 4] = ["/2025-09-09/", "/2026-04-04/", "/2017-03-31/", "/2026-11-29/"];
@@ -30,7 +31,8 @@ impl Route {
 }
 
 /// Whose resource this is.
-pub(crate) fn family_of(arn: &str) -> Family {
+#[must_use]
+pub fn family_of(arn: &str) -> Family {
     if arn.contains(":network-connector:") { Family::Lambda } else { Family::Microvms }
 }
 
