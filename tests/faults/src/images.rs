@@ -6,7 +6,7 @@ use e2e::image::BUILD;
 use e2e::{Artifact, Image, Json, Server, json};
 
 use crate::bed::Bed;
-use crate::guests::{Harm, Known, call};
+use crate::guests::{Harm, Known, call, patiently};
 
 const IMAGES: &str = "/2025-09-09/microvm-images";
 /// Of a new image.
@@ -60,7 +60,11 @@ impl Built {
     /// end; one that a step failed in may have failed, with a reason. What is there can be launched from.
     pub(crate) fn check(&mut self, bed: &Bed, harm: Harm) -> Result<(), String> {
         let server = &bed.server;
-        self.ask(server);
+        // The server may still hold what it measured when the fault had filled its disk.
+        let _acknowledged = patiently(|| {
+            self.ask(server);
+            self.arn.clone()
+        });
         self.watch(server);
         let image = self.get(server)?;
         let build = self.build(server)?;
