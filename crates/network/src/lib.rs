@@ -11,7 +11,7 @@
 //!
 //! Where the server's own API is to be had inside, it listens in the slots' namespaces itself (see [`endpoint`]).
 //!
-//! All of this is so for IPv6 as for IPv4 (see [`ipv6`]), in the same namespaces and by the same rules.
+//! All of this is so for IPv6 as for IPv4 (see the module `ipv6`), in the same namespaces and by the same rules.
 //!
 //! What a binding refuses is counted by the kernel, and told by [`Pool::refused`].
 //!

@@ -8,7 +8,8 @@ use crate::{endpoint, ipv6};
 /// The connections a guest may have open at once: the host's connection table is everyone's, and finite.
 pub const MAX_CONNECTIONS: u32 = 8192;
 
-/// What speaks of neighbours and routers on a link, and of groups there: nothing of it is anybody's who is not on it.
+/// What speaks of neighbours and routers on a link, and of groups there. Nobody need hear it, and a clone that a slot told of
+/// its groups would have to wake up for that.
 const ON_LINK: &str = "icmpv6 type { 130-137, 143, 151-153 }";
 
 /// What has no route over IPv6.
@@ -95,6 +96,10 @@ fn slot_with(sets: &str, egress: &str, endpoint: bool) -> String {
   chain input {{
     type filter hook input priority filter; policy drop;
 {input}  }}
+  chain output {{
+    type filter hook output priority filter; policy accept;
+    {ON_LINK} drop
+  }}
   chain forward {{
     type filter hook forward priority filter; policy drop;
     iifname "{TAP_NAME}" jump egress

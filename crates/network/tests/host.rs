@@ -1162,6 +1162,28 @@ fn where_the_host_has_no_ipv6_a_guest_is_told_at_once() {
 }
 
 #[test]
+fn a_host_that_begins_to_forward_goes_on_listening_to_routers() {
+    as_host("forward6", || {
+        let setting = |name: &str| PathBuf::from(format!("/proc/sys/net/ipv6/conf/{name}"));
+        let read = |name: &str| std::fs::read_to_string(setting(name)).unwrap().trim().to_owned();
+        let open = || block_on(Pool::open(config("forward6")).unwrap().close());
+        run("ip", "link add listens type veth peer name deaf\n", &["-batch", "-"]);
+        std::fs::write(setting("deaf/accept_ra"), "0").unwrap();
+        std::fs::write(setting("default/disable_ipv6"), "1").unwrap();
+        open();
+        assert_eq!(
+            (read("all/forwarding"), read("listens/accept_ra")),
+            ("0".into(), "1".into()),
+            "it is off"
+        );
+        std::fs::write(setting("default/disable_ipv6"), "0").unwrap();
+        open();
+        assert_eq!((read("all/forwarding"), read("listens/accept_ra")), ("1".into(), "2".into()));
+        assert_eq!((read("deaf/accept_ra"), read("default/accept_ra")), ("0".into(), "1".into()));
+    });
+}
+
+#[test]
 fn a_binding_is_about_ipv6_too() {
     as_host("bound6", || {
         let tag = tag("bound6");
