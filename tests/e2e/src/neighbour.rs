@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -85,6 +86,12 @@ impl Neighbour {
         address
     }
 
+    /// The path of its namespace.
+    #[must_use]
+    pub fn namespace(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
     /// Keeps every caller for as long as this process lives; the namespace's name may go before.
     fn listen(&self) {
         let listener = self.inside(|| TcpListener::bind(("0.0.0.0", PORT)).unwrap());
@@ -92,7 +99,7 @@ impl Neighbour {
     }
 
     fn inside<T: Send + 'static>(&self, make: impl FnOnce() -> T + Send + 'static) -> T {
-        let namespace = File::open(format!("/run/netns/{}", self.name)).unwrap();
+        let namespace = File::open(self.namespace()).unwrap();
         let make = move || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
             make()
@@ -130,6 +137,6 @@ mod tests {
         let name = neighbour.name.clone();
         drop(neighbour);
         assert!(!links().contains(&name));
-        assert!(!std::path::Path::new("/run/netns").join(name).exists());
+        assert!(!Path::new("/run/netns").join(name).exists());
     }
 }
