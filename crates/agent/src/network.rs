@@ -7,7 +7,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketType, socket};
 
 use crate::error::{Error, trying};
+use crate::ipv6;
 
+const NIC: &str = "eth0";
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 2);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
 /// Where programs find their resolver, an address of the loopback interface.
@@ -27,9 +29,11 @@ pub(crate) fn configure() -> Result<(), Error> {
     let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).map_err(trying("opening a socket"))?;
     bring_up(&socket, "lo", Ipv4Addr::LOCALHOST, LOOPBACK_MASK)?;
     bring_up(&socket, "lo:dns", RESOLVER, HOST_MASK)?;
-    if std::path::Path::new("/sys/class/net/eth0").exists() {
-        bring_up(&socket, "eth0", ADDRESS, LINK_MASK)?;
+    if std::path::Path::new("/sys/class/net").join(NIC).exists() {
+        ipv6::quieten(NIC)?;
+        bring_up(&socket, NIC, ADDRESS, LINK_MASK)?;
         add_default_route(&socket)?;
+        ipv6::configure(NIC)?;
     }
     Ok(())
 }

@@ -40,10 +40,7 @@ impl Networks {
     /// # Errors
     /// What is wrong with them, on this host and now.
     pub fn way(&self, account: &AccountId, settings: &ConnectorSettings) -> Result<Way, Fault> {
-        if settings.protocol == Some(NetworkProtocol::DualStack) {
-            let reason = "the subnets of this host are IPv4 only: use the network protocol IPv4";
-            return Err(fault(FaultCode::InvalidSubnet, reason));
-        }
+        let is_dual = settings.protocol == Some(NetworkProtocol::DualStack);
         if settings.elastic_ip == Some(ElasticIp::ServiceManaged) {
             let reason =
                 "this host has no public addresses to assign: leave the Elastic IP configuration out";
@@ -53,7 +50,12 @@ impl Networks {
         for id in &settings.subnets {
             let subnet = self.subnets.get(id).filter(|subnet| is_for(subnet.account.as_ref(), account));
             let unknown = || fault(FaultCode::InvalidSubnet, &format!("the subnet ID '{id}' does not exist"));
-            routes.extend(&subnet.ok_or_else(unknown)?.routes);
+            let subnet = &subnet.ok_or_else(unknown)?.routes;
+            if is_dual && !subnet.has_ipv6() {
+                let reason = format!("the subnet '{id}' has no IPv6 routes: use the network protocol IPv4");
+                return Err(fault(FaultCode::InvalidSubnet, &reason));
+            }
+            routes.extend(&if is_dual { subnet.clone() } else { subnet.ipv4() });
         }
         if settings.security_groups.is_empty() {
             return Ok(Way { routes, allowed: None });
@@ -93,7 +95,7 @@ pub(crate) mod tests {
     pub(crate) fn networks() -> Networks {
         let subnet = |owner: Option<&str>, route: &str| {
             let mut routes = Routes::default();
-            routes.add(route.parse().unwrap()).unwrap();
+            route.split(' ').for_each(|route| routes.add(route.parse().unwrap()).unwrap());
             Subnet { account: owner.map(account), routes }
         };
         let to: Destination = "10.1.2.0/24".parse().unwrap();
@@ -102,6 +104,7 @@ pub(crate) mod tests {
             subnets: [
                 ("subnet-a".to_owned(), subnet(None, "10.1.0.0/16")),
                 ("subnet-b".to_owned(), subnet(Some(OWNER), "10.2.0.0/16")),
+                ("subnet-dual".to_owned(), subnet(Some(OWNER), "10.3.0.0/16 fd12::/32 ::/0")),
             ]
             .into(),
             security_groups: [
@@ -138,6 +141,20 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn ipv6_is_routed_where_both_are_asked_for() {
+        let networks = networks();
+        let routes = |protocol| {
+            let settings = ConnectorSettings { protocol, ..settings(&["subnet-dual"], &[]) };
+            networks.way(&account(OWNER), &settings).unwrap().routes
+        };
+        let all = &networks.subnets["subnet-dual"].routes;
+        assert_eq!(routes(Some(NetworkProtocol::DualStack)), *all);
+        for protocol in [Some(NetworkProtocol::Ipv4), None] {
+            assert!(!routes(protocol).has_ipv6() && routes(protocol) == all.ipv4());
+        }
+    }
+
+    #[test]
     fn what_there_is_not_or_is_anothers_is_a_fault() {
         let networks = networks();
         let code = |who: &str, settings| networks.way(&account(who), &settings).unwrap_err().code;
@@ -146,8 +163,10 @@ pub(crate) mod tests {
         assert_eq!(code(other, settings(&["subnet-a", "subnet-b"], &[])), FaultCode::InvalidSubnet);
         assert_eq!(code(OWNER, settings(&["subnet-a"], &["sg-x"])), FaultCode::InvalidSecurityGroup);
         assert_eq!(code(other, settings(&["subnet-a"], &["sg-web"])), FaultCode::InvalidSecurityGroup);
-        let dual =
-            ConnectorSettings { protocol: Some(NetworkProtocol::DualStack), ..settings(&["subnet-a"], &[]) };
+        let dual = ConnectorSettings {
+            protocol: Some(NetworkProtocol::DualStack),
+            ..settings(&["subnet-dual", "subnet-a"], &[])
+        };
         assert_eq!(code(OWNER, dual), FaultCode::InvalidSubnet);
         let elastic =
             ConnectorSettings { elastic_ip: Some(ElasticIp::ServiceManaged), ..settings(&["subnet-a"], &[]) };

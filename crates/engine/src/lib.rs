@@ -38,6 +38,10 @@ pub use save::DiffWrite;
 pub use shared_root::VmmRoot;
 pub use spec::{Disk, Jail, Layer, LayerFormat, MachineSpec, Restore};
 
+/// The hardware address of every machine's NIC: each has a network of its own, which counts on it. QEMU gave it to machines
+/// that were saved before it was said here.
+pub const GUEST_MAC: &str = "52:54:00:12:34:56";
+
 /// A VMM that can start machines.
 #[async_trait]
 pub trait Engine: Send + Sync + std::fmt::Debug {

@@ -408,3 +408,11 @@ pub(crate) async fn end(machine: &dyn Machine) {
         tracing::error!(pid = machine.pid(), %error, "cannot end a VMM");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn slots_know_the_hardware_address_that_guests_have() {
+        assert_eq!(engine::GUEST_MAC, network::GUEST_MAC);
+    }
+}

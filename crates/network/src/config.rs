@@ -83,6 +83,10 @@ impl Cidr {
         (1 << (32 - self.prefix)) / ADDRESSES_PER_SLOT
     }
 
+    pub(crate) fn prefix(self) -> u8 {
+        self.prefix
+    }
+
     /// The address so many steps into the range.
     pub(crate) fn address(self, offset: u32) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.base) + offset)

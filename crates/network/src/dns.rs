@@ -30,8 +30,14 @@ const FLAG_RECURSION_DESIRED: u8 = 0x01;
 const FLAG_RECURSION_AVAILABLE: u8 = 0x80;
 /// An OPT record (RFC 6891) that says that answers of 1232 bytes come through over UDP.
 const EDNS: [u8; 11] = [0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0];
-/// Of a record: the name at the question's place, type A, class IN.
-const ADDRESS_OF_THE_QUESTION: [u8; 6] = [0xc0, 12, 0, 1, 0, 1];
+/// Of a record: the name at the question's place.
+const NAME_OF_THE_QUESTION: [u8; 2] = [0xc0, 12];
+/// The type of records of IPv4 addresses.
+pub const TYPE_A: u16 = 1;
+/// The type of records of IPv6 addresses.
+pub const TYPE_AAAA: u16 = 28;
+/// The internet's class, the only one in use.
+pub const CLASS_IN: u16 = 1;
 const RCODE_OK: u8 = 0;
 const RCODE_SERVFAIL: u8 = 2;
 const RCODE_NXDOMAIN: u8 = 3;
@@ -110,16 +116,26 @@ pub fn no_data(query: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The answer that these are the name's addresses for `ttl` seconds; `None` if this was no query.
-pub fn addresses(query: &[u8], ttl: u32, addresses: &[Ipv4Addr]) -> Option<Vec<u8>> {
+pub fn addresses(query: &[u8], ttl: u32, addresses: &[IpAddr]) -> Option<Vec<u8>> {
     let mut answer = no_data(query)?;
     answer[6..8].copy_from_slice(&u16::try_from(addresses.len()).ok()?.to_be_bytes());
     for address in addresses {
-        answer.extend(ADDRESS_OF_THE_QUESTION);
-        answer.extend(ttl.to_be_bytes());
-        answer.extend([0, 4]);
-        answer.extend(address.octets());
+        match address {
+            IpAddr::V4(v4) => push_record(&mut answer, TYPE_A, ttl, &v4.octets()),
+            IpAddr::V6(v6) => push_record(&mut answer, TYPE_AAAA, ttl, &v6.octets()),
+        }
     }
     Some(answer)
+}
+
+fn push_record<const N: usize>(answer: &mut Vec<u8>, kind: u16, ttl: u32, data: &[u8; N]) {
+    answer.extend(NAME_OF_THE_QUESTION);
+    answer.extend(kind.to_be_bytes());
+    answer.extend(CLASS_IN.to_be_bytes());
+    answer.extend(ttl.to_be_bytes());
+    // An address has 4 or 16 bytes.
+    answer.extend([0, N as u8]);
+    answer.extend(data);
 }
 
 /// The query for the same, with nothing in it but its question; `None` if this was no query.
@@ -346,17 +362,20 @@ pub(crate) mod tests {
     fn an_answer_of_ours_has_the_addresses_and_fits_a_datagram() {
         let longest = [&["a"; 125][..], &["bbb"]].concat().join(".");
         let asked = query(&longest);
-        let given: Vec<Ipv4Addr> = (0..15).map(|n| Ipv4Addr::new(203, 0, 113, n)).collect();
-        let answer = addresses(&asked, 60, &given).unwrap();
-        assert!(answer.len() <= 512 && answers(&asked, &answer));
-        let packet = simple_dns::Packet::parse(&answer).unwrap();
-        let found = packet.answers.iter().map(|record| match &record.rdata {
-            simple_dns::rdata::RData::A(a) if record.name.to_string() == longest && record.ttl == 60 => {
-                Ipv4Addr::from(a.address)
-            }
-            other => panic!("{other:?}"),
-        });
-        assert_eq!(found.collect::<Vec<_>>(), given);
+        let ipv4: Vec<IpAddr> = (0..15).map(|n| IpAddr::from([203, 0, 113, n])).collect();
+        let ipv6: Vec<IpAddr> = (0..8).map(|n| IpAddr::from([0x2a00, 0, 0, 0, 0, 0, 0, n])).collect();
+        for given in [ipv4, ipv6] {
+            let answer = addresses(&asked, 60, &given).unwrap();
+            assert!(answer.len() <= 512 && answers(&asked, &answer));
+            let packet = simple_dns::Packet::parse(&answer).unwrap();
+            let found = packet.answers.iter().map(|record| match &record.rdata {
+                _ if record.name.to_string() != longest || record.ttl != 60 => panic!("{record:?}"),
+                simple_dns::rdata::RData::A(a) => IpAddr::from(Ipv4Addr::from(a.address)),
+                simple_dns::rdata::RData::AAAA(aaaa) => IpAddr::from(Ipv6Addr::from(aaaa.address)),
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(found.collect::<Vec<_>>(), given);
+        }
     }
 
     #[test]

@@ -2,20 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::command::CommandError;
 use crate::config::{Cidr, NetworkConfig};
 use crate::dns::{self, ForwardError};
-use crate::egress::{Egress, pin_set};
-use crate::names::{Admitted, AnswerError, Asked, Matched, Pin};
-use crate::netns;
+use crate::egress::{Egress, Family, pin_set};
+use crate::names::{self, Admitted, AnswerError, Asked, Matched, Pin};
 use crate::nfset::SetWriter;
 use crate::pins::{MAX_PINS, Pins};
+use crate::routing::{is_this_hosts, speaks_ipv6_with};
 use crate::rules::{SLOT_PREFIX, SLOT_TABLE, bound_chain, table_name};
 use crate::slot::Slot;
+use crate::{ipv6, netns};
 
 /// Why a guest is told that a name could not be resolved.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +87,7 @@ impl Gate {
         upstreams: &[SocketAddr],
     ) -> Result<Option<Vec<u8>>, GateError> {
         match self.egress.asked(query) {
-            Asked::Anything => Ok(Some(dns::forward(query, upstreams).await?)),
+            Asked::Anything => Ok(forward(query, upstreams, |to| self.egress.lets_out_to(to)).await?),
             Asked::NoSuchName => Ok(dns::no_such_name(query)),
             Asked::NoData => Ok(dns::no_data(query)),
             Asked::Record => Ok(Some(pass_on(query, upstreams).await?)),
@@ -105,12 +106,24 @@ impl Gate {
     }
 
     fn admit(&self, query: &[u8], answer: &[u8], matched: &[Matched]) -> Result<Admitted, AnswerError> {
-        let hidden = |address| self.slots.contains(address) || is_this_hosts(address);
+        let hidden = |address: IpAddr| {
+            self.is_a_slots(address)
+                || is_this_hosts(address)
+                || address.is_ipv6() && !speaks_ipv6_with(address)
+        };
         let admitted = self.egress.admitted(query, answer, matched, hidden)?;
         if admitted.withheld > 0 {
             tracing::debug!(withheld = admitted.withheld, "addresses of a name were kept from a guest");
         }
         Ok(admitted)
+    }
+
+    fn is_a_slots(&self, address: IpAddr) -> bool {
+        let own = match address {
+            IpAddr::V4(v4) => Some(v4),
+            IpAddr::V6(v6) => ipv6::counterpart(v6),
+        };
+        own.is_some_and(|own| self.slots.contains(own))
     }
 
     async fn pin(&self, admitted: &Admitted) -> Result<(), GateError> {
@@ -133,7 +146,8 @@ impl Doors {
         for Ruleset { writer, prefix } in &mut self.rulesets {
             let mut sets: BTreeMap<String, Vec<_>> = BTreeMap::new();
             for ((set, address), left) in &noted {
-                sets.entry(pin_set(prefix, *set)).or_default().push((*address, *left));
+                let set = pin_set(prefix, *set, Family::of(*address));
+                sets.entry(set).or_default().push((*address, *left));
             }
             writer.put(&sets).map_err(GateError::Pin)?;
         }
@@ -147,14 +161,14 @@ async fn pass_on(query: &[u8], upstreams: &[SocketAddr]) -> Result<Vec<u8>, Forw
     dns::forward(&own, upstreams).await
 }
 
-/// Whether one of this host's interfaces has the address: then it is where packets to it would come from.
-fn is_this_hosts(address: Ipv4Addr) -> bool {
-    const DISCARD: u16 = 9;
-    let source = || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        // Sends nothing.
-        socket.connect((address, DISCARD))?;
-        socket.local_addr()
-    };
-    source().is_ok_and(|source| source.ip() == address)
+/// The answer of the resolvers to a guest whose names are free: IPv6 addresses are kept from it where neither the host nor
+/// what lets it out leads to any of them. `None` if this was no query.
+pub(crate) async fn forward(
+    query: &[u8],
+    upstreams: &[SocketAddr],
+    is_let_out: impl Fn(IpAddr) -> bool,
+) -> Result<Option<Vec<u8>>, ForwardError> {
+    let answer = dns::forward(query, upstreams).await?;
+    let misleads = names::misleads(query, &answer, |to| is_let_out(to) && speaks_ipv6_with(to));
+    Ok(if misleads { dns::no_data(query) } else { Some(answer) })
 }

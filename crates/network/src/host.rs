@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::command::{CommandError, ip_query, nft, nft_check};
 use crate::config::{Cidr, InstanceTag, NetworkConfig};
 use crate::egress::{Allowed, Egress, Ports, Routes, Target, Traffic, Way};
+use crate::ipv6::{self, Extent};
 use crate::{rules, slot};
 
 /// Why a pool could not be opened.
@@ -40,7 +41,11 @@ pub(crate) fn set_up(config: &NetworkConfig) -> Result<(), OpenError> {
         return Err(OpenError::RangeInUse { range: config.slot_cidr, interface, address });
     }
     nft(&rules::host(&config.instance, config.slot_cidr))?;
-    Ok(enable_forwarding()?)
+    enable_forwarding()?;
+    if Extent::here() == Extent::Host {
+        ipv6::enable_forwarding()?;
+    }
+    Ok(())
 }
 
 /// Removes everything an instance has on this host: its slots, used or not, and its table. For taking a server

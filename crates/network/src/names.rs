@@ -4,28 +4,28 @@
 //! guest where no rule does: into this host and its networks. The guest gets an answer of ours, with such addresses
 //! alone, and nothing in it that another had the say of but these.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, RCODE};
 
-use crate::dns::{self, Question};
+use crate::dns::{self, CLASS_IN, Question, TYPE_A, TYPE_AAAA};
 use crate::domain::HostName;
 use crate::egress::{Egress, Target, Way, is_public};
 
 /// The longest answer about addresses that is looked at: what is in it takes many times its length in memory.
 pub const MAX_ANSWER: usize = 4096;
-/// The most addresses of one answer: with them it still has the length that every client takes over UDP.
+/// The most IPv4 addresses of one answer: with them it still has the length that every client takes over UDP.
 pub const MAX_ADDRESSES: usize = 15;
+/// The most IPv6 addresses, which are longer.
+pub const MAX_IPV6_ADDRESSES: usize = 8;
 /// The most names that may stand between a name and its addresses.
 const MAX_ALIASES: usize = 16;
 /// The longest that a guest is told to keep an answer for, in seconds, so that pins come free again.
 pub const MAX_TTL: u32 = 3600;
 
-const TYPE_A: u16 = 1;
-/// Types whose answers hold addresses that would not be pinned: AAAA, SVCB, HTTPS, ANY.
-const TYPES_WITH_ADDRESSES: [u16; 4] = [28, 64, 65, 255];
-const CLASS_IN: u16 = 1;
+/// Types whose answers hold addresses that would not be pinned: SVCB, HTTPS, ANY.
+const TYPES_WITH_ADDRESSES: [u16; 3] = [64, 65, 255];
 
 /// What is to be done with a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub struct Matched {
 }
 
 /// An address that is to be let through, and the set that lets the rule's packets through to it.
-pub type Pin = (usize, Ipv4Addr);
+pub type Pin = (usize, IpAddr);
 
 /// What a guest may have of an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub struct Admitted {
     /// For how many seconds it is good.
     pub ttl: u32,
     /// What the guest is shown.
-    pub addresses: Vec<Ipv4Addr>,
+    pub addresses: Vec<IpAddr>,
     /// What must have been let through by then.
     pub pins: Vec<Pin>,
     /// How many addresses are kept from it.
@@ -96,7 +96,7 @@ impl Egress {
         let matched = self.matched(&question);
         match question.kind {
             _ if matched.is_empty() => Asked::NoSuchName,
-            TYPE_A => Asked::Addresses(matched),
+            TYPE_A | TYPE_AAAA => Asked::Addresses(matched),
             kind if TYPES_WITH_ADDRESSES.contains(&kind) => Asked::NoData,
             _ => Asked::Record,
         }
@@ -123,11 +123,12 @@ impl Egress {
         query: &[u8],
         answer: &[u8],
         matched: &[Matched],
-        hidden: impl Fn(Ipv4Addr) -> bool,
+        hidden: impl Fn(IpAddr) -> bool,
     ) -> Result<Admitted, AnswerError> {
         let (ttl, found) = addresses(query, answer)?;
         let mut admitted = Admitted { ttl, ..Admitted::default() };
-        for address in found.into_iter().take(MAX_ADDRESSES) {
+        let most = if found.iter().any(IpAddr::is_ipv6) { MAX_IPV6_ADDRESSES } else { MAX_ADDRESSES };
+        for address in found.into_iter().take(most) {
             let pins = matched
                 .iter()
                 .filter(|rule| is_public(address) && self.ways[rule.way].routes.leads_to(address))
@@ -148,7 +149,8 @@ impl Egress {
     }
 
     /// Whether something is let out to the address without regard to names.
-    fn lets_out_to(&self, address: Ipv4Addr) -> bool {
+    #[must_use]
+    pub fn lets_out_to(&self, address: IpAddr) -> bool {
         let listed = |target: &Target| matches!(target, Target::Addresses(to) if to.contains(address));
         let lets_out = |way: &Way| {
             let allowed = way.allowed.as_ref();
@@ -159,8 +161,19 @@ impl Egress {
     }
 }
 
-/// The addresses in an answer that are the asked name's, through other names if need be, each once; and for how long.
-fn addresses(query: &[u8], answer: &[u8]) -> Result<(u32, Vec<Ipv4Addr>), AnswerError> {
+/// Whether an answer to a guest's query has IPv6 addresses, none of which is any good to it. A program that heard of them
+/// might try them before it tries IPv4, or instead.
+#[must_use]
+pub fn misleads(query: &[u8], answer: &[u8], is_good: impl Fn(IpAddr) -> bool) -> bool {
+    let asks =
+        Question::of_query(query).is_some_and(|asked| (asked.kind, asked.class) == (TYPE_AAAA, CLASS_IN));
+    let found = if asks { addresses(query, answer).map(|(_, found)| found) } else { Ok(Vec::new()) };
+    found.is_ok_and(|found| !found.is_empty() && !found.into_iter().any(is_good))
+}
+
+/// The addresses in an answer that are the asked name's, through other names if need be, each once; and for how long. They
+/// are of the family that was asked for.
+fn addresses(query: &[u8], answer: &[u8]) -> Result<(u32, Vec<IpAddr>), AnswerError> {
     let asked = Question::of_query(query).ok_or(AnswerError::Unreadable("no question"))?;
     if answer.len() > MAX_ANSWER {
         return Err(AnswerError::Unreadable("too long"));
@@ -178,12 +191,13 @@ fn addresses(query: &[u8], answer: &[u8]) -> Result<(u32, Vec<Ipv4Addr>), Answer
     let (name, mut ttl) = end_of_aliases(&packet, &question.qname)?;
     let mut found = Vec::new();
     for record in &packet.answers {
-        if let RData::A(a) = &record.rdata
-            && record.class == CLASS::IN
-            && record.name == *name
-        {
+        let address = match &record.rdata {
+            RData::A(a) if asked.kind == TYPE_A => IpAddr::from(Ipv4Addr::from(a.address)),
+            RData::AAAA(aaaa) if asked.kind == TYPE_AAAA => IpAddr::from(Ipv6Addr::from(aaaa.address)),
+            _ => continue,
+        };
+        if record.class == CLASS::IN && record.name == *name {
             ttl = ttl.min(record.ttl);
-            let address = Ipv4Addr::from(a.address);
             if !found.contains(&address) {
                 found.push(address);
             }
@@ -213,7 +227,7 @@ fn end_of_aliases<'a>(
 mod tests {
     use proptest::prelude::*;
     use simple_dns::ResourceRecord;
-    use simple_dns::rdata::{A, CNAME};
+    use simple_dns::rdata::{A, AAAA, CNAME};
 
     use super::*;
     use crate::dns::tests::{query, query_for};
@@ -243,9 +257,10 @@ mod tests {
         let mut packet = Packet::parse(query).unwrap().into_reply();
         for (record, ttl) in records.iter().zip(60..) {
             let (name, data) = match record {
-                R::Is(name, address) => {
-                    (name, RData::A(A { address: address.parse::<Ipv4Addr>().unwrap().into() }))
-                }
+                R::Is(name, address) => match address.parse().unwrap() {
+                    IpAddr::V4(v4) => (name, RData::A(A { address: v4.into() })),
+                    IpAddr::V6(v6) => (name, RData::AAAA(AAAA { address: v6.into() })),
+                },
                 R::Alias(name, target) => (name, RData::CNAME(CNAME(Name::new(target).unwrap()))),
             };
             packet.answers.push(ResourceRecord::new(Name::new(name).unwrap(), CLASS::IN, ttl, data));
@@ -254,9 +269,12 @@ mod tests {
     }
 
     fn admitted(egress: &Egress, name: &str, records: &[R<'_>]) -> Admitted {
-        let query = query(name);
-        let Asked::Addresses(matched) = egress.asked(&query) else { panic!("{name} does not exist") };
-        egress.admitted(&query, &answer(&query, records), &matched, |_| false).unwrap()
+        admitted_for(egress, &query(name), records)
+    }
+
+    fn admitted_for(egress: &Egress, query: &[u8], records: &[R<'_>]) -> Admitted {
+        let Asked::Addresses(matched) = egress.asked(query) else { panic!("it does not exist") };
+        egress.admitted(query, &answer(query, records), &matched, |_| false).unwrap()
     }
 
     fn texts(admitted: &Admitted) -> Vec<String> {
@@ -273,7 +291,7 @@ mod tests {
             assert_eq!(egress.asked(&query(name)), Asked::NoSuchName, "{name}");
         }
         for (kind, asked) in
-            [(28, Asked::NoData), (65, Asked::NoData), (255, Asked::NoData), (16, Asked::Record)]
+            [(64, Asked::NoData), (65, Asked::NoData), (255, Asked::NoData), (16, Asked::Record)]
         {
             assert_eq!(egress.asked(&query_for("pypi.org", kind)), asked);
             assert_eq!(egress.asked(&query_for("attacker.net", kind)), Asked::NoSuchName);
@@ -306,7 +324,7 @@ mod tests {
         let egress = egress(vec![rule("a.com", "443"), rule("*.a.com", "443"), rule("www.a.com", "80")]);
         let found = admitted(&egress, "www.a.com", &[R::Is("WWW.a.com", "203.0.113.7")]);
         assert_eq!(texts(&found), ["203.0.113.7"]);
-        let address = Ipv4Addr::new(203, 0, 113, 7);
+        let address = IpAddr::from([203, 0, 113, 7]);
         assert_eq!(found.pins, [(0, address), (1, address)]);
         assert_eq!(admitted(&egress, "a.com", &[R::Is("a.com", "203.0.113.7")]).pins, [(0, address)]);
         // Not those of other names that an answer brings along.
@@ -356,7 +374,53 @@ mod tests {
         let (Asked::Addresses(matched), public) = (closed.asked(&asked), "203.0.113.7") else { panic!() };
         let answer = answer(&asked, &[R::Is("a.com", public)]);
         let found = closed.admitted(&asked, &answer, &matched, |address| address.to_string() == public);
-        assert_eq!(found.unwrap().addresses, [Ipv4Addr::UNSPECIFIED; 0], "this host's own");
+        assert_eq!(texts(&found.unwrap()), [""; 0], "this host's own");
+    }
+
+    #[test]
+    fn ipv6_addresses_are_pinned_and_withheld_alike() {
+        let aaaa = |name: &str| query_for(name, TYPE_AAAA);
+        let mut routes = Routes::internet();
+        routes.add("fd12::/32".parse().unwrap()).unwrap();
+        let allowed = vec![rule("a.com", "443"), to("fd12::/32")];
+        let mut egress = Egress { ways: vec![Way { routes, allowed: Some(allowed) }] };
+        let records = [
+            "2a00::7",
+            "203.0.113.7",
+            "fd12::1",
+            "fd13::1",
+            "fe80::1",
+            "::1",
+            "::ffff:203.0.113.7",
+            "64:ff9b::a00:1",
+        ]
+        .map(|address| R::Is("a.com", address));
+        let found = admitted_for(&egress, &aaaa("a.com"), &records);
+        assert_eq!((texts(&found), found.withheld), (vec!["2a00::7".to_owned(), "fd12::1".to_owned()], 5));
+        assert_eq!(found.pins, [(0, "2a00::7".parse().unwrap())]);
+        assert_eq!(texts(&admitted(&egress, "a.com", &records)), ["203.0.113.7"], "what was asked for");
+        let many: Vec<String> = (1..=20).map(|n| format!("2a00::{n}")).collect();
+        let many: Vec<R<'_>> = many.iter().map(|address| R::Is("a.com", address)).collect();
+        assert_eq!(admitted_for(&egress, &aaaa("a.com"), &many).addresses.len(), MAX_IPV6_ADDRESSES);
+
+        egress.ways[0].routes = egress.ways[0].routes.ipv4();
+        let found = admitted_for(&egress, &aaaa("a.com"), &records);
+        assert_eq!((texts(&found), found.pins), (vec![], vec![]), "no way leads there");
+    }
+
+    #[test]
+    fn an_answer_misleads_that_has_nothing_good() {
+        let aaaa = query_for("a.com", TYPE_AAAA);
+        let good = |address: IpAddr| address.to_string() == "2a00::1";
+        let with = |addresses: &[&str]| {
+            let records: Vec<R<'_>> = addresses.iter().map(|address| R::Is("a.com", address)).collect();
+            misleads(&aaaa, &answer(&aaaa, &records), good)
+        };
+        assert!(with(&["2a00::2"]) && with(&["2a00::2", "fd00::1"]));
+        assert!(!with(&["2a00::2", "2a00::1"]) && !with(&[]) && !with(&["203.0.113.7"]));
+        let a = query("a.com");
+        assert!(!misleads(&a, &answer(&a, &[R::Is("a.com", "203.0.113.7")]), good), "of another type");
+        assert!(!misleads(&aaaa, b"", good), "what cannot be read is not ours to judge");
     }
 
     #[test]
@@ -382,7 +446,8 @@ mod tests {
             let egress = egress(vec![rule("a.com", "443"), to("10.0.0.0/8")]);
             let asked = query("a.com");
             let Asked::Addresses(matched) = egress.asked(&asked) else { panic!() };
-            let texts: Vec<String> = addresses.iter().map(|a| Ipv4Addr::from(*a).to_string()).collect();
+            let addresses: Vec<IpAddr> = addresses.into_iter().map(|a| Ipv4Addr::from(a).into()).collect();
+            let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             let records: Vec<R<'_>> = texts.iter().map(|text| R::Is("a.com", text)).collect();
             let mut reply = answer(&asked, &records);
             for (at, byte) in &damage {
@@ -395,7 +460,7 @@ mod tests {
                     prop_assert!(*set == 0 && is_public(*address) && found.addresses.contains(address));
                 }
                 if damage.is_empty() {
-                    prop_assert!(found.addresses.iter().all(|a| addresses.contains(&u32::from(*a))));
+                    prop_assert!(found.addresses.iter().all(|a| addresses.contains(a)));
                 }
             } else {
                 prop_assert!(!damage.is_empty());

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ const MAX_REPLY: usize = 4096;
 const MAX_LISTED: usize = 64 << 10;
 
 /// An address, and for how long it is one of a set's.
-pub(crate) type Element = (Ipv4Addr, Duration);
+pub(crate) type Element = (IpAddr, Duration);
 
 /// Adds to the sets of a table of family `inet` in the namespace in which it was opened.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl SetWriter {
     }
 
     /// Has addresses be elements of these sets for so long from now, whether or not they are; all of it or nothing. No
-    /// set is given an address twice.
+    /// set is given an address twice, or one of the other family.
     pub(crate) fn put(&mut self, sets: &BTreeMap<String, Vec<Element>>) -> io::Result<()> {
         if sets.is_empty() {
             return Ok(());
@@ -182,7 +182,10 @@ fn names(table: &str, set: &str) -> Vec<u8> {
 
 fn element((address, timeout): &Element) -> Vec<u8> {
     let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
-    let value = attribute(NFTA_DATA_VALUE, &address.octets());
+    let value = match address {
+        IpAddr::V4(v4) => attribute(NFTA_DATA_VALUE, &v4.octets()),
+        IpAddr::V6(v6) => attribute(NFTA_DATA_VALUE, &v6.octets()),
+    };
     let key = attribute(NFTA_SET_ELEM_KEY | NLA_F_NESTED, &value);
     let timeout = attribute(NFTA_SET_ELEM_TIMEOUT, &milliseconds.to_be_bytes());
     attribute(NFTA_LIST_ELEM | NLA_F_NESTED, &[key, timeout].concat())
@@ -254,7 +257,7 @@ mod tests {
 
     #[test]
     fn an_element_is_laid_out_as_the_kernel_reads_it() {
-        let element = (Ipv4Addr::new(203, 0, 113, 7), Duration::from_secs(1));
+        let element = (IpAddr::from([203, 0, 113, 7]), Duration::from_secs(1));
         let body = elements_of("t", "set", &[element]);
         let expected = [
             &[6, 0, 1, 0][..],

@@ -39,12 +39,16 @@ impl Pins {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use super::*;
 
     fn pins(count: usize) -> Vec<Pin> {
-        (0..count).map(|n| (n % 2, Ipv4Addr::from(u32::try_from(n).unwrap()))).collect()
+        let address = |n: u32| match n % 3 {
+            0 => Ipv6Addr::from(u128::from(n)).into(),
+            _ => Ipv4Addr::from(n).into(),
+        };
+        (0..count).map(|n| (n % 2, address(u32::try_from(n).unwrap()))).collect()
     }
 
     #[test]

@@ -4,16 +4,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use crate::egress::Family;
 use crate::rules::{REFUSED, REFUSED_BY_DESTINATION, SLOT_TABLE};
 use crate::{netns, nfset};
 
 /// Most destinations that are told at once.
 const MAX_TOLD: usize = 8;
-/// A key is an address, a protocol and a port, each at the beginning of four bytes.
-const KEY: usize = 12;
+/// What stands in a key behind the address: a protocol and a port, each at the beginning of four bytes.
+const BEHIND_ADDRESS: usize = 8;
 // linux/in.h
 const TCP: u8 = 6;
 
@@ -30,7 +31,7 @@ pub struct Refused {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedTo {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Whether it was TCP, else UDP.
     pub is_tcp: bool,
     /// The port.
@@ -52,17 +53,20 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let told = self.told.iter().map(|RefusedTo { address, is_tcp, port, packets }| {
             let protocol = if *is_tcp { "tcp" } else { "udp" };
-            format!("{packets} to {address}:{port} ({protocol})")
+            format!("{packets} to {} ({protocol})", SocketAddr::new(*address, *port))
         });
         let others = (self.others > 0).then(|| format!("{} others", self.others));
         f.write_str(&told.chain(others).collect::<Vec<_>>().join(", "))
     }
 }
 
+/// An address, a protocol and a port.
+type To = (IpAddr, u8, u16);
+
 /// What the kernel has counted since the slot was bound.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    by_destination: BTreeMap<[u8; KEY], u64>,
+    by_destination: BTreeMap<To, u64>,
     all: u64,
 }
 
@@ -70,20 +74,22 @@ impl Counts {
     /// Those of the slot with this namespace.
     pub(crate) fn read(netns: &Path) -> io::Result<Self> {
         netns::inside(netns, || {
-            let by_destination = nfset::counted(SLOT_TABLE, REFUSED_BY_DESTINATION)?;
+            let mut by_destination = BTreeMap::new();
+            for family in Family::BOTH {
+                let counted = nfset::counted(SLOT_TABLE, &family.set(REFUSED_BY_DESTINATION))?;
+                by_destination.extend(counted.iter().filter_map(|(key, packets)| Some((to(key)?, *packets))));
+            }
             let all = nfset::counted(SLOT_TABLE, REFUSED)?.into_iter().map(|(_, packets)| packets).sum();
-            let keyed = |(key, packets): (Vec<u8>, u64)| Some((key.try_into().ok()?, packets));
-            Ok(Self { by_destination: by_destination.into_iter().filter_map(keyed).collect(), all })
+            Ok(Self { by_destination, all })
         })?
     }
 
     /// What was refused after `before`. Counting may have begun anew meanwhile, of a destination or of all.
     pub(crate) fn since(&self, before: &Self) -> Refused {
         let added = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
-        let of = |(key, now): (&[u8; KEY], &u64)| {
-            let packets = added(*now, before.by_destination.get(key).copied().unwrap_or_default());
-            let [a, b, c, d, protocol, _, _, _, high, low, ..] = *key;
-            let (address, port) = (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low]));
+        let of = |(to, now): (&To, &u64)| {
+            let packets = added(*now, before.by_destination.get(to).copied().unwrap_or_default());
+            let (address, protocol, port) = *to;
             (packets > 0).then_some(RefusedTo { address, is_tcp: protocol == TCP, port, packets })
         };
         let mut told: Vec<RefusedTo> = self.by_destination.iter().filter_map(of).collect();
@@ -94,6 +100,17 @@ impl Counts {
     }
 }
 
+/// What an element's key says.
+fn to(key: &[u8]) -> Option<To> {
+    let (address, rest) = key.split_last_chunk::<BEHIND_ADDRESS>()?;
+    let address = match address.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(address).ok()?),
+        _ => IpAddr::from(<[u8; 16]>::try_from(address).ok()?),
+    };
+    let [protocol, _, _, _, high, low, ..] = *rest;
+    Some((address, protocol, u16::from_be_bytes([high, low])))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,9 +118,22 @@ mod tests {
     fn counts(destinations: &[(u8, u8, u16, u64)], all: u64) -> Counts {
         let key = |(last, protocol, port, packets): &(u8, u8, u16, u64)| {
             let [high, low] = port.to_be_bytes();
-            ([10, 0, 0, *last, *protocol, 0, 0, 0, high, low, 0, 0], *packets)
+            (to(&[10, 0, 0, *last, *protocol, 0, 0, 0, high, low, 0, 0]).unwrap(), *packets)
         };
         Counts { by_destination: destinations.iter().map(key).collect(), all }
+    }
+
+    #[test]
+    fn keys_are_of_either_family() {
+        let behind = [17, 0, 0, 0, 1, 187, 0, 0];
+        let mut address = [0; 16];
+        address[..2].copy_from_slice(&[0x2a, 0]);
+        let found = to(&[&address[..], &behind].concat());
+        assert_eq!(found, Some(("2a00::".parse().unwrap(), 17, 443)));
+        assert_eq!(to(&behind), None);
+        assert_eq!(to(&[&address[1..], &behind].concat()), None);
+        let counts = Counts { by_destination: [(found.unwrap(), 2)].into(), all: 2 };
+        assert_eq!(counts.since(&Counts::default()).to_string(), "2 to [2a00::]:443 (udp)");
     }
 
     #[test]

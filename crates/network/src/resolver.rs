@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::dns;
-use crate::gate::GateError;
+use crate::egress::is_public;
+use crate::gate::{self, GateError};
 use crate::pool::Shared;
 
 /// What resolves names for one guest. Clones are the same.
@@ -20,11 +21,12 @@ impl Resolver {
     ///
     /// A name that the guest may not resolve does not exist for it, and no resolver hears of it: a name is bytes that it
     /// could send to whoever serves the name's zone. It is told so rather than refused, because some resolvers (musl's)
-    /// take a refusal for silence and go on waiting.
+    /// take a refusal for silence and go on waiting. Nor has a name IPv6 addresses for it where none of them leads anywhere
+    /// from here, as on a host without IPv6: programs would try them first.
     pub async fn answer(&self, query: &[u8]) -> Option<Vec<u8>> {
         let answer = match self.shared.gate(self.slot) {
             Some(gate) => gate.answer(query, &self.upstreams).await,
-            None => dns::forward(query, &self.upstreams).await.map(Some).map_err(GateError::from),
+            None => gate::forward(query, &self.upstreams, is_public).await.map_err(GateError::from),
         };
         answer.unwrap_or_else(|error| {
             tracing::debug!(slot = self.slot, %error, "a guest's name was not resolved");

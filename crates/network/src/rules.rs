@@ -1,29 +1,26 @@
 //! The two rulesets, as text for `nft -f -`.
 
 use crate::config::{Cidr, InstanceTag};
-use crate::egress::Egress;
-use crate::endpoint;
+use crate::egress::{Egress, FORBIDDEN, Family, Set, not_public};
 use crate::slot::{GUEST, TAP_NAME, UPLINK, prefix};
-
-/// Where no guest may go: this network, private ranges, shared address space, loopback, link-local (cloud
-/// metadata services live there), multicast, reserved and broadcast.
-pub const FORBIDDEN: [&str; 9] = [
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "224.0.0.0/4",
-    "240.0.0.0/4",
-];
+use crate::{endpoint, ipv6};
 
 /// The connections a guest may have open at once: the host's connection table is everyone's, and finite.
 pub const MAX_CONNECTIONS: u32 = 8192;
 
-/// Of a set of destinations; those that overlap are one.
-const SET_TYPE: &str = "type ipv4_addr; flags interval; auto-merge;";
+/// What speaks of neighbours and routers on a link, and of groups there. Nobody need hear it, and a clone that a slot told of
+/// its groups would have to wake up for that.
+const ON_LINK: &str = "icmpv6 type { 130-137, 143, 151-153 }";
+
+/// What has no route over IPv6.
+const LEADS_NOWHERE: &str = "meta nfproto ipv6 fib daddr type { unreachable, prohibit }";
+/// Has it fail at once, so that a client goes on to IPv4. It is refused, rather than told that there is no route: the kernel
+/// tells that a few times a second only, and no sender of datagrams hears of it.
+const NO_ROUTE: &str = "  chain no_route {
+    meta l4proto tcp reject with tcp reset
+    reject with icmpv6 port-unreachable
+  }
+";
 
 /// The table in every slot.
 pub(crate) const SLOT_TABLE: &str = "rekindle";
@@ -47,52 +44,62 @@ pub(crate) fn table_name(instance: &InstanceTag) -> String {
 /// Nothing enters from outside but answers, and nothing, host included, talks to the namespace itself, but for the guest
 /// to its endpoint where there is one.
 pub fn slot(endpoint: bool) -> String {
-    slot_with("", "    ip daddr @forbidden drop\n", endpoint)
+    slot_with(
+        "",
+        &Family::BOTH.map(|family| format!("    {} drop\n", is_forbidden(family))).concat(),
+        endpoint,
+    )
 }
 
 /// The ruleset of a slot that is bound, in place of the one that it has.
 pub fn bound_slot(egress: &Egress, endpoint: bool) -> String {
-    let define = |(name, elements)| format!("  set {name} {{ {SET_TYPE} elements = {{ {elements} }} }}\n");
-    let pins = |(name, kind)| format!("  set {name} {{ {kind} }}\n");
-    let sets: String = egress.sets(SLOT_PREFIX).into_iter().map(define).collect();
-    let sets = sets + &egress.pin_sets(SLOT_PREFIX).into_iter().map(pins).collect::<String>();
+    let sets: String = egress.sets(SLOT_PREFIX).iter().map(definition).collect();
     let rules: String =
         egress.rules(SLOT_PREFIX, "return").iter().map(|rule| format!("    {rule}\n")).collect();
-    let counting = format!(
-        "  set {REFUSED_BY_DESTINATION} {{ type ipv4_addr . inet_proto . inet_service; flags dynamic,timeout; \
-         size {MAX_COUNTED}; timeout {COUNTED_FOR}; counter; }}\n  \
-         set {REFUSED} {{ type inet_proto; flags dynamic; size 256; counter; }}\n"
-    );
+    let counting = Family::BOTH.map(|family| {
+        let (name, address) = (family.set(REFUSED_BY_DESTINATION), family.address_type());
+        format!(
+            "  set {name} {{ type {address} . inet_proto . inet_service; flags dynamic,timeout; size {MAX_COUNTED}; \
+             timeout {COUNTED_FOR}; counter; }}\n"
+        )
+    });
+    let counting = counting.concat()
+        + &format!("  set {REFUSED} {{ type inet_proto; flags dynamic; size 256; counter; }}\n");
     // A rule that finds no room in its set is over, and the next one has its turn.
-    let refusing = format!(
-        "    meta l4proto {{ tcp, udp }} add @{REFUSED_BY_DESTINATION} {{ ip daddr . meta l4proto . th dport }}\n    \
-         add @{REFUSED} {{ meta l4proto }}\n    drop\n"
-    );
+    let refusing = Family::BOTH.map(|family| {
+        let (name, header) = (family.set(REFUSED_BY_DESTINATION), family.header());
+        format!(
+            "    meta l4proto {{ tcp, udp }} add @{name} {{ {header} daddr . meta l4proto . th dport }}\n"
+        )
+    });
+    let refusing = refusing.concat() + &format!("    add @{REFUSED} {{ meta l4proto }}\n    drop\n");
     let ruleset = slot_with(&format!("{sets}{counting}"), &format!("{rules}{refusing}"), endpoint);
     format!("table inet {SLOT_TABLE}\ndelete table inet {SLOT_TABLE}\n{ruleset}")
 }
 
 /// `egress`: the rules of the chain that drops what the guest may not reach.
 fn slot_with(sets: &str, egress: &str, endpoint: bool) -> String {
-    let forbidden = FORBIDDEN.join(", ");
+    let (forbidden, guest_v6) = (forbidden(), ipv6::of(GUEST));
     let input: String =
         if endpoint { endpoint_rules().map(|rule| format!("    {rule}\n")).concat() } else { String::new() };
     format!(
         r#"table inet {SLOT_TABLE} {{
-  set forbidden {{
-    type ipv4_addr; flags interval
-    elements = {{ {forbidden} }}
-  }}
-{sets}  chain egress {{
+{forbidden}{sets}  chain egress {{
 {egress}  }}
-  chain early {{
+{NO_ROUTE}  chain early {{
     type filter hook prerouting priority raw; policy accept;
-    meta nfproto ipv6 drop
     iifname "{TAP_NAME}" ip saddr != {GUEST} drop
+    iifname "{TAP_NAME}" ip6 saddr != {guest_v6} drop
+    {ON_LINK} drop
+    iifname "{TAP_NAME}" {LEADS_NOWHERE} goto no_route
   }}
   chain input {{
     type filter hook input priority filter; policy drop;
 {input}  }}
+  chain output {{
+    type filter hook output priority filter; policy accept;
+    {ON_LINK} drop
+  }}
   chain forward {{
     type filter hook forward priority filter; policy drop;
     iifname "{TAP_NAME}" jump egress
@@ -108,6 +115,30 @@ fn slot_with(sets: &str, egress: &str, endpoint: bool) -> String {
 }}
 "#
     )
+}
+
+/// A set, in the text of its table.
+fn definition(Set { name, kind, elements }: &Set) -> String {
+    let elements = if elements.is_empty() { String::new() } else { format!(" elements = {{ {elements} }}") };
+    format!("  set {name} {{ {kind}{elements} }}\n")
+}
+
+/// Where no guest may go: this network, private ranges, shared address space, loopback, link-local (cloud
+/// metadata services live there), multicast, reserved and broadcast.
+fn forbidden() -> String {
+    let set = |family: Family| {
+        let elements: Vec<String> = not_public(family).map(|range| range.to_string()).collect();
+        definition(&Set {
+            name: family.set(FORBIDDEN),
+            kind: format!("type {}; flags interval;", family.address_type()),
+            elements: elements.join(", "),
+        })
+    };
+    Family::BOTH.map(set).concat()
+}
+
+fn is_forbidden(family: Family) -> String {
+    format!("{} daddr @{}", family.header(), family.set(FORBIDDEN))
 }
 
 /// What the guest may send to its endpoint.
@@ -134,28 +165,29 @@ pub(crate) fn admit_endpoint() -> String {
 /// before connections are tracked too, so that what is dropped costs nothing; not if it has to know what is established.
 /// Applying it again replaces it in one transaction, and no slot is bound then.
 pub fn host(instance: &InstanceTag, slot_cidr: Cidr) -> String {
-    let (table, ours, forbidden) = (table_name(instance), prefix(instance), FORBIDDEN.join(", "));
+    let (table, ours, forbidden) = (table_name(instance), prefix(instance), forbidden());
+    let slot_v6 = ipv6::range(slot_cidr);
+    let [is_forbidden, is_forbidden_v6] = Family::BOTH.map(is_forbidden);
     format!(
         r#"table inet {table}
 delete table inet {table}
 table inet {table} {{
-  set forbidden {{
-    type ipv4_addr; flags interval
-    elements = {{ {forbidden} }}
-  }}
-  map bound {{
+{forbidden}  map bound {{
     type ifname : verdict
   }}
   map bound_early {{
     type ifname : verdict
   }}
-  chain early {{
+{NO_ROUTE}  chain early {{
     type filter hook prerouting priority raw; policy accept;
-    iifname "{ours}*" meta nfproto ipv6 drop
     iifname "{ours}*" ip saddr != {slot_cidr} drop
+    iifname "{ours}*" ip6 saddr != {slot_v6} drop
+    iifname "{ours}*" {ON_LINK} drop
+    iifname "{ours}*" {LEADS_NOWHERE} goto no_route
     iifname "{ours}*" fib daddr type != unicast drop
     iifname vmap @bound_early
-    iifname "{ours}*" ip daddr @forbidden drop
+    iifname "{ours}*" {is_forbidden} drop
+    iifname "{ours}*" {is_forbidden_v6} drop
   }}
   chain input {{
     type filter hook input priority filter; policy accept;
@@ -165,13 +197,15 @@ table inet {table} {{
     type filter hook forward priority filter; policy accept;
     iifname "{ours}*" oifname "{ours}*" drop
     iifname vmap @bound
-    iifname "{ours}*" ip daddr @forbidden drop
+    iifname "{ours}*" {is_forbidden} drop
+    iifname "{ours}*" {is_forbidden_v6} drop
     oifname "{ours}*" ct state established,related accept
     oifname "{ours}*" drop
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
     ip saddr {slot_cidr} oifname != "{ours}*" masquerade
+    ip6 saddr {slot_v6} oifname != "{ours}*" masquerade
   }}
 }}
 "#
@@ -182,12 +216,11 @@ table inet {table} {{
 pub(crate) fn bind(instance: &InstanceTag, slot: &str, index: u32, egress: &Egress) -> String {
     let (table, chain) = (table_name(instance), bound_chain(index));
     let mut script = String::new();
-    for (name, elements) in egress.sets(&chain) {
-        script += &format!("add set inet {table} {name} {{ {SET_TYPE} }}\n");
-        script += &format!("add element inet {table} {name} {{ {elements} }}\n");
-    }
-    for (name, kind) in egress.pin_sets(&chain) {
+    for Set { name, kind, elements } in egress.sets(&chain) {
         script += &format!("add set inet {table} {name} {{ {kind} }}\n");
+        if !elements.is_empty() {
+            script += &format!("add element inet {table} {name} {{ {elements} }}\n");
+        }
     }
     script += &format!("add chain inet {table} {chain}\n");
     let rules = egress.rules(&chain, "accept");
@@ -204,8 +237,8 @@ pub(crate) fn bind(instance: &InstanceTag, slot: &str, index: u32, egress: &Egre
 /// Takes back what [`bind`] did.
 pub(crate) fn unbind(instance: &InstanceTag, slot: &str, index: u32, egress: &Egress) -> String {
     let (table, chain) = (table_name(instance), bound_chain(index));
-    let sets = egress.sets(&chain).into_iter().chain(egress.pin_sets(&chain));
-    let sets = sets.map(|(name, _)| format!("delete set inet {table} {name}\n"));
+    let sets = egress.sets(&chain).into_iter();
+    let sets = sets.map(|set| format!("delete set inet {table} {}\n", set.name));
     format!(
         "delete element inet {table} bound {{ \"{slot}\" }}\ndelete element inet {table} bound_early {{ \"{slot}\" }}\n\
          flush chain inet {table} {chain}\n\
@@ -228,43 +261,11 @@ pub(crate) fn host_removal(instance: &InstanceTag) -> String {
 mod tests {
     use super::*;
 
-    fn forbidden(address: &str) -> bool {
-        let address: std::net::Ipv4Addr = address.parse().unwrap();
-        let within = |range: &&str| {
-            let (base, prefix) = range.split_once('/').unwrap();
-            let base = u32::from(base.parse::<std::net::Ipv4Addr>().unwrap());
-            (u32::from(address) ^ base).checked_shr(32 - prefix.parse::<u32>().unwrap()) == Some(0)
-        };
-        FORBIDDEN.iter().any(within)
-    }
-
-    #[test]
-    fn private_addresses_are_forbidden_and_public_ones_are_not() {
-        for address in [
-            "10.1.2.3",
-            "172.16.0.1",
-            "172.31.255.255",
-            "192.168.1.1",
-            "127.0.0.1",
-            "169.254.169.254",
-            "100.64.0.1",
-            "100.72.0.1",
-            "224.0.0.1",
-            "239.1.1.1",
-            "255.255.255.255",
-            "0.0.0.0",
-        ] {
-            assert!(forbidden(address), "{address}");
-        }
-        for address in ["1.1.1.1", "172.32.0.1", "100.128.0.1", "192.0.2.1", "198.51.100.1", "203.0.113.1"] {
-            assert!(!forbidden(address), "{address}");
-        }
-    }
-
     #[test]
     fn the_slot_forwards_to_public_addresses_only() {
         let rules = slot(false);
-        assert!(rules.contains("chain egress {\n    ip daddr @forbidden drop\n  }"), "{rules}");
+        let egress = "chain egress {\n    ip daddr @forbidden drop\n    ip6 daddr @forbidden_v6 drop\n  }";
+        assert!(rules.contains(egress), "{rules}");
         let drop = rules.find(r#"iifname "tap0" jump egress"#).unwrap();
         let accept = rules.find(r#"iifname "tap0" oifname "uplink" accept"#).unwrap();
         let limit = rules.find("ct count over 8192 drop").unwrap();
@@ -275,6 +276,7 @@ mod tests {
         );
         assert!(rules.contains("hook forward priority filter; policy drop;"));
         assert!(rules.contains(r#"iifname "tap0" ip saddr != 169.254.77.2 drop"#));
+        assert!(rules.contains(r#"iifname "tap0" ip6 saddr != fd72:656b:696e::a9fe:4d02 drop"#));
         assert!(rules.contains(r#"oifname "uplink" masquerade"#));
     }
 
@@ -302,6 +304,7 @@ mod tests {
         ));
         assert!(rules.contains(r#"iifname "rkab12-*" oifname "rkab12-*" drop"#));
         assert!(rules.contains(r#"ip saddr 100.72.0.0/16 oifname != "rkab12-*" masquerade"#));
+        assert!(rules.contains(r#"ip6 saddr fd72:656b:696e::6448:0/112 oifname != "rkab12-*" masquerade"#));
         // Everyone else's packets must pass as if the table were not there.
         for line in rules.lines().filter(|line| line.trim_end().ends_with("drop") && !line.contains("policy"))
         {

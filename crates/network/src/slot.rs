@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::command::{CommandError, ip_batch, ip_query, nft};
 use crate::config::{ADDRESSES_PER_SLOT, InstanceTag, NetworkConfig};
 use crate::egress::Egress;
+use crate::ipv6::{self, Extent};
 use crate::{endpoint, netns, rules};
 
 /// The tap in every slot; the same name everywhere, so that VMMs are interchangeable.
@@ -19,6 +20,9 @@ pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
 pub(crate) const GATEWAY_MAC: &str = "02:00:a9:fe:4d:01";
 /// The guest's address, the same in every slot.
 pub(crate) const GUEST: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 2);
+
+/// The guest's hardware address, whichever VMM it has: so the slot need not ask for it.
+pub const GUEST_MAC: &str = "52:54:00:12:34:56";
 
 /// A network of one MicroVM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +66,9 @@ pub(crate) fn index_of(instance: &InstanceTag, name: &str) -> Option<u32> {
 
 /// Makes the slot, and the listener of its endpoint where slots have one; on failure nothing of it remains.
 pub(crate) fn make(config: &NetworkConfig, slot: &Slot) -> Result<Option<TcpListener>, CommandError> {
-    let made = ip_batch(&host_side(config, slot)).and_then(|()| {
-        netns::inside(&slot.netns, || furnish(config, slot))
+    let extent = Extent::here();
+    let made = ip_batch(&host_side(config, slot, extent)).and_then(|()| {
+        netns::inside(&slot.netns, || furnish(config, slot, extent))
             .map_err(|source| CommandError::kernel(format!("enter the namespace {}", slot.name), source))?
     });
     if made.is_err()
@@ -128,45 +133,54 @@ fn parse_links(text: &str) -> Vec<String> {
     text.lines().filter_map(name).collect()
 }
 
+/// The addresses of a slot's link: the host's end and the slot's own.
+fn link_addresses(config: &NetworkConfig, slot: &Slot) -> (Ipv4Addr, Ipv4Addr) {
+    let first = slot.index * ADDRESSES_PER_SLOT;
+    (config.slot_cidr.address(first + 1), config.slot_cidr.address(first + 2))
+}
+
 /// The batch for the host's namespace.
-fn host_side(config: &NetworkConfig, slot: &Slot) -> String {
-    let (name, host) = (&slot.name, config.slot_cidr.address(slot.index * ADDRESSES_PER_SLOT + 1));
+fn host_side(config: &NetworkConfig, slot: &Slot, extent: Extent) -> String {
+    let (name, (host, uplink)) = (&slot.name, link_addresses(config, slot));
+    let (own, peer) = (ipv6::HOST_MAC, ipv6::UPLINK_MAC);
+    let (quiet, by_ipv6) = (ipv6::quiet(name, extent), ipv6::host_side(name, host, uplink, extent));
     format!(
         "netns add {name}\n\
-         link add {name} type veth peer name {UPLINK} netns {name}\n\
+         link add {name} address {own} type veth peer name {UPLINK} address {peer} netns {name}\n\
          address add {host}/30 dev {name}\n\
-         link set {name} up\n"
+         {quiet}\
+         link set {name} up\n\
+         {by_ipv6}"
     )
 }
 
 /// The batch for the slot's namespace.
-fn slot_side(config: &NetworkConfig, slot: &Slot) -> String {
-    let first = slot.index * ADDRESSES_PER_SLOT;
-    let (host, uplink) = (config.slot_cidr.address(first + 1), config.slot_cidr.address(first + 2));
+fn slot_side(config: &NetworkConfig, slot: &Slot, extent: Extent) -> String {
+    let (host, uplink) = link_addresses(config, slot);
+    let quiet = [UPLINK, TAP_NAME].map(|link| ipv6::quiet(link, extent)).concat();
+    let by_ipv6 = ipv6::slot_side(host, uplink, extent);
     format!(
         "tuntap add dev {TAP_NAME} mode tap user 0\n\
          link set {TAP_NAME} address {GATEWAY_MAC}\n\
          address add {uplink}/30 dev {UPLINK}\n\
          address add {GATEWAY}/30 dev {TAP_NAME}\n\
+         {quiet}\
          link set {UPLINK} up\n\
          link set {TAP_NAME} up\n\
-         route add default via {host}\n"
+         route add default via {host}\n\
+         {by_ipv6}"
     )
 }
 
 /// Rules go in before the links come up: there is no moment without them.
-fn furnish(config: &NetworkConfig, slot: &Slot) -> Result<Option<TcpListener>, CommandError> {
+fn furnish(config: &NetworkConfig, slot: &Slot, extent: Extent) -> Result<Option<TcpListener>, CommandError> {
     nft(&rules::slot(config.has_endpoints()))?;
     write_setting("net/ipv4/ip_forward", "1")?;
-    disable_ipv6()?;
-    ip_batch(&slot_side(config, slot))?;
+    if extent != Extent::None {
+        ipv6::forward_in_slot()?;
+    }
+    ip_batch(&slot_side(config, slot, extent))?;
     config.has_endpoints().then(endpoint::listen).transpose()
-}
-
-/// The rules drop IPv6 too; this also keeps the namespace from announcing itself.
-fn disable_ipv6() -> Result<(), CommandError> {
-    const ALL: &str = "net/ipv6/conf/all/disable_ipv6";
-    if std::path::Path::new("/proc/sys").join(ALL).exists() { write_setting(ALL, "1") } else { Ok(()) }
 }
 
 /// Writes a kernel setting of the calling thread's network namespace.
@@ -187,11 +201,18 @@ mod tests {
     fn a_slot_has_its_own_addresses() {
         let slot = Slot::new(&config(), 70);
         assert_eq!(slot.name, "rkab12-70");
-        assert!(host_side(&config(), &slot).contains("address add 100.72.1.25/30 dev rkab12-70"));
-        let inner = slot_side(&config(), &slot);
+        let outer = |extent| host_side(&config(), &slot, extent);
+        for extent in [Extent::None, Extent::Slots, Extent::Host] {
+            assert!(outer(extent).contains("address add 100.72.1.25/30 dev rkab12-70"));
+            let by_ipv6 = "address add fd72:656b:696e::6448:119 dev rkab12-70 nodad";
+            assert_eq!(outer(extent).contains(by_ipv6), extent == Extent::Host);
+        }
+        let inner = slot_side(&config(), &slot, Extent::Host);
         assert!(inner.contains("address add 100.72.1.26/30 dev uplink"));
         assert!(inner.contains("tuntap add dev tap0 mode tap user 0"));
-        assert!(inner.contains("route add default via 100.72.1.25"));
+        assert!(inner.contains("route add default via 100.72.1.25\n"));
+        assert!(inner.contains("route add ::/0 via fd72:656b:696e::6448:119\n"));
+        assert!(!slot_side(&config(), &slot, Extent::Slots).contains("route add ::/0"));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,12 +17,13 @@ use rekindle_network::cgroup::{Cgroups, Limits};
 use rekindle_network::egress::{Allowed, Destination, Routes, Target, Traffic, Way};
 use rekindle_network::endpoint::{self, Endpoint};
 use rekindle_network::{
-    AcquireError, AdoptError, Egress, InstanceTag, NetworkConfig, OpenError, Pool, RefusedTo, Resolver, Slot,
-    check_rules, remove_instance,
+    AcquireError, AdoptError, Egress, GUEST_MAC, InstanceTag, NetworkConfig, OpenError, Pool, RefusedTo,
+    Resolver, Slot, check_rules, remove_instance,
 };
+use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket, sockopt};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
-use simple_dns::rdata::{A, CNAME, RData};
-use simple_dns::{CLASS, Name, Packet, RCODE, ResourceRecord};
+use simple_dns::rdata::{A, AAAA, CNAME, RData};
+use simple_dns::{CLASS, Name, Packet, QTYPE, RCODE, ResourceRecord, TYPE};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// Long enough for a TCP handshake between namespaces, short enough to wait for what never comes.
@@ -32,6 +33,8 @@ const PORT: u16 = 8080;
 const OTHER_PORT: u16 = 8081;
 /// Where what is sent comes back.
 const ECHO_PORT: u16 = 8082;
+const GATEWAY_V6: &str = "fd72:656b:696e::a9fe:4d01";
+const GUEST_V6: &str = "fd72:656b:696e::a9fe:4d02";
 /// For what comes with time.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -90,7 +93,7 @@ fn inside<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Listens and greets every caller, for as long as the test process lives.
+/// Listens and greets every caller, for as long as the test process lives. `::` is every address, of IPv4 too.
 fn greet(address: &str) {
     for port in [PORT, OTHER_PORT] {
         let listener = TcpListener::bind((address, port)).unwrap();
@@ -102,11 +105,30 @@ fn greet(address: &str) {
             std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
         }
     });
+    let socket = UdpSocket::bind((address, ECHO_PORT)).unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+            // Whoever does not want it any more is no matter.
+            let _ = socket.send_to(&buffer[..length], client);
+        }
+    });
 }
 
 fn echoes(mut stream: &TcpStream) -> bool {
     stream.set_read_timeout(Some(CONNECT)).unwrap();
     stream.write_all(b"x").is_ok() && stream.read_exact(&mut [0]).is_ok()
+}
+
+/// Whether a datagram of so many bytes comes back.
+fn datagram_echoes(address: &str, bytes: usize) -> std::io::Result<bool> {
+    let socket = UdpSocket::bind("[::]:0").unwrap();
+    socket.set_read_timeout(Some(CONNECT)).unwrap();
+    socket.connect((address, ECHO_PORT))?;
+    let sent = vec![7; bytes];
+    socket.send(&sent)?;
+    let mut buffer = [0; 2048];
+    socket.recv(&mut buffer).map(|length| buffer[..length] == sent)
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -132,13 +154,12 @@ fn routes(to: &[&str]) -> Routes {
 
 /// For the addresses of a name.
 fn dns_query(name: &str) -> Vec<u8> {
+    dns_query_for(name, TYPE::A)
+}
+
+fn dns_query_for(name: &str, kind: TYPE) -> Vec<u8> {
     let mut query = Packet::new_query(0xabcd);
-    let question = simple_dns::Question::new(
-        Name::new(name).unwrap(),
-        simple_dns::TYPE::A.into(),
-        CLASS::IN.into(),
-        false,
-    );
+    let question = simple_dns::Question::new(Name::new(name).unwrap(), kind.into(), CLASS::IN.into(), false);
     query.questions.push(question);
     query.build_bytes_vec().unwrap()
 }
@@ -147,7 +168,7 @@ fn dns_query(name: &str) -> Vec<u8> {
 #[derive(Clone)]
 enum Has {
     Alias(&'static str),
-    Addresses(Vec<Ipv4Addr>),
+    Addresses(Vec<IpAddr>),
 }
 
 fn at(addresses: &[&str]) -> Has {
@@ -194,7 +215,16 @@ impl NameServer {
                     continue;
                 }
                 Some(Has::Addresses(addresses)) => {
-                    let found = addresses.iter().map(|address| RData::A(A { address: (*address).into() }));
+                    let asked = query.questions[0].qtype;
+                    let found = addresses.iter().filter_map(|address| match address {
+                        IpAddr::V4(v4) if asked == QTYPE::TYPE(TYPE::A) => {
+                            Some(RData::A(A { address: (*v4).into() }))
+                        }
+                        IpAddr::V6(v6) if asked == QTYPE::TYPE(TYPE::AAAA) => {
+                            Some(RData::AAAA(AAAA { address: (*v6).into() }))
+                        }
+                        _ => None,
+                    });
                     answer.answers.extend(found.map(|data| record(&name, data)));
                 }
             }
@@ -209,11 +239,18 @@ impl NameServer {
 
 /// What the guest's resolver says: the code, and the addresses.
 fn resolve(resolver: &Resolver, name: &str) -> (RCODE, Vec<String>) {
-    let answer = block_on(resolver.answer(&dns_query(name))).unwrap();
+    resolve_for(resolver, name, TYPE::A)
+}
+
+fn resolve_for(resolver: &Resolver, name: &str, kind: TYPE) -> (RCODE, Vec<String>) {
+    let answer = block_on(resolver.answer(&dns_query_for(name, kind))).unwrap();
     let packet = Packet::parse(&answer).unwrap();
     let addresses = packet.answers.iter().filter_map(|record| match &record.rdata {
         RData::A(a) if record.name == packet.questions[0].qname => {
             Some(Ipv4Addr::from(a.address).to_string())
+        }
+        RData::AAAA(aaaa) if record.name == packet.questions[0].qname => {
+            Some(Ipv6Addr::from(aaaa.address).to_string())
         }
         _ => None,
     });
@@ -248,20 +285,39 @@ impl Namespace {
         namespace
     }
 
-    /// A guest on the slot: the tap is replaced by a link of the same name to a namespace with the guest's address.
+    /// Linked to the host by IPv6 too, which has `host` on its side, and listening on `address`.
+    fn by_ipv6(self, host: &str, address: &str) -> Self {
+        let link = &self.name[..self.name.len().min(15)];
+        run("ip", &format!("address add {host}/64 dev {link} nodad\n"), &["-batch", "-"]);
+        let script = format!("address add {address}/64 dev eth0 nodad\nroute add ::/0 via {host}\n");
+        run("ip", &script, &["-n", &self.name, "-batch", "-"]);
+        inside(&self.path(), || greet(address));
+        self
+    }
+
+    /// A guest on the slot: the tap is replaced by a link of the same name to a namespace with the guest's addresses, whose
+    /// ends know each other as a slot and its guest do.
     fn guest(slot: &Slot) -> Self {
         let name = format!("g{}", slot.name);
+        let gateway_mac = mac_of_tap(slot);
         let script = format!(
-            "link delete tap0\nlink add tap0 type veth peer name eth0 netns {name}\n\
-                              address add 169.254.77.1/30 dev tap0\nlink set tap0 up\n"
+            "link delete tap0\n\
+             link add tap0 address {gateway_mac} type veth peer name eth0 address {GUEST_MAC} netns {name}\n\
+             link set tap0 addrgenmode none\naddress add 169.254.77.1/30 dev tap0\nlink set tap0 up\n\
+             address add {GATEWAY_V6} dev tap0 nodad\n\
+             neighbour add {GUEST_V6} lladdr {GUEST_MAC} dev tap0 nud permanent\nroute add {GUEST_V6} dev tap0\n"
         );
         run("ip", &format!("netns add {name}\n"), &["-batch", "-"]);
         run("ip", &script, &["-n", &slot.name, "-batch", "-"]);
-        let script = "link set lo up\naddress add 169.254.77.2/30 dev eth0\nlink set eth0 up\n\
-                      route add default via 169.254.77.1\n";
-        run("ip", script, &["-n", &name, "-batch", "-"]);
+        let script = format!(
+            "link set lo up\nlink set eth0 addrgenmode none\naddress add 169.254.77.2/30 dev eth0\n\
+             link set eth0 up\nroute add default via 169.254.77.1\naddress add {GUEST_V6} dev eth0 nodad\n\
+             neighbour add {GATEWAY_V6} lladdr {gateway_mac} dev eth0 nud permanent\n\
+             route add ::/0 via {GATEWAY_V6} dev eth0 onlink\n"
+        );
+        run("ip", &script, &["-n", &name, "-batch", "-"]);
         let namespace = Self { name };
-        inside(&namespace.path(), || greet("0.0.0.0"));
+        inside(&namespace.path(), || greet("::"));
         namespace
     }
 
@@ -478,6 +534,7 @@ fn what_a_binding_refuses_is_counted_by_destination() {
             for _ in 0..5 {
                 socket.send_to(b"x", "203.0.113.9:53").unwrap();
             }
+            UdpSocket::bind("[::]:0").unwrap().send_to(b"x", "[2e00:1::9]:53").unwrap();
         });
         let refused = pool.refused(&slot.name).unwrap().unwrap();
         let to = |address: &str, port: u16| {
@@ -485,6 +542,7 @@ fn what_a_binding_refuses_is_counted_by_destination() {
             refused.told.iter().find(is_to).map(|told| (told.is_tcp, told.packets))
         };
         assert_eq!(to("203.0.113.9", 53), Some((false, 5)), "{refused:?}");
+        assert_eq!(to("2e00:1::9", 53), Some((false, 1)), "{refused:?}");
         assert!(
             to("10.1.7.2", OTHER_PORT).is_some_and(|(is_tcp, packets)| is_tcp && packets > 0),
             "{refused:?}"
@@ -539,7 +597,7 @@ fn a_slot_bound_to_nothing_reaches_nothing() {
         let later = Pool::open(config("nowhere")).unwrap();
         assert_eq!(reached(), (false, false));
         let slot = later.adopt(&slot.name).unwrap();
-        let everywhere = Allowed { to: Destination::EVERYWHERE.into(), traffic: Traffic::Any };
+        let everywhere = Allowed { to: Destination::IPV4.into(), traffic: Traffic::Any };
         let way = Way { routes: routes(&["10.1.7.2/32"]), allowed: Some(vec![everywhere]) };
         block_on(later.bind(&slot, Egress { ways: vec![way] })).unwrap();
         assert_eq!(reached(), (false, true));
@@ -678,7 +736,7 @@ fn a_guest_cannot_fill_the_kernels_sets() {
         let slot = block_on(pool.acquire()).unwrap();
         let _internet = Namespace::server(format!("i{tag}"), "203.0.113.1", "203.0.113.2");
         let guest = Namespace::guest(&slot);
-        let addresses = |n: u32| (0..15).map(|i| Ipv4Addr::from(0x2d00_0000 + n * 15 + i)).collect();
+        let addresses = |n: u32| (0..15).map(|i| Ipv4Addr::from(0x2d00_0000 + n * 15 + i).into()).collect();
         let mut zone: BTreeMap<String, Has> =
             (0..=ANSWERS).map(|n| (format!("n{n}.wild.test"), Has::Addresses(addresses(n)))).collect();
         zone.insert("first.wild.test".to_owned(), at(&["203.0.113.2"]));
@@ -848,6 +906,350 @@ fn a_later_server_answers_the_guests_that_go_on() {
             block_on(later.close());
         }
         drop(guest);
+        assert_eq!(census(&tag), [0, 0, 0]);
+    });
+}
+
+#[test]
+fn a_guest_reaches_public_addresses_over_ipv6_and_nothing_else() {
+    as_host("policy6", || {
+        let tag = tag("policy6");
+        let pool = Pool::open(config("policy6")).unwrap();
+        let (first, second) = (block_on(pool.acquire()).unwrap(), block_on(pool.acquire()).unwrap());
+        let internet = Namespace::server(format!("i{tag}"), "203.0.113.1", "203.0.113.2");
+        let internet = internet.by_ipv6("2e00:1::1", "2e00:1::2");
+        let private = Namespace::server(format!("p{tag}"), "192.168.7.1", "192.168.7.2");
+        let private = private.by_ipv6("fd12:1::1", "fd12:1::2");
+        for (host, address) in [
+            ("2001:db8:1::1", "2001:db8:1::2"),
+            ("2002:a00:1::1", "2002:a00:1::2"),
+            ("64:ff9b::1", "64:ff9b::2"),
+        ] {
+            let link = &private.name[..private.name.len().min(15)];
+            run("ip", &format!("address add {host}/64 dev {link} nodad\n"), &["-batch", "-"]);
+            let script = format!("address add {address}/64 dev eth0 nodad\n");
+            run("ip", &script, &["-n", &private.name, "-batch", "-"]);
+            inside(&private.path(), || greet(address));
+        }
+        greet("::");
+        let guest = Namespace::guest(&first);
+        let neighbour = Namespace::guest(&second);
+        let others = [
+            "2e00:1::1",
+            "fd12:1::1",
+            "fd12:1::2",
+            "2001:db8:1::1",
+            "2001:db8:1::2",
+            "2002:a00:1::2",
+            "64:ff9b::2",
+        ];
+        let own = ["6448:1", "6448:2", "6448:5", "6448:6", "a9fe:4d01"];
+        let own = own.map(|last| format!("fd72:656b:696e::{last}"));
+        for address in others.into_iter().chain(["2e00:1::2", "::1", &own[0], &own[2]]) {
+            assert!(reaches(address), "the host does not reach {address}");
+        }
+        let kept_from = |guest: &Namespace| {
+            inside(&guest.path(), || {
+                for address in others.into_iter().chain(own.iter().map(String::as_str)) {
+                    assert!(!reaches(address), "the guest reaches {address}");
+                }
+            });
+        };
+        inside(&guest.path(), || {
+            assert!(reaches("2e00:1::2"), "the internet");
+            assert!(datagram_echoes("2e00:1::2", 1).unwrap(), "by UDP");
+            assert!(datagram_echoes("2e00:1::2", 1500 - 40 - 8).unwrap(), "with what a packet has room for");
+        });
+        kept_from(&guest);
+        // Nobody opens connections to a guest, its host included, even knowing the way.
+        let way = format!("route add {GUEST_V6} via fd72:656b:696e::6448:2\n");
+        run("ip", &way, &["-batch", "-"]);
+        assert!(!reaches(GUEST_V6));
+
+        // A narrower link beyond the host is told to the guest.
+        for (options, link) in
+            [(vec![], &internet.name[..15.min(internet.name.len())]), (vec!["-n", &internet.name], "eth0")]
+        {
+            run("ip", "", &[&options[..], &["link", "set", link, "mtu", "1300"]].concat());
+        }
+        inside(&guest.path(), || {
+            let mut stream = TcpStream::connect(("2e00:1::2", ECHO_PORT)).unwrap();
+            let sent = vec![7; 100_000];
+            let mut writer = stream.try_clone().unwrap();
+            let text = sent.clone();
+            let writing = std::thread::spawn(move || writer.write_all(&text));
+            let mut received = vec![0; sent.len()];
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
+            stream.read_exact(&mut received).unwrap();
+            writing.join().unwrap().unwrap();
+            assert!(received == sent);
+        });
+
+        // Each ruleset holds without the other: the host's against a VMM that took over its namespace...
+        inside(&first.netns, || run("nft", "flush ruleset\n", &["-f", "-"]));
+        inside(&first.netns, || {
+            assert!(reaches("2e00:1::2"), "the internet");
+            for address in others.into_iter().chain([&*own[0], &own[2], &own[3]]) {
+                assert!(!reaches(address), "past the host's rules: {address}");
+            }
+        });
+        // ...and the slot's own, with the host's gone, but for its address to the world.
+        let chains = ["forward", "early", "input"];
+        let flush = chains.map(|chain| format!("flush chain inet rekindle_{tag} {chain}\n"));
+        run("nft", &flush.concat(), &["-f", "-"]);
+        inside(&first.netns, || {
+            for address in ["fd12:1::2", "2e00:1::1", &own[0]] {
+                assert!(reaches(address), "without any rules: {address}");
+            }
+        });
+        inside(&neighbour.path(), || {
+            assert!(reaches("2e00:1::2") && reaches("2e00:1::1"), "public addresses");
+            for address in others.iter().skip(1) {
+                assert!(!reaches(address), "past the slot's rules: {address}");
+            }
+        });
+        drop((guest, neighbour));
+        [first, second].into_iter().for_each(|slot| pool.release(slot));
+        block_on(pool.close());
+        assert_eq!(census(&tag), [0, 0, 0]);
+    });
+}
+
+/// Announces a router with a prefix to whoever is on the link, in the namespace of the calling thread.
+fn announce_router(link: &str) {
+    run("ip", &format!("address add fe80::bad/64 dev {link} nodad\n"), &["-batch", "-"]);
+    let shown = run("ip", "", &["-o", "link", "show", link]);
+    let index = shown.split(':').next().unwrap().parse().unwrap();
+    let lifetime = 1800_u16.to_be_bytes();
+    let announcement = [&[134, 0, 0, 0, 64, 0][..], &lifetime, &[0; 8]].concat();
+    let prefix = Ipv6Addr::new(0x2e00, 0xbad, 0, 0, 0, 0, 0, 0).octets();
+    let prefix = [&[3, 4, 64, 0xc0, 0, 0, 14, 16, 0, 0, 14, 16, 0, 0, 0, 0][..], &prefix].concat();
+    let socket = socket(AddressFamily::INET6, SocketType::RAW, Some(ipproto::ICMPV6)).unwrap();
+    // Others are not believed.
+    sockopt::set_ipv6_multicast_hops(&socket, 255).unwrap();
+    let everybody = SocketAddrV6::new(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), 0, 0, index);
+    sendto(&socket, &[announcement, prefix].concat(), SendFlags::empty(), &everybody).unwrap();
+}
+
+#[test]
+fn nobody_believes_a_guest_that_is_another_or_a_router() {
+    as_host("spoof6", || {
+        let tag = tag("spoof6");
+        let pool = Pool::open(config("spoof6")).unwrap();
+        let slot = block_on(pool.acquire()).unwrap();
+        let _internet = Namespace::server(format!("i{tag}"), "203.0.113.1", "203.0.113.2")
+            .by_ipv6("2e00:1::1", "2e00:1::2");
+        let guest = Namespace::guest(&slot);
+        let by_router = |options: &[&str]| {
+            let shown = run("ip", "", &[options, &["-6", "route", "show"]].concat());
+            shown.contains("proto ra") || shown.contains("2e00:bad::")
+        };
+        let of_slot = ["-n", &*slot.name];
+        for link in ["tap0", "uplink"] {
+            let shown = run("ip", "", &["-n", &slot.name, "-6", "address", "show", "dev", link]);
+            assert!(!shown.contains("fe80:"), "link-local addresses: {shown}");
+        }
+
+        // The rules keep it from a slot that would listen...
+        let listen =
+            |link: &str| std::fs::write(format!("/proc/sys/net/ipv6/conf/{link}/accept_ra"), "2").unwrap();
+        inside(&slot.netns, || listen("tap0"));
+        let announced = || {
+            inside(&guest.path(), || {
+                announce_router("eth0");
+                // Packets on a link keep their order: what came before this has been seen. IPv6 may lead elsewhere now.
+                assert!(reaches("203.0.113.2"));
+                run("ip", "address delete fe80::bad/64 dev eth0\n", &["-batch", "-"]);
+            });
+        };
+        announced();
+        assert!(!by_router(&of_slot), "past the rules");
+        // ...and from a host that would listen to a VMM that took over its namespace, as without rules it is believed.
+        listen(&slot.name);
+        inside(&slot.netns, || {
+            run("nft", "flush ruleset\n", &["-f", "-"]);
+            announce_router("uplink");
+            assert!(reaches("203.0.113.2"));
+        });
+        assert!(!by_router(&[]), "past the host's rules");
+        let masquerade = "table inet rekindle { chain post { type nat hook postrouting priority srcnat; \
+                          oifname \"uplink\" masquerade; }; }\n";
+        inside(&slot.netns, || run("nft", masquerade, &["-f", "-"]));
+        announced();
+        assert!(by_router(&of_slot), "without rules it is believed");
+
+        // One that is as it was made listens to nobody, rules or not.
+        let other = block_on(pool.acquire()).unwrap();
+        let guest = Namespace::guest(&other);
+        inside(&other.netns, || run("nft", "flush ruleset\n", &["-f", "-"]));
+        inside(&other.netns, || run("nft", masquerade, &["-f", "-"]));
+        inside(&guest.path(), || {
+            announce_router("eth0");
+            assert!(reaches("203.0.113.2"));
+        });
+        assert!(!by_router(&["-n", &*other.name]), "without rules");
+
+        // A false sender address would get through, and its answers back, if the slot did not drop it.
+        let third = block_on(pool.acquire()).unwrap();
+        let liar = Namespace::guest(&third);
+        let route = format!("route add 2e00:9::9 via {GUEST_V6} dev tap0\n");
+        run("ip", &route, &["-n", &third.name, "-batch", "-"]);
+        inside(&liar.path(), || {
+            let lie = format!(
+                "address add 2e00:9::9/128 dev lo nodad\n\
+                 route replace ::/0 via {GATEWAY_V6} dev eth0 onlink src 2e00:9::9\n"
+            );
+            run("ip", &lie, &["-batch", "-"]);
+            assert!(!reaches("2e00:1::2"), "a false sender address passes");
+        });
+        inside(&third.netns, || run("nft", "flush chain inet rekindle early\n", &["-f", "-"]));
+        inside(&liar.path(), || assert!(reaches("2e00:1::2"), "without the rule"));
+        drop((guest, liar));
+        [slot, other, third].into_iter().for_each(|slot| pool.release(slot));
+        block_on(pool.close());
+    });
+}
+
+#[test]
+fn where_the_host_has_no_ipv6_a_guest_is_told_at_once() {
+    as_host("noroute6", || {
+        let tag = tag("noroute6");
+        let pool = Pool::open(NetworkConfig { ready: 0, ..config("noroute6") }).unwrap();
+        let slot = block_on(pool.acquire()).unwrap();
+        let names = NameServer::start(BTreeMap::from([
+            ("both.test".to_owned(), at(&["203.0.113.2", "2e00:1::2"])),
+            ("private.test".to_owned(), at(&["fd12:1::2"])),
+        ]));
+        let resolver = names.resolver(&pool, &slot);
+        let found = |name: &str| resolve_for(&resolver, name, TYPE::AAAA);
+        let nothing = (RCODE::NoError, vec![]);
+        let told_at_once = |slot: &Slot| {
+            let guest = Namespace::guest(slot);
+            inside(&guest.path(), || {
+                // More than the kernel would tell anybody within a second.
+                for port in 1..=40 {
+                    let to = SocketAddr::new("2e00:1::2".parse().unwrap(), port);
+                    let error = TcpStream::connect_timeout(&to, CONNECT).unwrap_err();
+                    assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{port}: {error}");
+                }
+                let error = datagram_echoes("2e00:1::2", 1).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+            });
+        };
+        told_at_once(&slot);
+        assert_eq!(found("both.test"), nothing, "it would be tried in vain");
+        assert_eq!(resolve(&resolver, "both.test").1, ["203.0.113.2"]);
+
+        // A host that has none at all: its slots' guests are told by the slot.
+        let switch = |value| std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", value).unwrap();
+        switch("1");
+        let without = block_on(pool.acquire()).unwrap();
+        told_at_once(&without);
+        switch("0");
+
+        // It may get it while guests run.
+        let _internet = Namespace::server(format!("i{tag}"), "203.0.113.1", "203.0.113.2")
+            .by_ipv6("2e00:1::1", "2e00:1::2");
+        let guest = Namespace::guest(&slot);
+        inside(&guest.path(), || assert!(reaches("2e00:1::2")));
+        assert_eq!(found("both.test").1, ["2e00:1::2"]);
+        assert_eq!(found("private.test"), nothing, "an unbound guest is not let out to it");
+        drop(guest);
+        [slot, without].into_iter().for_each(|slot| pool.release(slot));
+        block_on(pool.close());
+        assert_eq!(census(&tag), [0, 0, 0]);
+    });
+}
+
+#[test]
+fn a_host_that_begins_to_forward_goes_on_listening_to_routers() {
+    as_host("forward6", || {
+        let setting = |name: &str| PathBuf::from(format!("/proc/sys/net/ipv6/conf/{name}"));
+        let read = |name: &str| std::fs::read_to_string(setting(name)).unwrap().trim().to_owned();
+        let open = || block_on(Pool::open(config("forward6")).unwrap().close());
+        run("ip", "link add listens type veth peer name deaf\n", &["-batch", "-"]);
+        std::fs::write(setting("deaf/accept_ra"), "0").unwrap();
+        std::fs::write(setting("default/disable_ipv6"), "1").unwrap();
+        open();
+        assert_eq!(
+            (read("all/forwarding"), read("listens/accept_ra")),
+            ("0".into(), "1".into()),
+            "it is off"
+        );
+        std::fs::write(setting("default/disable_ipv6"), "0").unwrap();
+        open();
+        assert_eq!((read("all/forwarding"), read("listens/accept_ra")), ("1".into(), "2".into()));
+        assert_eq!((read("deaf/accept_ra"), read("default/accept_ra")), ("0".into(), "1".into()));
+    });
+}
+
+#[test]
+fn a_binding_is_about_ipv6_too() {
+    as_host("bound6", || {
+        let tag = tag("bound6");
+        let pool = Pool::open(config("bound6")).unwrap();
+        let slot = block_on(pool.acquire()).unwrap();
+        let internet = Namespace::server(format!("i{tag}"), "203.0.113.1", "203.0.113.2")
+            .by_ipv6("2e00:1::1", "2e00:1::2");
+        for address in ["2e00:1::3", "2e00:1::9"] {
+            run(
+                "ip",
+                &format!("address add {address}/64 dev eth0 nodad\n"),
+                &["-n", &internet.name, "-batch", "-"],
+            );
+            inside(&internet.path(), || greet(address));
+        }
+        let _listed =
+            Namespace::server(format!("l{tag}"), "10.1.7.1", "10.1.7.2").by_ipv6("fd12:1::1", "fd12:1::2");
+        greet("::");
+        let guest = Namespace::guest(&slot);
+        let everything =
+            ["203.0.113.2", "2e00:1::2", "2e00:1::3", "2e00:1::9", "2e00:1::1", "fd12:1::2", "fd12:1::1"];
+        let reached = |path: &Path| -> Vec<&str> {
+            inside(path, || everything.into_iter().filter(|address| reaches(address)).collect())
+        };
+        let bind = |routes, allowed| {
+            block_on(pool.bind(&slot, Egress { ways: vec![Way { routes, allowed }] })).unwrap();
+        };
+        let names = NameServer::start(BTreeMap::from([
+            ("pkg.test".to_owned(), at(&["203.0.113.2", "2e00:1::2"])),
+            ("rebind.test".to_owned(), at(&["fd12:1::2", "2e00:1::1", "fe80::1", "::1", "2e00:1::3"])),
+        ]));
+        let resolver = names.resolver(&pool, &slot);
+        let found = |name: &str| resolve_for(&resolver, name, TYPE::AAAA).1;
+
+        bind(routes(&["0.0.0.0/0"]), None);
+        assert_eq!(reached(&guest.path()), ["203.0.113.2"], "by IPv4 alone");
+        assert_eq!(found("pkg.test"), [""; 0], "it would be tried in vain");
+        bind(routes(&["fd12:1::/32"]), None);
+        assert_eq!(reached(&guest.path()), ["fd12:1::2"], "neither the internet nor the host");
+        assert_eq!(found("rebind.test").len(), 5, "names are free, and one leads where it may go");
+        let traffic = Traffic::Tcp(PORT.to_string().parse().unwrap());
+        let group = vec![Allowed { to: "2e00:1::2/128".parse::<Destination>().unwrap().into(), traffic }];
+        bind(routes(&["::/0", "fd12:1::/32"]), Some(group));
+        assert_eq!(reached(&guest.path()), ["2e00:1::2"]);
+        inside(&guest.path(), || assert!(!reaches_port("2e00:1::2", OTHER_PORT), "past the group"));
+        inside(&slot.netns, || run("nft", "flush ruleset\n", &["-f", "-"]));
+        assert_eq!(reached(&slot.netns), ["2e00:1::2"], "the host's own");
+        inside(&slot.netns, || assert!(!reaches_port("2e00:1::2", OTHER_PORT), "past the host's rules"));
+
+        // By name: what the guest's own query was answered with, and nothing that leads into the host's networks.
+        let group = vec![rule("pkg.test", PORT), rule("rebind.test", PORT)];
+        bind(routes(&["0.0.0.0/0", "::/0", "fd12:1::/32"]), Some(group));
+        assert_eq!(reached(&guest.path()), [""; 0], "nothing was resolved yet");
+        assert_eq!(found("pkg.test"), ["2e00:1::2"]);
+        assert_eq!(reached(&guest.path()), ["2e00:1::2"]);
+        assert_eq!(resolve(&resolver, "pkg.test").1, ["203.0.113.2"]);
+        assert_eq!(reached(&guest.path()), ["203.0.113.2", "2e00:1::2"]);
+        assert_eq!(found("rebind.test"), ["2e00:1::3"], "the rest leads where no rule does");
+        assert_eq!(reached(&guest.path()), ["203.0.113.2", "2e00:1::2", "2e00:1::3"]);
+        inside(&slot.netns, || run("nft", "flush ruleset\n", &["-f", "-"]));
+        assert_eq!(reached(&slot.netns), ["203.0.113.2", "2e00:1::2", "2e00:1::3"], "the host's own");
+        bind(Routes::default(), None);
+        assert_eq!(reached(&guest.path()), [""; 0]);
+        drop(guest);
+        pool.release(slot);
+        block_on(pool.close());
         assert_eq!(census(&tag), [0, 0, 0]);
     });
 }

@@ -183,7 +183,7 @@ mod tests {
         let text = r#"
             [[subnet]]
             id = "subnet-a"
-            routes = ["10.1.0.0/16", "0.0.0.0/0"]
+            routes = ["10.1.0.0/16", "fd12:3456::/32", "0.0.0.0/0", "::/0"]
             [[subnet]]
             id = "subnet-b"
             account = "123456789012"
@@ -193,12 +193,15 @@ mod tests {
             egress = [
                 { cidr = "10.1.0.0/16", protocol = "tcp", ports = "443" },
                 { cidr = "0.0.0.0/0", protocol = "any" },
+                { cidr = "fd12:3456::/32", protocol = "any" },
                 { domain = "*.Example.com", protocol = "tcp", ports = "443" },
             ]
         "#;
         let file = read(text).unwrap();
         let mut routes = Routes::internet();
-        routes.add("10.1.0.0/16".parse().unwrap()).unwrap();
+        for route in ["10.1.0.0/16", "fd12:3456::/32"] {
+            routes.add(route.parse().unwrap()).unwrap();
+        }
         assert_eq!(file.subnet.0["subnet-a"], Subnet { account: None, routes });
         assert_eq!(file.subnet.0["subnet-b"].account, "123456789012".parse().ok());
         let addresses = |range: &str| Target::Addresses(range.parse().unwrap());
@@ -207,6 +210,7 @@ mod tests {
         let egress = vec![
             Allowed { to: addresses("10.1.0.0/16"), traffic: web.clone() },
             Allowed { to: addresses("0.0.0.0/0"), traffic: Traffic::Any },
+            Allowed { to: addresses("fd12:3456::/32"), traffic: Traffic::Any },
             Allowed { to: domain, traffic: web },
         ];
         assert_eq!(file.security_group.0["sg-Web"], SecurityGroup { account: None, egress });
@@ -223,6 +227,7 @@ mod tests {
             (subnet("subnet-a", "\"10.1.0.1/16\""), "10.1.0.1/16"),
             (subnet("subnet-a", "\"169.254.169.254/32\""), "169.254.169.254/32"),
             (subnet("subnet-a", "\"192.0.0.0/8\""), "192.0.0.0/8"),
+            (subnet("subnet-a", "\"fe80::/64\""), "fe80::/64"),
             (subnet("subnet-a", &many), "65 routes"),
             ([subnet("subnet-a", ""), subnet("subnet-a", "")].concat(), "twice"),
             (group("cidr = \"10.0.0.0/8\", protocol = \"icmp\""), "icmp"),

@@ -3,6 +3,9 @@ with hooks that fail to order and with more to ask for.
 
     GET  /file?path=P               a file, such as /proc/self/status
     GET  /connect?host=H&port=P     whether a TCP connection is made within a second
+    GET  /datagram?host=H&port=P&bytes=N
+                                    whether a datagram of N bytes comes back within a second
+    GET  /send?host=H&port=P&mib=N  sends N MiB over a TCP connection, and waits until the other side has closed it
     GET  /hold?host=H&port=P        opens a TCP connection and keeps it
     GET  /held                      the name of the error that it has met, or null while it is open
     GET  /stream?count=N            N lines, one every tenth of a second
@@ -90,6 +93,10 @@ class App(app.App):
                 self.file(query["path"])
             case "/connect":
                 self.answer(200, connect(query["host"], int(query["port"])))
+            case "/datagram":
+                self.answer(200, datagram(query["host"], int(query["port"]), int(query["bytes"])))
+            case "/send":
+                self.answer(200, send(query["host"], int(query["port"]), int(query["mib"])))
             case "/hold":
                 App.held = socket.create_connection((query["host"], int(query["port"])), CONNECT_TIMEOUT)
                 self.answer(200, {"held": True})
@@ -202,6 +209,28 @@ def connect(host: str, port: int) -> dict:
     except OSError as error:
         return {"reached": False, "error": str(error)}
     return {"reached": True}
+
+
+def datagram(host: str, port: int, count: int) -> dict:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind, protocol) as client:
+        client.settimeout(CONNECT_TIMEOUT)
+        try:
+            client.connect(address)
+            client.send(bytes(count))
+            return {"came_back": len(client.recv(count + 1))}
+        except OSError as error:
+            return {"came_back": None, "error": str(error)}
+
+
+def send(host: str, port: int, mib: int) -> dict:
+    with socket.create_connection((host, port)) as connection:
+        text = bytes(MIB)
+        for _ in range(mib):
+            connection.sendall(text)
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(1)
+    return {"sent": mib}
 
 
 def error_of(connection: socket.socket) -> str | None:

@@ -22,9 +22,9 @@ use crate::report::QEMU;
 use crate::stats::Samples;
 
 const PORT: u16 = 8080;
-/// Set apart for benchmarks (RFC 2544), so that no server's slots have it.
-const SLOTS: &str = "198.19.0.0/24";
-const FIRST_UID: u32 = 190_000;
+/// Where measures that need slots of their own get them. Set apart for benchmarks (RFC 2544), so that no server's slots have it.
+pub(crate) const SLOTS: &str = "198.19.0.0/24";
+pub(crate) const FIRST_UID: u32 = 190_000;
 /// For an agent to answer; one that does not would hold the benchmark up for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -66,14 +66,15 @@ pub(crate) async fn measure(server: &Server, image: &str, samples: usize) -> Res
     measured
 }
 
-struct Bare {
+/// What starts clones of an image by hand.
+pub(crate) struct Bare {
     engine: Qemu,
     layer: ImageLayer,
     dir: PathBuf,
 }
 
 impl Bare {
-    async fn new(server: &Server, image: &str, dir: &Path) -> Result<Self, Failure> {
+    pub(crate) async fn new(server: &Server, image: &str, dir: &Path) -> Result<Self, Failure> {
         let program = PathBuf::from(QEMU);
         let choice = accelerator::find(Wish::Auto)?;
         let compatibility = probe(&program, choice.accelerator).await?;
@@ -83,6 +84,13 @@ impl Bare {
         let version = dirs.version(&image.parse()?, "1.0".parse()?);
         let layer = ImageLayer::open(&version, &dirs, &compatibility)?;
         Ok(Self { engine: Qemu { program, jailer, compatibility, overlays }, layer, dir: dir.to_owned() })
+    }
+
+    /// A clone whose application has answered.
+    pub(crate) async fn launch(&self, name: &str, slot: &Slot) -> Result<Life, Failure> {
+        let overlay = self.dir.join(format!("{name}.qcow2"));
+        self.layer.make_disk(self.engine.disks(), &overlay)?;
+        Life::begin(&self.engine, self.spec(name, slot, overlay)?, self.layer.restore()).await
     }
 
     /// One clone's launch, suspension, waking and end.
@@ -130,7 +138,7 @@ impl Bare {
 }
 
 /// A machine whose application has answered.
-struct Life {
+pub(crate) struct Life {
     machine: Box<dyn Machine>,
     channel: Channel,
 }
@@ -164,7 +172,13 @@ impl Life {
         end(&*self.machine).await
     }
 
-    async fn end(self) -> Result<(), Failure> {
+    /// Asks its application for something.
+    pub(crate) async fn get(&self, path: &str) -> Result<(), Failure> {
+        let stream = self.channel.relay(PORT).await?;
+        Connection::over(stream, "localhost").await?.get(path, None).await.map(drop)
+    }
+
+    pub(crate) async fn end(self) -> Result<(), Failure> {
         end(&*self.machine).await
     }
 }

@@ -1,5 +1,5 @@
 //! The benchmark: what users wait for and what a clone costs, with the bare engine and the limits beside it, how launches
-//! scale, the endpoints beside nginx, and how many calls one core answers, with a bare axum handler beside it.
+//! scale, what of its link a guest has, the endpoints beside nginx, and how many calls one core answers, with a bare axum handler beside it.
 //!
 //! `cargo run --release -p rekindle-bench` starts servers of its own on throw-away data directories, deploys what it
 //! measures there, and prints a table of each part as soon as it is measured. Needs root and what `make setup` and
@@ -19,6 +19,7 @@ mod scale;
 mod stats;
 mod suspensions;
 mod table;
+mod throughput;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -78,6 +79,9 @@ struct Arguments {
     /// Only what builds take, the first and those that follow it
     #[arg(long, group = "only")]
     builds_only: bool,
+    /// Only what of its link's throughput a guest has through its slot
+    #[arg(long, group = "only")]
+    network_only: bool,
     /// Only what the proxy adds to a request: needs neither root nor set-up
     #[arg(long, group = "only")]
     proxy_only: bool,
@@ -115,10 +119,10 @@ fn main() -> Result<(), Failure> {
 impl Arguments {
     fn measure(&self, report: &mut Report) -> Result<(), Failure> {
         let Self { density_only, scale_only, suspensions_only, builds_only, .. } = *self;
-        let Self { proxy_only, endpoint_only, calls_only, .. } = *self;
+        let Self { network_only, proxy_only, endpoint_only, calls_only, .. } = *self;
         let examples_only = self.examples_only || self.example.is_some() && !density_only;
         let vms_only = [examples_only, density_only, scale_only, suspensions_only, builds_only];
-        let only = [&vms_only[..], &[proxy_only, endpoint_only, calls_only]].concat();
+        let only = [&vms_only[..], &[network_only, proxy_only, endpoint_only, calls_only]].concat();
         let wants = |part: bool| part || !only.contains(&true);
         if wants(examples_only) || wants(density_only) {
             self.examples(report, wants(examples_only), wants(density_only))?;
@@ -131,6 +135,9 @@ impl Arguments {
         }
         if wants(builds_only) {
             report.table(builds::measure(&Server::start()));
+        }
+        if wants(network_only) {
+            self.network(report)?;
         }
         if wants(proxy_only) {
             report.table(Table { name: "proxy".into(), rows: proxy_rows(&latency::measure()?) });
@@ -181,6 +188,17 @@ impl Arguments {
         self.wait_for_quiet()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let measured = suspensions::measure(&server, &image.arn, usize::from(self.samples));
+        report.table(runtime.block_on(measured)?);
+        image.delete(&server);
+        Ok(())
+    }
+
+    fn network(&self, report: &mut Report) -> Result<(), Failure> {
+        let server = Server::start();
+        let image = ImageRequest::of(&server, "probe", &Artifact::probe()).create(&server).built(&server);
+        self.wait_for_quiet()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let measured = throughput::measure(&server, &image.arn, usize::from(self.samples));
         report.table(runtime.block_on(measured)?);
         image.delete(&server);
         Ok(())

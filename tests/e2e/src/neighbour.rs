@@ -1,8 +1,9 @@
 //! Somebody else on the network: a namespace linked to the host, in which a thread of this process listens.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -53,15 +54,57 @@ impl Neighbour {
         neighbour
     }
 
+    /// Its address on an IPv6 network as well, the first 64 bits of whose addresses are `network`, such as `2e00:1:`. There it
+    /// sends datagrams back too.
+    ///
+    /// # Panics
+    /// Where it cannot be made.
+    #[must_use]
+    pub fn by_ipv6(&self, network: &str) -> String {
+        let [gateway, address] = [1, 2].map(|last| format!("{network}:{last}"));
+        let (host_side, own_side) = (format!("{gateway}/64"), format!("{address}/64"));
+        let inside = ["-n", &self.name];
+        for arguments in [
+            &["address", "add", &host_side, "dev", &self.name, "nodad"][..],
+            &[&inside[..], &["address", "add", &own_side, "dev", "eth0", "nodad"]].concat(),
+            &[&inside[..], &["route", "add", "::/0", "via", &gateway]].concat(),
+        ] {
+            command::must(Command::new("ip").args(arguments));
+        }
+        let at = address.clone();
+        let (listener, datagrams) = self.inside(move || {
+            (TcpListener::bind((&*at, PORT)).unwrap(), UdpSocket::bind((&*at, PORT)).unwrap())
+        });
+        std::thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+        std::thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while let Ok((length, client)) = datagrams.recv_from(&mut buffer) {
+                // Whoever does not want it any more is no matter.
+                let _ = datagrams.send_to(&buffer[..length], client);
+            }
+        });
+        address
+    }
+
+    /// The path of its namespace.
+    #[must_use]
+    pub fn namespace(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
     /// Keeps every caller for as long as this process lives; the namespace's name may go before.
     fn listen(&self) {
-        let namespace = File::open(format!("/run/netns/{}", self.name)).unwrap();
-        let serve = move || {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            TcpListener::bind(("0.0.0.0", PORT)).unwrap()
-        };
-        let listener = std::thread::spawn(serve).join().unwrap();
+        let listener = self.inside(|| TcpListener::bind(("0.0.0.0", PORT)).unwrap());
         std::thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+    }
+
+    fn inside<T: Send + 'static>(&self, make: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = File::open(self.namespace()).unwrap();
+        let make = move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            make()
+        };
+        std::thread::spawn(make).join().unwrap()
     }
 
     fn reached_from_here(&self) -> bool {
@@ -94,6 +137,6 @@ mod tests {
         let name = neighbour.name.clone();
         drop(neighbour);
         assert!(!links().contains(&name));
-        assert!(!std::path::Path::new("/run/netns").join(name).exists());
+        assert!(!Path::new("/run/netns").join(name).exists());
     }
 }

@@ -6,10 +6,10 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, send, socket};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::error::{Error, trying};
+use crate::netlink::{Routing, attribute};
 use crate::network;
 
 /// Both ends' name, each in its namespace.
@@ -17,16 +17,13 @@ const NAME: &str = "imds0";
 const PORT: u16 = 80;
 const ATTEMPT: &str = "making the metadata service's link";
 
-const NLM_F_CREATE: u16 = 0x400;
-const NLM_F_EXCL: u16 = 0x200;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
-/// `nlmsghdr`, and `ifinfomsg`, of which nothing need be said.
-const HEADER: usize = 16;
+/// `ifinfomsg`, of which nothing need be said.
 const INTERFACE: [u8; 16] = [0; 16];
 
 /// Makes the link and listens at its far end, whose namespace lives as long as the listener. Only before there are other
@@ -61,60 +58,15 @@ fn bring_up(address: Ipv4Addr) -> Result<(), Error> {
 
 /// A pair of interfaces: one here, one in the namespace `home`.
 fn create_link(home: RawFd) -> io::Result<()> {
-    // Its first protocol, routes and links.
-    let socket = socket(AddressFamily::NETLINK, SocketType::RAW, None)?;
-    send(&socket, &request(home), SendFlags::empty())?;
-    let mut answer = [0; 512];
-    let count = recv(&socket, &mut answer[..], RecvFlags::empty())?.0;
-    match answer.get(HEADER..HEADER + 4).filter(|_| count >= HEADER + 4) {
-        Some([0, 0, 0, 0]) => Ok(()),
-        Some(&[a, b, c, d]) => Err(io::Error::from_raw_os_error(-i32::from_ne_bytes([a, b, c, d]))),
-        _ => Err(io::Error::other("the kernel's answer is none")),
-    }
+    Routing::open()?.create(libc::RTM_NEWLINK, &pair(home))
 }
 
-/// RTM_NEWLINK of a `veth`.
-fn request(home: RawFd) -> Vec<u8> {
+/// A `veth`.
+fn pair(home: RawFd) -> Vec<u8> {
     let name = attribute(IFLA_IFNAME, format!("{NAME}\0").as_bytes());
     let there = attribute(IFLA_NET_NS_FD, &home.to_ne_bytes());
     let peer = attribute(VETH_INFO_PEER, &[&INTERFACE[..], &name, &there].concat());
     let kind = attribute(IFLA_INFO_KIND, b"veth");
     let info = attribute(IFLA_LINKINFO, &[kind, attribute(IFLA_INFO_DATA, &peer)].concat());
-    let length = HEADER + INTERFACE.len() + name.len() + info.len();
-    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16 | NLM_F_CREATE | NLM_F_EXCL;
-    let mut message = Vec::with_capacity(length);
-    message.extend_from_slice(&(length as u32).to_ne_bytes());
-    message.extend_from_slice(&libc::RTM_NEWLINK.to_ne_bytes());
-    message.extend_from_slice(&flags.to_ne_bytes());
-    message.extend_from_slice(&[0; 8]);
-    [&message[..], &INTERFACE, &name, &info].concat()
-}
-
-/// Length, kind, value, and what pads it to four bytes.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = 4 + value.len();
-    let mut bytes = Vec::with_capacity(length.next_multiple_of(4));
-    bytes.extend_from_slice(&(length as u16).to_ne_bytes());
-    bytes.extend_from_slice(&kind.to_ne_bytes());
-    bytes.extend_from_slice(value);
-    bytes.resize(length.next_multiple_of(4), 0);
-    bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attributes_are_padded_and_their_length_is_not() {
-        assert_eq!(attribute(3, b"ab"), [6, 0, 3, 0, b'a', b'b', 0, 0]);
-        assert_eq!(attribute(3, b"abcd").len(), 8);
-    }
-
-    #[test]
-    fn the_request_says_its_own_length() {
-        let message = request(5);
-        assert_eq!(u32::from_ne_bytes(message[..4].try_into().unwrap()) as usize, message.len());
-        assert_eq!(message.len() % 4, 0);
-    }
+    [&INTERFACE[..], &name, &info].concat()
 }

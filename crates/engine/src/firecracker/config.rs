@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::arch::KERNEL_COMMAND_LINE;
 use super::paths;
 use super::start::CHANNEL_PORT;
+use crate::GUEST_MAC;
 use crate::error::StartError;
 use crate::jail::JailFile;
 use crate::spec::{Disk, MachineSpec};
@@ -17,8 +18,6 @@ pub(crate) const MACHINE: &str = "virtio-mmio, vsock; root 1";
 const GUEST_CID: u32 = 3;
 /// The guest has one NIC.
 pub(crate) const NIC: &str = "net";
-/// Locally administered; each machine has a network of its own.
-const GUEST_MAC: &str = "06:00:00:00:00:01";
 pub(crate) const API_SOCKET: &str = "api.sock";
 pub(crate) const CHANNEL_SOCKET: &str = "channel.sock";
 /// Firecracker's limit.

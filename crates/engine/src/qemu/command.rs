@@ -7,12 +7,12 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::arch::{self, MACHINE, cpu, memory_mib};
-use crate::Compatibility;
 use crate::accelerator::Accelerator;
 use crate::error::StartError;
 use crate::jail::{FIRST_FD, JailFile};
 use crate::spec::{Disk, Layer, LayerFormat, MachineSpec};
 use crate::vmm::file_error;
+use crate::{Compatibility, GUEST_MAC};
 
 /// Of the NIC. A clone has a link of its own to its host, which need not be told of a move; a guest that tells it all the
 /// same does so before its agent listens.
@@ -307,7 +307,7 @@ fn device_args() -> Vec<String> {
 /// The tap comes as an open descriptor, behind those of the files.
 fn nic_args(descriptor: usize) -> [String; 4] {
     let tap = format!("tap,id=nic,fd={descriptor},vhost=off");
-    let device = format!("virtio-net-device,netdev=nic,{NIC_OPTIONS}");
+    let device = format!("virtio-net-device,netdev=nic,mac={GUEST_MAC},{NIC_OPTIONS}");
     ["-netdev".into(), tap, "-device".into(), device]
 }
 

@@ -19,14 +19,14 @@ const NO_EGRESS: &str = "arn:aws:lambda:us-east-1:aws:network-connector:aws-netw
 
 /// A connector that is ready; its ARN.
 fn connector(server: &Server, name: &str, groups: &[&str]) -> String {
-    connector_into(server, name, SUBNET, groups)
+    connector_into(server, name, SUBNET, groups, "IPv4")
 }
 
-fn connector_into(server: &Server, name: &str, subnet: &str, groups: &[&str]) -> String {
+fn connector_into(server: &Server, name: &str, subnet: &str, groups: &[&str], protocol: &str) -> String {
     let vpc = json!({"VpcEgressConfiguration": {
         "SubnetIds": [subnet],
         "SecurityGroupIds": groups,
-        "NetworkProtocol": "IPv4",
+        "NetworkProtocol": protocol,
         "AssociatedComputeResourceTypes": ["MicroVm"],
     }});
     let create = ["lambda-core", "create-network-connector", "--name", name, "--configuration"];
@@ -61,6 +61,7 @@ pub(crate) fn a_microvm_reaches_its_connectors_networks_in_every_life() {
     let server = fixture::shared();
     let image = fixture::probe(&server);
     let listed = Neighbour::new("listed", "10.213.7");
+    let listed_v6 = listed.by_ipv6("fd12:213:7:");
     let unlisted = Neighbour::new("unlisted", "10.213.8");
     let public = Neighbour::new("open", "198.51.104");
     let open = connector(&server, "open", &[]);
@@ -68,6 +69,7 @@ pub(crate) fn a_microvm_reaches_its_connectors_networks_in_every_life() {
     let reached = |microvm: &Microvm<'_>| [&listed, &unlisted, &public].map(|to| reaches(microvm, to));
     assert_eq!(reached(&bound), [true, false, false], "listed, and neither the rest nor the internet");
     assert_eq!(reached(&other), [false, false, true], "another MicroVM has no part in it");
+    assert!(!reaches_host(&bound, &listed_v6), "IPv6 through a connector for IPv4");
     bound.suspend();
     bound.resume();
     assert_eq!(reached(&bound), [true, false, false], "after a sleep");
@@ -77,11 +79,22 @@ pub(crate) fn a_microvm_reaches_its_connectors_networks_in_every_life() {
     bound.terminate();
     server.aws(&["lambda-core", "delete-network-connector", "--identifier", "open"]);
 
+    let dual = connector_into(&server, "dual", SUBNET, &[], "DualStack");
+    let bound = run(&server, &image, &dual);
+    for has_slept in [false, true] {
+        sleep_if(&bound, has_slept);
+        assert!(reaches_host(&bound, &listed_v6), "has slept: {has_slept}: by IPv6 too");
+        assert_eq!(reached(&bound), [true, false, false], "has slept: {has_slept}");
+    }
+    bound.terminate();
+    server.aws(&["lambda-core", "delete-network-connector", "--identifier", "dual"]);
+
     // No way out at all, and no names; the endpoint is there as ever, or nothing of this would be answered.
     let none = run(&server, &image, NO_EGRESS);
     for has_slept in [false, true] {
         sleep_if(&none, has_slept);
         assert_eq!(reached(&none), [false; 3], "has slept: {has_slept}");
+        assert!(!reaches_host(&none, &listed_v6), "has slept: {has_slept}: by IPv6");
         let named = none.json("/connect?host=secret.example.com&port=80");
         let error = named["error"].as_str().unwrap();
         assert!(error.contains("Name or service not known"), "has slept: {has_slept}: {named}");
@@ -163,7 +176,7 @@ fn a_microvm_reaches_the_names_of_its_group(
     names: &NameServer,
     public: &Neighbour,
 ) {
-    let named = connector_into(server, "named", INTERNET, &[NAMED]);
+    let named = connector_into(server, "named", INTERNET, &[NAMED], "IPv4");
     let bound = run(server, image, &named);
     for has_slept in [false, true] {
         // A sleep keeps nothing of what was resolved.

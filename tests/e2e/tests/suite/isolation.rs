@@ -181,8 +181,39 @@ pub(crate) fn a_guest_reaches_public_addresses_and_nothing_else() {
     }
     assert!(!reaches(&guest, "169.254.170.2", 80), "a cloud's credentials");
     assert!(reaches(&guest, METADATA, 80), "its own metadata");
+    the_same_is_so_of_ipv6(&guest, &public, &private, &neighbours);
     metadata_is_told_inside_alone(&guest, &other, &neighbours);
     [guest, other].iter().for_each(|microvm| drop(microvm.terminate()));
+}
+
+/// `neighbours`: the namespace of another guest.
+fn the_same_is_so_of_ipv6(guest: &Microvm<'_>, public: &Neighbour, private: &Neighbour, neighbours: &str) {
+    // Nobody's range of the internet's addresses.
+    let (public, private) = (public.by_ipv6("2e00:217:1:"), private.by_ipv6("fd12:217:1:"));
+    let listener = TcpListener::bind("[::]:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    for has_slept in [false, true] {
+        if has_slept {
+            guest.suspend();
+            guest.resume();
+        }
+        assert!(reaches(guest, &public, neighbour::PORT), "has slept: {has_slept}: the internet");
+        // What a packet of 1500 bytes has room for.
+        let path = format!("/datagram?host={public}&port={}&bytes=1452", neighbour::PORT);
+        let sent = guest.json(&path);
+        assert_eq!(sent["came_back"], 1452, "has slept: {has_slept}: {sent}");
+    }
+    assert!(!reaches(guest, &private, neighbour::PORT), "a private network");
+    let is_gone = |address: &String| !addresses_of("-6", &[]).contains(address);
+    for address in addresses_of("-6", &[]) {
+        let refused = !reaches(guest, &address, port) || is_gone(&address);
+        assert!(refused, "the host at {address}");
+    }
+    for address in addresses_of("-6", &["-n", neighbours]) {
+        assert!(!reaches(guest, &address, 8080), "another guest at {address}");
+    }
+    assert!(!reaches(guest, "::1", port), "its own loopback is not the host's");
 }
 
 /// The protocol of IMDSv2, to every user of the guest and to nobody else. `outside`: the namespace of the other's VMM.
@@ -225,11 +256,16 @@ fn metadata_is_told_inside_alone(guest: &Microvm<'_>, other: &Microvm<'_>, outsi
 
 /// IPv4 addresses that `ip` shows, loopback aside.
 fn addresses(options: &[&str]) -> Vec<String> {
-    let listing = command::must(Command::new("ip").args(options).args(["-json", "-4", "address", "show"]));
+    addresses_of("-4", options)
+}
+
+fn addresses_of(family: &str, options: &[&str]) -> Vec<String> {
+    let listing = command::must(Command::new("ip").args(options).args(["-json", family, "address", "show"]));
     let links: Json = serde_json::from_str(&listing).unwrap();
     let links = links.as_array().unwrap().iter().flat_map(|link| link["addr_info"].as_array().unwrap());
     let all: Vec<String> = links.filter_map(|info| info["local"].as_str()).map(str::to_owned).collect();
-    let all: Vec<String> = all.into_iter().filter(|address| !address.starts_with("127.")).collect();
+    let all: Vec<String> =
+        all.into_iter().filter(|address| !address.starts_with("127.") && address != "::1").collect();
     assert!(!all.is_empty(), "no addresses: {listing}");
     all
 }
