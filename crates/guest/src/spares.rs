@@ -142,10 +142,12 @@ impl Host {
         self.spares.quiet().await;
         match self.start_spare(layer, of.1).await {
             Ok(spare) => {
+                let name = spare.name().to_owned();
                 let (is_wanted, old) = whole(&self.spares.shelf).put(of.clone(), spare);
                 if let Some(old) = old {
                     self.drop_spare(old).await;
                 }
+                tracing::debug!(name, is_wanted, "a spare is ready");
                 // Others may have been admitted meanwhile.
                 self.make_way().await;
                 self.spares.landed.notify_waiters();

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rekindle_e2e::command::Environment;
 use rekindle_e2e::{Artifact, ImageRequest, Json, Microvm, Neighbour, Server, json, neighbour, until};
 
 use crate::{fixture, rust_sdk, traces};
@@ -21,7 +22,7 @@ const SLACK: Duration = Duration::from_secs(20);
 /// MicroVMs launched at the same moment.
 const TOGETHER: usize = 3;
 /// For as many spares to be there again.
-const SPARES_COME: Duration = Duration::from_secs(60);
+const SPARES_COME: Duration = Duration::from_secs(120);
 /// Of a guest's clock, request included.
 const CLOCK_ERROR: f64 = 0.05;
 
@@ -59,19 +60,22 @@ pub(crate) fn the_smallest_image_lives_sleeps_and_wakes() {
 
 /// On a server of its own, which nobody else keeps busy.
 pub(crate) fn as_many_spares_wait_as_were_launched_together() {
-    let mut server = Server::start();
+    let spares_are_logged =
+        Environment::from([("RUST_LOG".to_owned(), "info,rekindle_guest=debug".to_owned())]);
+    let mut server = Server::start_under(&[], |_| spares_are_logged);
     let image = ImageRequest::of(&server, "burst", &Artifact::native()).create(&server).built(&server);
     let from_spares = || {
         let ids = rust_sdk::launch_together(server.environment(), &image.arn, TOGETHER);
         let shown = ids.iter().map(|id| traces::shown(&server, id));
         shown.filter(|timelines| timelines.contains("spare clone")).count()
     };
-    assert!(from_spares() <= 1, "nobody could expect so many");
-    let disks = || fs::read_dir(server.data_dir().join("spares")).unwrap().count();
-    // The last has its disk before it can be used.
+    let used = from_spares();
+    assert!(used <= 1, "nobody could expect so many");
     until("as many spares as are launched", SPARES_COME, || {
-        (disks() >= TOGETHER && from_spares() == TOGETHER).then_some(())
+        let came = server.log().matches("a spare is ready").count();
+        (came >= used + TOGETHER).then_some(())
     });
+    assert_eq!(from_spares(), TOGETHER);
     server.stop();
 }
 
