@@ -103,6 +103,6 @@ pub trait Machines: Send + Sync + 'static {
         false
     }
 
-    /// Keeps, not waiting for it, where the time of a launch, wake or suspension went.
+    /// Keeps, not waiting for it, where the time of a launch, wake, suspension or termination went.
     fn keep(&self, _microvm: &MicrovmRecord, _timeline: timeline::Record) {}
 }

@@ -23,6 +23,8 @@ struct Counting {
     /// Suspensions fail.
     full_disk: bool,
     saved_bytes: u64,
+    /// Whose time was told.
+    kept: Mutex<Vec<timeline::Kind>>,
 }
 
 struct Nowhere;
@@ -111,6 +113,9 @@ impl Machines for Counting {
     }
     async fn discard(&self, _: &MicrovmRecord) {
         self.calls.lock().unwrap().push("discard");
+    }
+    fn keep(&self, _: &MicrovmRecord, timeline: timeline::Record) {
+        self.kept.lock().unwrap().push(timeline.kind);
     }
 }
 
@@ -288,6 +293,7 @@ async fn the_end_is_durable_and_the_endpoint_gone() {
     assert!(matches!(bed.node.wake(vm.id, None).await, Err(WakeError::Gone)));
     assert_eq!(bed.resolve(&vm), Some((vm.id, true)), "so that a bearer of its token learns that it is gone");
     assert_eq!(bed.calls(), ["launch", "terminate with hook"]);
+    assert_eq!(*bed.machines.kept.lock().unwrap(), [timeline::Kind::Launch, timeline::Kind::Terminate]);
 }
 
 #[tokio::test]
