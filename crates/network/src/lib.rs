@@ -18,8 +18,9 @@
 //! What [`Pool::open`] changes on the host, apart from the slots themselves: the table `inet rekindle_<tag>`,
 //! and `net.ipv4.ip_forward`, which is set to 1 and left so, because others may come to rely on it; and the same for IPv6
 //! (`net.ipv6.conf.all.forwarding`), unless the host has that switched off. Interfaces whose IPv6 the kernel configures by
-//! what routers announce (`accept_ra=1`) go on with it as those of a router (`accept_ra=2`). A host firewall which drops forwarded packets by default must be told to let the slots' interfaces (`rk<tag>-*`)
-//! through: no table can overrule another's drop.
+//! what routers announce (`accept_ra=1`) go on with it as those of a router (`accept_ra=2`). A host firewall which drops
+//! forwarded packets by default must be told to let the slots' interfaces (`rk<tag>-*`) through: no table can overrule
+//! another's drop.
 
 pub mod cgroup;
 mod command;

@@ -22,9 +22,9 @@ use crate::report::QEMU;
 use crate::stats::Samples;
 
 const PORT: u16 = 8080;
-/// Where measures that need slots of their own get them. Set apart for benchmarks (RFC 2544), so that no server's slots have it.
-pub(crate) const SLOTS: &str = "198.19.0.0/24";
-pub(crate) const FIRST_UID: u32 = 190_000;
+/// Set apart for benchmarks (RFC 2544), so that no server's slots have it.
+const SLOTS: &str = "198.19.0.0/24";
+const FIRST_UID: u32 = 190_000;
 /// For an agent to answer; one that does not would hold the benchmark up for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -39,15 +39,7 @@ pub(crate) struct Figures {
 
 /// Measures with the published version 1.0 of an image of the server, which may stay up.
 pub(crate) async fn measure(server: &Server, image: &str, samples: usize) -> Result<Figures, Failure> {
-    let dir = tempfile::tempdir()?;
-    let tag = InstanceTag::of_data_dir(dir.path());
-    let pool = Pool::open(NetworkConfig {
-        slot_cidr: SLOTS.parse()?,
-        ready: 1,
-        ..NetworkConfig::new(tag.clone(), FIRST_UID)
-    })?;
-    let measured = async {
-        let bare = Bare::new(server, image, dir.path()).await?;
+    by_hand(server, image, 1, async |bare, pool| {
         let mut figures = Figures::default();
         // As in the figures that these are held against, the first does not count.
         for number in 0..=samples {
@@ -59,11 +51,30 @@ pub(crate) async fn measure(server: &Server, image: &str, samples: usize) -> Res
             cycled?;
         }
         Ok(figures)
-    };
-    let measured = measured.await;
+    })
+    .await
+}
+
+/// Does something with clones of the published version 1.0 of an image of the server that are started by hand, in slots of
+/// their own, of which `ready` are made ahead; nothing of them remains.
+pub(crate) async fn by_hand<T>(
+    server: &Server,
+    image: &str,
+    ready: usize,
+    work: impl AsyncFnOnce(&Bare, &Pool) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let dir = tempfile::tempdir()?;
+    let tag = InstanceTag::of_data_dir(dir.path());
+    let pool = Pool::open(NetworkConfig {
+        slot_cidr: SLOTS.parse()?,
+        ready,
+        ..NetworkConfig::new(tag.clone(), FIRST_UID)
+    })?;
+    let worked = async { work(&Bare::new(server, image, dir.path()).await?, &pool).await };
+    let worked = worked.await;
     pool.close().await;
     remove_instance(&tag)?;
-    measured
+    worked
 }
 
 /// What starts clones of an image by hand.
@@ -74,7 +85,7 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    pub(crate) async fn new(server: &Server, image: &str, dir: &Path) -> Result<Self, Failure> {
+    async fn new(server: &Server, image: &str, dir: &Path) -> Result<Self, Failure> {
         let program = PathBuf::from(QEMU);
         let choice = accelerator::find(Wish::Auto)?;
         let compatibility = probe(&program, choice.accelerator).await?;

@@ -128,7 +128,7 @@ impl Arguments {
             self.examples(report, wants(examples_only), wants(density_only))?;
         }
         if wants(suspensions_only) {
-            self.suspensions(report)?;
+            self.with_probe(report, suspensions::measure)?;
         }
         if wants(scale_only) {
             self.scale(report)?;
@@ -137,7 +137,7 @@ impl Arguments {
             report.table(builds::measure(&Server::start()));
         }
         if wants(network_only) {
-            self.network(report)?;
+            self.with_probe(report, throughput::measure)?;
         }
         if wants(proxy_only) {
             report.table(Table { name: "proxy".into(), rows: proxy_rows(&latency::measure()?) });
@@ -182,23 +182,17 @@ impl Arguments {
         Ok(())
     }
 
-    fn suspensions(&self, report: &mut Report) -> Result<(), Failure> {
+    /// What is measured with the tests' own application, on a server of its own.
+    fn with_probe(
+        &self,
+        report: &mut Report,
+        measure: impl AsyncFnOnce(&Server, &str, usize) -> Result<Table, Failure>,
+    ) -> Result<(), Failure> {
         let server = Server::start();
         let image = ImageRequest::of(&server, "probe", &Artifact::probe()).create(&server).built(&server);
         self.wait_for_quiet()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let measured = suspensions::measure(&server, &image.arn, usize::from(self.samples));
-        report.table(runtime.block_on(measured)?);
-        image.delete(&server);
-        Ok(())
-    }
-
-    fn network(&self, report: &mut Report) -> Result<(), Failure> {
-        let server = Server::start();
-        let image = ImageRequest::of(&server, "probe", &Artifact::probe()).create(&server).built(&server);
-        self.wait_for_quiet()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let measured = throughput::measure(&server, &image.arn, usize::from(self.samples));
+        let measured = measure(&server, &image.arn, usize::from(self.samples));
         report.table(runtime.block_on(measured)?);
         image.delete(&server);
         Ok(())

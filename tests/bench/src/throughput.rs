@@ -10,11 +10,11 @@ use std::process::Command;
 use std::time::Instant;
 
 use e2e::{Neighbour, Server, command};
-use network::{InstanceTag, NetworkConfig, Pool, remove_instance};
+use network::Pool;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::Failure;
-use crate::baseline::{Bare, FIRST_UID, Life, SLOTS};
+use crate::baseline::{Bare, Life, by_hand};
 use crate::microvms::rest;
 use crate::stats::Samples;
 use crate::table::{Row, Table};
@@ -32,26 +32,14 @@ const NETWORK_V6: &str = "2e00:105:1:";
 
 /// The table of `samples` times of each kind, of an image of the tests' own application.
 pub(crate) async fn measure(server: &Server, image: &str, samples: usize) -> Result<Table, Failure> {
-    let dir = tempfile::tempdir()?;
-    let tag = InstanceTag::of_data_dir(dir.path());
-    let pool = Pool::open(NetworkConfig {
-        slot_cidr: SLOTS.parse()?,
-        ready: 2,
-        ..NetworkConfig::new(tag.clone(), FIRST_UID)
-    })?;
-    let measured = async {
-        let bare = Bare::new(server, image, dir.path()).await?;
-        figures(&bare, &pool, samples).await
-    };
-    let measured = measured.await;
-    pool.close().await;
-    remove_instance(&tag)?;
+    let work = async |bare: &Bare, pool: &Pool| figures(bare, pool, samples).await;
+    let figures = by_hand(server, image, 2, work).await?;
     let families = ["IPv4", "IPv6"];
     let row = |(family, [slot, tap]): (&str, &[Samples; 2])| {
         let limit = tap.median().map(|tap| tap.div_f64(LEAST)).unwrap_or_default();
         Row::of(&format!("{MIB} MiB out of a guest by {family}"), slot).limit(limit).against(tap)
     };
-    Ok(Table { name: "network".into(), rows: families.into_iter().zip(&measured?).map(row).collect() })
+    Ok(Table { name: "network".into(), rows: families.into_iter().zip(&figures).map(row).collect() })
 }
 
 /// Of each family: through a slot, and with the tap alone.
