@@ -179,6 +179,8 @@ fn in_a_terminal_rekindle_shell_is_the_guests(server: &Server, microvm: &Microvm
     terminal.type_in("\u{3}");
     terminal.type_in("echo \"[$?]\"\r");
     terminal.expect("[130]");
+    // Before the shell reads keys again, the end of what is typed would be the command's and not its own.
+    terminal.expect("λ $ ");
     terminal.type_in("\u{4}");
     assert!(terminal.ended().success());
     assert!(terminal.is_for_lines(), "the terminal is as it was");
