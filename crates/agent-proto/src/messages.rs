@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Which messages there are. A snapshot keeps the agent that it was made with, so it is noted with it.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// Bytes of entropy that a new life starts with.
 pub const ENTROPY_BYTES: usize = 64;
@@ -82,6 +82,8 @@ pub enum Response {
 pub struct AppSpec {
     /// ENTRYPOINT, CMD, ENV, USER, WORKDIR of the built image.
     pub config: ImageConfig,
+    /// As the build told them: [`BuildOutcome::Ok`]. With any, the machine has the disk `bases`.
+    pub base_layers: Vec<String>,
     /// Variables that override the image's, `NAME=value`.
     pub env: Vec<String>,
     /// Host name inside the container.
@@ -163,10 +165,12 @@ pub struct BuildSpec {
 /// What a build came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BuildOutcome {
-    /// The container file system is on the `output` disk as an erofs image.
+    /// The container file system, or what of it lies above the catalogue's, is on the `output` disk as an erofs image.
     Ok {
         /// Length of that image.
         code_bytes: u64,
+        /// Layers of the `bases` disk that lie below it, the highest first.
+        base_layers: Vec<String>,
         /// How to run it.
         config: ImageConfig,
     },

@@ -1,5 +1,6 @@
 //! The application: its disks, and its helper process.
 
+use std::ffi::CString;
 use std::fs;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use crate::stop::stop;
 
 /// The application's file system.
 pub(crate) const ROOT: &str = "/app";
+/// The catalogue of base images.
+const BASES: &str = "/bases";
 /// Whether who has no privileges may get them all in a user namespace of his own.
 const USER_NAMESPACES: &str = "/proc/sys/kernel/unprivileged_userns_clone";
 /// Program of the agent, whatever became of the initramfs.
@@ -58,7 +61,7 @@ impl Container {
 impl App {
     /// Mounts its disks and starts its first process; output and exit are told as events.
     pub(crate) fn start(spec: &AppSpec, told: &Arc<Output>) -> Result<Self, Error> {
-        mount_root(spec.all_capabilities)?;
+        mount_root(spec)?;
         if spec.all_capabilities {
             cgroup::delegate().map_err(trying("giving the container its controllers"))?;
         } else {
@@ -100,16 +103,32 @@ impl App {
 }
 
 /// Device nodes on them mean nothing where the container is confined: it may make nodes, the kernel opens none.
-fn mount_root(all_capabilities: bool) -> Result<(), Error> {
-    let nodes = if all_capabilities { MountFlags::empty() } else { MountFlags::NODEV };
+fn mount_root(spec: &AppSpec) -> Result<(), Error> {
+    let nodes = if spec.all_capabilities { MountFlags::empty() } else { MountFlags::NODEV };
     mount_image("code", "/code")?;
+    if !spec.base_layers.is_empty() {
+        mount_image("bases", BASES)?;
+    }
     mount_scratch("/scratch")?;
     for directory in ["/scratch/upper", "/scratch/work", ROOT] {
         fs::create_dir_all(directory).map_err(trying(format!("making {directory}")))?;
     }
-    let layers = c"lowerdir=/code,upperdir=/scratch/upper,workdir=/scratch/work";
-    mount("overlay", ROOT, "overlay", MountFlags::NOATIME | nodes, layers)
+    let layers =
+        format!("lowerdir={},upperdir=/scratch/upper,workdir=/scratch/work", lower(&spec.base_layers)?);
+    let layers = CString::new(layers).map_err(trying("naming the application's layers"))?;
+    mount("overlay", ROOT, "overlay", MountFlags::NOATIME | nodes, layers.as_c_str())
         .map_err(trying("mounting the application's file system"))
+}
+
+/// The container's own files, and those of the catalogue's store that they lie on, the highest first.
+fn lower(base_layers: &[String]) -> Result<String, Error> {
+    let is_name =
+        |layer: &String| !layer.is_empty() && layer.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if let Some(other) = base_layers.iter().find(|layer| !is_name(layer)) {
+        return Err(Error::new("naming the application's layers", format!("'{other}' is not one's name")));
+    }
+    let base = base_layers.iter().map(|layer| format!(":{BASES}/overlay/{layer}/diff"));
+    Ok("/code".to_owned() + &base.collect::<String>())
 }
 
 async fn attend(mut child: Child, order: Vec<u8>, output: Arc<Output>, exited: watch::Sender<bool>) {
@@ -127,4 +146,19 @@ async fn attend(mut child: Child, order: Vec<u8>, output: Arc<Output>, exited: w
     output.tell(Event::AppExited { code }).await;
     // Who waits for it may have the output flushed behind it.
     exited.send_replace(true);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_containers_files_lie_on_the_catalogues() {
+        let of = |layers: &[&str]| lower(&layers.iter().map(|&layer| layer.to_owned()).collect::<Vec<_>>());
+        assert_eq!(of(&[]).unwrap(), "/code");
+        assert_eq!(of(&["b1", "a0"]).unwrap(), "/code:/bases/overlay/b1/diff:/bases/overlay/a0/diff");
+        for hostile in ["", "../../scratch", "a,upperdir=/", "a:b"] {
+            assert!(of(&[hostile]).is_err(), "{hostile}");
+        }
+    }
 }

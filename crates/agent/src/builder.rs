@@ -1,13 +1,16 @@
-//! Image builds: the artifact's Dockerfile, run by buildah in the tools' root, becomes an erofs disk.
+//! Image builds: the artifact's Dockerfile, run by buildah in the tools' root, becomes an erofs disk. What the image has of
+//! the catalogue is not on it: it would be most of the disk, and of the time to write it.
+
+mod merge;
+mod store;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use agent_proto::{BuildFailure, BuildOutcome, BuildSpec, ImageConfig, LogSource};
+use agent_proto::{BuildFailure, BuildOutcome, BuildSpec, LogSource};
 use rustix::mount::{MountFlags, mount, mount_bind_recursive};
-use serde_json::Value;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::Command;
 
@@ -15,10 +18,11 @@ use crate::artifact;
 use crate::disks::{find, mount_image, mount_scratch};
 use crate::error::{Error, trying};
 use crate::output::Output;
+use merge::merge;
+use store::{Image, Layers, Stores};
 
 /// The tools' root. It is read-only: writes go to the scratch disk and to memory, where its folders lead.
 const ROOT: &str = "/build";
-const CONTAINER: &str = "rekindle-result";
 /// Of the scratch disk, where the tools' settings have layers and containers.
 const STORE: &str = "containers";
 const EROFS_SUPER: u64 = 1024;
@@ -36,7 +40,7 @@ pub(crate) async fn build(spec: &BuildSpec, log: &Output) -> BuildOutcome {
     // Of a build that failed, too, the steps are kept.
     rustix::fs::sync();
     match done {
-        Ok((code_bytes, config)) => BuildOutcome::Ok { code_bytes, config },
+        Ok(built) => built,
         Err(Failure(_, message)) if message.to_lowercase().contains(DISK_FULL) => {
             BuildOutcome::Failed { kind: BuildFailure::DiskFull, message }
         }
@@ -44,17 +48,20 @@ pub(crate) async fn build(spec: &BuildSpec, log: &Output) -> BuildOutcome {
     }
 }
 
-async fn run(spec: &BuildSpec, log: &Output) -> Result<(u64, ImageConfig), Failure> {
+async fn run(spec: &BuildSpec, log: &Output) -> Result<BuildOutcome, Failure> {
     prepare_root()?;
     clear_scratch().await?;
     unpack_artifact(spec.artifact_bytes).await?;
     name_bases(&spec.base_aliases).await?;
     bud(spec, log).await?;
-    let image =
-        fs::read_to_string(format!("{ROOT}/run/image-id")).map_err(trying("reading the image's id"))?;
-    let config = inspect(&image).await?;
-    let code_bytes = write_output(&image, log).await?;
-    Ok((code_bytes, config))
+    let id = fs::read_to_string(format!("{ROOT}/run/image-id")).map_err(trying("reading the image's id"))?;
+    let stores = Stores {
+        own: format!("{ROOT}/scratch/{STORE}/storage").into(),
+        catalogue: format!("{ROOT}/bases").into(),
+    };
+    let Image { config, layers } = stores.image(id.trim().trim_start_matches("sha256:"))?;
+    let code_bytes = write_output(&stores, &layers, log).await?;
+    Ok(BuildOutcome::Ok { code_bytes, base_layers: layers.base, config })
 }
 
 impl From<Error> for Failure {
@@ -80,7 +87,7 @@ fn prepare_root() -> Result<(), Error> {
 }
 
 /// The scratch disk may be an earlier build's, whose steps lie in the store. What else it left is removed: files, and the
-/// containers in which a build that failed, or its result, was looked at.
+/// container in which a build failed.
 async fn clear_scratch() -> Result<(), Error> {
     let clearing = || trying("clearing the scratch disk");
     for entry in fs::read_dir(format!("{ROOT}/scratch")).map_err(clearing())? {
@@ -151,37 +158,30 @@ async fn bud(spec: &BuildSpec, log: &Output) -> Result<(), Failure> {
     ))
 }
 
-async fn inspect(image: &str) -> Result<ImageConfig, Error> {
-    let text = output(tool("buildah").args(["inspect", "--type", "image", image.trim()])).await?;
-    let value: Value = serde_json::from_str(&text).map_err(trying("reading the image's configuration"))?;
-    Ok(parse_config(&value["OCIv1"]["config"]))
-}
-
-fn parse_config(config: &Value) -> ImageConfig {
-    let text = |name: &str| config[name].as_str().unwrap_or_default().to_owned();
-    let list = |name: &str| {
-        let words = config[name].as_array().into_iter().flatten();
-        words.filter_map(Value::as_str).map(str::to_owned).collect()
-    };
-    ImageConfig {
-        entrypoint: list("Entrypoint"),
-        cmd: list("Cmd"),
-        env: list("Env"),
-        user: text("User"),
-        workdir: text("WorkingDir"),
-        stop_signal: text("StopSignal"),
-        volumes: config["Volumes"].as_object().into_iter().flat_map(|paths| paths.keys().cloned()).collect(),
-    }
-}
-
-async fn write_output(image: &str, log: &Output) -> Result<u64, Error> {
-    output(tool("buildah").args(["from", "--pull-never", "--name", CONTAINER, image.trim()])).await?;
-    let mounted = output(tool("buildah").args(["mount", CONTAINER])).await?;
+/// Writes what the image adds to the catalogue's layers.
+async fn write_output(stores: &Stores, layers: &Layers, log: &Output) -> Result<u64, Error> {
     let disk = find("output")?;
-    logged(tool("mkfs.erofs").arg("--quiet").arg(&disk).arg(mounted.trim()), log)
+    let files = files(stores, layers).map_err(trying("laying the image's layers on one another"))?;
+    // The tools see it from their root, in which it is.
+    let seen = Path::new("/").join(files.strip_prefix(ROOT).unwrap_or(&files));
+    logged(tool("mkfs.erofs").arg("--quiet").arg(&disk).arg(seen), log)
         .await?
         .map_err(trying("writing the code disk"))?;
     erofs_bytes(&disk).map_err(trying("measuring the code disk"))
+}
+
+/// The directory of what the image adds.
+fn files(stores: &Stores, layers: &Layers) -> io::Result<PathBuf> {
+    if let [only] = layers.own.as_slice() {
+        return Ok(stores.files(only));
+    }
+    let merged = PathBuf::from(format!("{ROOT}/scratch/merged"));
+    fs::create_dir(&merged)?;
+    let below: Vec<PathBuf> = layers.base.iter().map(|layer| stores.base_files(layer)).collect();
+    for layer in layers.own.iter().rev() {
+        merge(&stores.files(layer), &merged, &below)?;
+    }
+    Ok(merged)
 }
 
 /// Length of the erofs image at the start of the disk, by its superblock.
@@ -274,17 +274,5 @@ mod tests {
         let text = whole_lines(&tail);
         assert!(text.len() <= MAX_TAIL && text.ends_with("line 999"));
         assert!(text.starts_with("line "), "{text}");
-    }
-
-    #[test]
-    fn a_configuration_without_fields_is_empty() {
-        let config = serde_json::json!({"Cmd": ["a", "b"], "Entrypoint": null, "User": "web"});
-        let got = parse_config(&config);
-        assert_eq!(
-            got,
-            ImageConfig { cmd: vec!["a".into(), "b".into()], user: "web".into(), ..Default::default() }
-        );
-        let volumes = parse_config(&serde_json::json!({"Volumes": {"/b": {}, "/a": {}}})).volumes;
-        assert!(volumes.len() == 2 && ["/a", "/b"].iter().all(|path| volumes.contains(&(*path).to_owned())));
     }
 }

@@ -25,7 +25,7 @@ use snapshot::publish::{PublishError, Staging};
 use crate::files::{bytes_on_disk, missing_is_fine};
 
 /// Raised when the same inputs come to another container, because the agent builds it in another way.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const CODE: &str = "code";
 const CONTAINER: &str = "container.json";
 const STEPS: &str = "steps";
@@ -117,6 +117,7 @@ fn sha256_of(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Kept {
     pub(crate) code_bytes: u64,
+    pub(crate) base_layers: Vec<String>,
     pub(crate) config: ImageConfig,
 }
 
@@ -361,7 +362,11 @@ mod tests {
     }
 
     fn kept() -> Kept {
-        Kept { code_bytes: 5, config: ImageConfig { user: "web".into(), ..ImageConfig::default() } }
+        Kept {
+            code_bytes: 5,
+            base_layers: vec!["base".into()],
+            config: ImageConfig { user: "web".into(), ..ImageConfig::default() },
+        }
     }
 
     fn grow_old(path: &Path) {

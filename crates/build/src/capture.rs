@@ -10,6 +10,7 @@ use network::Egress;
 use store::VersionRecord;
 
 use crate::builder::Workshop;
+use crate::container::Container;
 use crate::error::BuildError;
 use crate::hooks::{self, BuildHook};
 
@@ -26,15 +27,21 @@ pub(crate) async fn capture(
     name: &str,
     layer: &ImageLayer,
     version: &VersionRecord,
-    config: ImageConfig,
+    container: Container,
     egress: Option<Egress>,
     log: Output,
 ) -> Result<(), BuildError> {
     let mut guest = workshop.host.boot(name, layer.source()?, layer.memory(), egress).await?;
     guest.describe(workshop.describer(name, version));
+    let Container { base_layers, config, .. } = container;
     let env = environment(version, &config, workshop.settings.endpoint_url.as_deref());
-    let app =
-        AppSpec { config, env, hostname: HOSTNAME.to_owned(), all_capabilities: version.all_capabilities };
+    let app = AppSpec {
+        config,
+        base_layers,
+        env,
+        hostname: HOSTNAME.to_owned(),
+        all_capabilities: version.all_capabilities,
+    };
     let captured = bring_up(&mut guest, layer, version, app, log).await;
     guest.end().await;
     captured?;

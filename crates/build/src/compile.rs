@@ -78,7 +78,7 @@ impl Shelf {
         }
         let cache = workshop.cache();
         let (image, artifact) = (version.image.clone(), artifact.to_owned());
-        let disks = [workshop.assets.tools(), workshop.assets.bases()];
+        let disks = [workshop.assets.tools(), workshop.platform.bases()];
         let format = workshop.host.disks().format();
         let (aliases, connectors) =
             (workshop.settings.aliases.clone(), version.egress_network_connectors.clone());
@@ -94,13 +94,13 @@ impl Shelf {
         let (shelf, code) = (self.clone(), container::code(dir));
         let to = code.clone();
         let found = off_thread(move || shelf.cache.container(&shelf.image.account, &shelf.key, &to)).await;
-        let Kept { code_bytes, config } = found.flatten()?;
-        Some(Container { code, code_bytes, config })
+        let Kept { code_bytes, base_layers, config } = found.flatten()?;
+        Some(Container { code, code_bytes, base_layers, config })
     }
 
     async fn keep(self, container: &Container) {
-        let kept = Kept { code_bytes: container.code_bytes, config: container.config.clone() };
-        let code = container.code.clone();
+        let Container { code, code_bytes, base_layers, config } = container.clone();
+        let kept = Kept { code_bytes, base_layers, config };
         off_thread(move || self.cache.keep_container(&self.image.account, &self.key, &code, &kept)).await;
     }
 

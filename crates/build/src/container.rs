@@ -26,10 +26,13 @@ const WORK_BYTES: u64 = 8 << 30;
 const MINUTES: u64 = 45;
 
 /// What a build VM made.
+#[derive(Debug, Clone)]
 pub(crate) struct Container {
-    /// The file that holds the container's files, trimmed to whole blocks.
+    /// The file that holds the container's own files, trimmed to whole blocks.
     pub(crate) code: PathBuf,
     pub(crate) code_bytes: u64,
+    /// Layers of the catalogue that lie below those, the highest first.
+    pub(crate) base_layers: Vec<String>,
     /// How to run it.
     pub(crate) config: ImageConfig,
 }
@@ -94,11 +97,11 @@ pub(crate) async fn build(
         base_aliases: workshop.settings.aliases.clone().into_iter().collect(),
         keep_steps: workshop.settings.cache_bytes > 0,
     };
-    let built = run(&guest, spec).await;
+    let built = run(&guest, spec, code).await;
     guest.end().await;
-    let (code_bytes, config) = built?;
-    trim(&code, code_bytes)?;
-    Ok(Container { code, code_bytes, config })
+    let container = built?;
+    trim(&container)?;
+    Ok(container)
 }
 
 /// Copies the artifact out of the object store into `dir`, checks its index, and pads it to a disk.
@@ -157,7 +160,7 @@ fn prepare(
         initramfs: workshop.platform.initramfs(),
         disks: vec![
             disk("tools", true, vec![raw(workshop.assets.tools())]),
-            disk("bases", true, vec![raw(workshop.assets.bases())]),
+            disk("bases", true, vec![raw(workshop.platform.bases())]),
             Disk::private("scratch", below, written),
             disk("artifact", true, vec![raw(artifact.path.clone())]),
             disk("output", false, vec![raw(code.to_owned())]),
@@ -165,10 +168,12 @@ fn prepare(
     })
 }
 
-async fn run(guest: &Guest, spec: BuildSpec) -> Result<(u64, ImageConfig), BuildError> {
+async fn run(guest: &Guest, spec: BuildSpec, code: PathBuf) -> Result<Container, BuildError> {
     let limit = Duration::from_secs(MINUTES * 60);
     match guest.call("building the container image", &Request::Build(spec), limit).await {
-        Ok(Response::Build(BuildOutcome::Ok { code_bytes, config })) => Ok((code_bytes, config)),
+        Ok(Response::Build(BuildOutcome::Ok { code_bytes, base_layers, config })) => {
+            Ok(Container { code, code_bytes, base_layers, config })
+        }
         Ok(Response::Build(BuildOutcome::Failed { kind, message })) => {
             Err(BuildError::container(kind, message))
         }
@@ -179,7 +184,7 @@ async fn run(guest: &Guest, spec: BuildSpec) -> Result<(u64, ImageConfig), Build
 }
 
 /// Cuts the disk to what is used of it. The length comes from the guest, and is not believed beyond the disk.
-fn trim(code: &Path, code_bytes: u64) -> Result<(), BuildError> {
+fn trim(Container { code, code_bytes, .. }: &Container) -> Result<(), BuildError> {
     let length = code_bytes.next_multiple_of(BLOCK).min(WORK_BYTES);
     let file = fs::OpenOptions::new().write(true).open(code);
     file.and_then(|file| file.set_len(length)).map_err(BuildError::file("trimming", code))

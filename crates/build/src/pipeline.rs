@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 
 use crate::builder::Workshop;
 use crate::compile::compile;
+use crate::container::Container;
 use crate::error::BuildError;
 use crate::files::{bytes_on_disk, missing_is_fine};
 use crate::output::Step;
@@ -44,30 +45,28 @@ pub(crate) async fn run(
     fs::rename(&container.code, staging.path().join(CODE))
         .map_err(BuildError::file("moving", &container.code))?;
 
-    let layer = lay_out(workshop, staging.path(), version)?;
+    let layer = lay_out(workshop, staging.path(), version, &container)?;
     let name = |step: &str| format!("{step}-{}", build.id);
     let snapshot = name("snapshot");
-    capture::capture(
-        workshop,
-        &snapshot,
-        &layer,
-        version,
-        container.config,
-        egress.clone(),
-        log(Step::Snapshot),
-    )
-    .await?;
+    capture::capture(workshop, &snapshot, &layer, version, container, egress.clone(), log(Step::Snapshot))
+        .await?;
     trial::run(workshop, &name("trial"), &dir, &layer, version, egress, log(Step::Trial)).await?;
     let sizes = sizes(&layer)?;
     spawn_blocking(move || staging.publish()).await??;
     Ok(sizes)
 }
 
-fn lay_out(workshop: &Workshop, dir: &Path, version: &VersionRecord) -> Result<ImageLayer, BuildError> {
+fn lay_out(
+    workshop: &Workshop,
+    dir: &Path,
+    version: &VersionRecord,
+    container: &Container,
+) -> Result<ImageLayer, BuildError> {
     let size = SizeClass::for_memory(version.minimum_memory_mib.into()).unwrap_or(api::size::DEFAULT);
     let made_with = workshop.host.compatibility().clone();
+    let bases = !container.base_layers.is_empty();
     let layout =
-        Layout::new(&workshop.platform, made_with, size.peak_memory_mib, size.vcpus, size.disk_bytes);
+        Layout::new(&workshop.platform, bases, made_with, size.peak_memory_mib, size.vcpus, size.disk_bytes);
     Ok(ImageLayer::create(dir, workshop.host.disks(), layout, workshop.platform.clone())?)
 }
 

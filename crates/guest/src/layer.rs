@@ -12,7 +12,7 @@ use snapshot::manifest::{Manifest, ManifestError};
 
 use crate::{Dirs, Shape};
 
-/// The container's files, read-only.
+/// The container's files, or those above the catalogue's, read-only.
 pub const CODE: &str = "code";
 /// Followed by a disk's format: with the snapshot what was written to the scratch disk before it, with a MicroVM its own.
 const SCRATCH: &str = "scratch.";
@@ -21,8 +21,8 @@ const SERIAL: &str = "scratch";
 const MEMORY: &str = "memory";
 const DEVICE: &str = "device";
 const LAYOUT: &str = "snapshot.json";
-/// 1 did not say what the snapshot had been made with.
-const VERSION: u32 = 2;
+/// 1 did not say what the snapshot had been made with, 2 had no base images below the container's files.
+const VERSION: u32 = 3;
 
 /// Why an image version cannot be cloned from.
 #[derive(Debug, thiserror::Error)]
@@ -108,8 +108,10 @@ impl LayerError {
 #[serde(deny_unknown_fields)]
 pub struct Layout {
     version: u32,
-    /// Kernel, agent and lowest disk: names their content.
+    /// Kernel, agent and lowest disks: names their content.
     platform: String,
+    /// Whether the container's files lie on layers of the catalogue's.
+    bases: bool,
     /// Which messages its agent knows.
     agent: u32,
     /// VMM, machine type and processor.
@@ -127,6 +129,7 @@ impl Layout {
     #[must_use]
     pub fn new(
         platform: &Platform,
+        bases: bool,
         made_with: Compatibility,
         memory_mib: u32,
         vcpus: u32,
@@ -135,6 +138,7 @@ impl Layout {
         Self {
             version: VERSION,
             platform: platform.id().to_owned(),
+            bases,
             agent: agent_proto::VERSION,
             made_with,
             memory_mib,
@@ -287,13 +291,20 @@ impl ImageLayer {
     }
 
     fn shape(&self, scratch: Disk) -> Shape {
-        let code = Layer { path: self.code(), format: LayerFormat::Raw };
+        let read_only = |serial: &str, path| {
+            let layer = Layer { path, format: LayerFormat::Raw };
+            Disk { serial: serial.into(), read_only: true, layers: vec![layer] }
+        };
+        let bases = self.layout.bases.then(|| read_only("bases", self.platform.bases()));
         Shape {
             memory_mib: self.layout.memory_mib,
             vcpus: self.layout.vcpus,
             kernel: self.platform.kernel(),
             initramfs: self.platform.initramfs(),
-            disks: vec![Disk { serial: "code".into(), read_only: true, layers: vec![code] }, scratch],
+            disks: [Some(read_only("code", self.code())), bases, Some(scratch)]
+                .into_iter()
+                .flatten()
+                .collect(),
         }
     }
 

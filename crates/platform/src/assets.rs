@@ -6,6 +6,7 @@ use std::path::PathBuf;
 pub const DEFAULT_ASSETS: &str = "/var/lib/rekindle/assets";
 /// Variable that says otherwise.
 pub const ASSETS_VARIABLE: &str = "REKINDLE_ASSETS";
+pub(crate) const BASES: &str = "bases.erofs";
 /// Sizes of the scratch disks, in GiB.
 pub const SCRATCH_GIB: [u64; 3] = [8, 16, 32];
 
@@ -45,7 +46,7 @@ impl Assets {
     /// The catalogue of base images.
     #[must_use]
     pub fn bases(&self) -> PathBuf {
-        self.dir.join("bases.erofs")
+        self.dir.join(BASES)
     }
 
     /// An empty file system for a scratch disk of one of [`SCRATCH_GIB`].

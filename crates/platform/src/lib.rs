@@ -1,4 +1,4 @@
-//! What a MicroVM is made from beneath its image: kernel, initial RAM file system, scratch disks.
+//! What a MicroVM is made from beneath its image: kernel, initial RAM file system, base images, scratch disks.
 //!
 //! A snapshot fits only the very files that it was made with. So these are kept as immutable copies, named by their
 //! content: a later set-up or upgrade makes new ones beside them, and never changes an existing snapshot's.
@@ -7,7 +7,7 @@ mod assets;
 mod cpio;
 mod sparse;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -16,8 +16,8 @@ use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
-use assets::scratch_name;
 pub use assets::{ASSETS_VARIABLE, Assets, DEFAULT_ASSETS, SCRATCH_GIB};
+use assets::{BASES, scratch_name};
 
 const KERNEL: &str = "vmlinuz";
 const INITRAMFS: &str = "initramfs";
@@ -99,9 +99,19 @@ impl Platform {
             .prefix(".new-")
             .tempdir_in(platforms)
             .map_err(file_error("creating a directory in", platforms))?;
-        fill(new.path(), assets, agent)?;
+        let initramfs = new.path().join(INITRAMFS);
+        fs::write(&initramfs, archive(assets, agent)?).map_err(file_error("writing", &initramfs))?;
+        let made_from = sources(assets, &initramfs);
+        let id = identify(made_from.values())?;
+        let dir = platforms.join(&id);
+        if dir.exists() {
+            return Ok(Self { id, dir });
+        }
+        for (name, from) in made_from.iter().filter(|(_, from)| **from != initramfs) {
+            sparse::copy(from, &new.path().join(name)).map_err(file_error("copying", from))?;
+        }
         // Of the copy, and not of the assets: what is used is what was hashed, whatever is written to those meanwhile.
-        let id = identify(new.path())?;
+        let id = identify(files(new.path()).values())?;
         let dir = platforms.join(&id);
         if !dir.exists() {
             publish(new.path(), &dir, platforms)?;
@@ -117,7 +127,7 @@ impl Platform {
     pub fn open(platforms: &Path, id: &str) -> Result<Self, PlatformError> {
         let legal = id.len() == ID_DIGITS && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         let dir = platforms.join(id);
-        if !legal || !file_names().iter().all(|name| dir.join(name).is_file()) {
+        if !legal || !files(&dir).values().all(|path| path.is_file()) {
             return Err(PlatformError::Unknown { id: id.to_owned(), dir: platforms.to_owned() });
         }
         if !verified_once(&dir, id)? {
@@ -144,6 +154,12 @@ impl Platform {
         self.dir.join(INITRAMFS)
     }
 
+    /// The catalogue of base images, on whose layers those of other images lie.
+    #[must_use]
+    pub fn bases(&self) -> PathBuf {
+        self.dir.join(BASES)
+    }
+
     /// The smallest scratch disk of at least `bytes`.
     #[must_use]
     pub fn scratch(&self, bytes: u64) -> Option<PathBuf> {
@@ -152,18 +168,20 @@ impl Platform {
     }
 }
 
-fn file_names() -> Vec<String> {
-    let scratches = SCRATCH_GIB.map(scratch_name);
-    [KERNEL, INITRAMFS].map(String::from).into_iter().chain(scratches).collect()
+/// What a platform's files are made from, by the names that they get.
+fn sources(assets: &Assets, initramfs: &Path) -> BTreeMap<String, PathBuf> {
+    let one = |name: &str, path| (name.to_owned(), path);
+    let scratches = SCRATCH_GIB.map(|gib| (scratch_name(gib), assets.scratch(gib)));
+    [one(KERNEL, assets.kernel()), one(INITRAMFS, initramfs.to_owned()), one(BASES, assets.bases())]
+        .into_iter()
+        .chain(scratches)
+        .collect()
 }
 
-fn fill(dir: &Path, assets: &Assets, agent: &Path) -> Result<(), PlatformError> {
-    let scratches = SCRATCH_GIB.map(|gib| (assets.scratch(gib), scratch_name(gib)));
-    for (from, name) in [(assets.kernel(), KERNEL.to_owned())].into_iter().chain(scratches) {
-        sparse::copy(&from, &dir.join(name)).map_err(file_error("copying", &from))?;
-    }
-    let initramfs = dir.join(INITRAMFS);
-    fs::write(&initramfs, archive(assets, agent)?).map_err(file_error("writing", &initramfs))
+/// The files of the platform in `dir`.
+fn files(dir: &Path) -> BTreeMap<String, PathBuf> {
+    let names = [KERNEL, INITRAMFS, BASES].map(String::from).into_iter().chain(SCRATCH_GIB.map(scratch_name));
+    names.map(|name| (name.clone(), dir.join(name))).collect()
 }
 
 fn archive(assets: &Assets, agent: &Path) -> Result<Vec<u8>, PlatformError> {
@@ -183,11 +201,11 @@ fn archive(assets: &Assets, agent: &Path) -> Result<Vec<u8>, PlatformError> {
     Ok(archive.finish())
 }
 
-fn identify(dir: &Path) -> Result<String, PlatformError> {
+/// By the files in the order of their names.
+fn identify<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Result<String, PlatformError> {
     let mut hash = Sha256::new();
-    for name in file_names() {
-        let path = dir.join(&name);
-        sparse::hash(&path, &mut hash).map_err(file_error("reading", &path))?;
+    for path in files {
+        sparse::hash(path, &mut hash).map_err(file_error("reading", path))?;
     }
     let digits = hash.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     Ok(digits[..ID_DIGITS].to_owned())
@@ -200,7 +218,7 @@ fn verified_once(dir: &Path, id: &str) -> Result<bool, PlatformError> {
     if verified().contains(dir) {
         return Ok(true);
     }
-    let same = identify(dir)? == id;
+    let same = identify(files(dir).values())? == id;
     if same {
         verified().insert(dir.to_owned());
     }
@@ -209,8 +227,7 @@ fn verified_once(dir: &Path, id: &str) -> Result<bool, PlatformError> {
 
 /// Makes the files durable, then their name.
 fn publish(new: &Path, dir: &Path, platforms: &Path) -> Result<(), PlatformError> {
-    for name in file_names() {
-        let path = new.join(name);
+    for path in files(new).into_values() {
         let sync = || {
             let file = File::open(&path)?;
             file.set_permissions(Permissions::from_mode(0o644))?;

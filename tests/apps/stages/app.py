@@ -16,6 +16,9 @@ class App(BaseHTTPRequestHandler):
             "uid": os.getuid(),
             "folder": os.getcwd(),
             "owner": MADE.stat().st_uid,
+            "laid": sorted(str(path) for path in Path("/laid").rglob("*")),
+            "skeleton": os.listdir("/etc/skel"),
+            "issue": Path("/etc/issue").exists(),
         }
         body = json.dumps(told).encode()
         self.send_response(200)

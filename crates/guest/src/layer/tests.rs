@@ -72,7 +72,7 @@ impl Bed {
     pub(crate) fn layer(&self, name: &str, made_with: Compatibility) -> PathBuf {
         let published = self.dir.path().join(name);
         let staging = Staging::new(&published).unwrap();
-        let layout = Layout::new(&self.platform, made_with, 2048, 1, 8 << 30);
+        let layout = Layout::new(&self.platform, false, made_with, 2048, 1, 8 << 30);
         ImageLayer::create(staging.path(), &Small, layout, self.platform.clone()).unwrap();
         for file in [CODE, MEMORY, DEVICE] {
             fs::write(staging.path().join(file), format!("the {file}")).unwrap();

@@ -32,12 +32,13 @@ pub(crate) struct Bench {
 /// A built image.
 pub(crate) struct Image {
     pub(crate) code: PathBuf,
+    pub(crate) base_layers: Vec<String>,
     pub(crate) config: ImageConfig,
 }
 
 /// A snapshot of a started application.
 pub(crate) struct Snapshot {
-    code: PathBuf,
+    read_only: Vec<Disk>,
     scratch: Disk,
     pub(crate) from: Restore,
 }
@@ -71,8 +72,14 @@ impl Bench {
         }
     }
 
-    fn app_spec(&self, name: &str, code: &Path, scratch: Disk) -> MachineSpec {
-        self.spec(name, 2048, 1, vec![raw("code", code, true), scratch])
+    fn app_spec(&self, name: &str, mut disks: Vec<Disk>, scratch: Disk) -> MachineSpec {
+        disks.push(scratch);
+        self.spec(name, 2048, 1, disks)
+    }
+
+    fn read_only(&self, image: &Image) -> Vec<Disk> {
+        let bases = (!image.base_layers.is_empty()).then(|| raw("bases", &self.platform.bases(), true));
+        [raw("code", &image.code, true)].into_iter().chain(bases).collect()
     }
 
     /// A private disk.
@@ -118,7 +125,7 @@ impl Bench {
         File::create_new(&output).unwrap().set_len(OUTPUT).unwrap();
         let disks = vec![
             raw("tools", &self.assets.tools(), true),
-            raw("bases", &self.assets.bases(), true),
+            raw("bases", &self.platform.bases(), true),
             scratch,
             raw("artifact", &input, true),
             raw("output", &output, false),
@@ -136,11 +143,11 @@ impl Bench {
         println!("{}", guest.log());
         guest.power_off().await;
         match answer {
-            Response::Build(BuildOutcome::Ok { code_bytes, config }) => {
-                println!("code: {code_bytes} bytes; {config:?}");
+            Response::Build(BuildOutcome::Ok { code_bytes, base_layers, config }) => {
+                println!("code: {code_bytes} bytes over {base_layers:?}; {config:?}");
                 let length = code_bytes.next_multiple_of(BLOCK);
                 File::options().write(true).open(&output).unwrap().set_len(length).unwrap();
-                Ok(Image { code: output, config })
+                Ok(Image { code: output, base_layers, config })
             }
             Response::Build(BuildOutcome::Failed { kind, message }) => Err((kind, message)),
             other => panic!("no answer to a build: {other:?}"),
@@ -154,11 +161,16 @@ impl Bench {
 
     /// Boots a machine and starts the image in it.
     pub(crate) async fn start(&self, name: &str, image: &Image, all_capabilities: bool) -> Guest {
-        let spec = self.app_spec(name, &image.code, self.scratch(name));
+        let spec = self.app_spec(name, self.read_only(image), self.scratch(name));
         let guest = self.boot(spec, self.path(&format!("{name}.memory"))).await;
         let env = vec!["AWS_REGION=eu-test-1".to_owned()];
-        let app =
-            AppSpec { config: image.config.clone(), env, hostname: "localhost".into(), all_capabilities };
+        let app = AppSpec {
+            config: image.config.clone(),
+            base_layers: image.base_layers.clone(),
+            env,
+            hostname: "localhost".into(),
+            all_capabilities,
+        };
         timed("application started", guest.done(Request::StartApp(app))).await;
         guest
     }
@@ -170,12 +182,12 @@ impl Bench {
         end(machine).await;
         let base_memory = self.path(&format!("{name}.memory"));
         let from = Restore { base_memory, device_state, layers: vec![], stopped_at: None };
-        Snapshot { code: image.code.clone(), scratch: self.private(name, vec![self.empty()]), from }
+        Snapshot { read_only: self.read_only(image), scratch: self.private(name, vec![self.empty()]), from }
     }
 
     /// How to start a new clone.
     pub(crate) fn clone_spec(&self, name: &str, of: &Snapshot) -> MachineSpec {
-        self.app_spec(name, &of.code, self.disk(name, of.scratch.layers.clone()))
+        self.app_spec(name, of.read_only.clone(), self.disk(name, of.scratch.layers.clone()))
     }
 }
 

@@ -145,6 +145,12 @@ pub(crate) fn stages_arguments_heredocs_users_and_ignored_files() {
         (&told["uid"], &told["owner"], &told["folder"]),
         (&json!(10001), &json!(10001), &json!("/srv"))
     );
+    // What a later step removed or replaced is so, be it an earlier step's or the base's.
+    assert_eq!(told["laid"], json!(["/laid/replaced", "/laid/replaced/new", "/laid/stays"]));
+    assert_eq!((&told["skeleton"], &told["issue"]), (&json!(["new"]), &json!(false)));
+    // The base's files are shared, and not each image's own.
+    let own = image.build(&server, "1.0")["snapshotBuild"]["codeInstallSizeInBytes"].as_u64().unwrap();
+    assert!(own < 4 << 20, "{own} bytes");
     microvm.terminate();
 }
 
