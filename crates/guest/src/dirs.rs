@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use ids::{BuildId, ImageArn, ImageVersion, MicrovmId};
 use snapshot::publish::STAGING_SUFFIX;
 
+use crate::layer::platform_of;
+
 const SPARES: &str = "spares";
 const BUILD_CACHE: &str = "build-cache";
 
@@ -78,22 +80,42 @@ impl Dirs {
         Ok(())
     }
 
-    /// For a start: removes what belongs to no MicroVM or build of `living`, by their ids. A power cut brings back what
-    /// was removed just before, and a disk that failed may have kept it. What stays now goes with the next start.
-    pub fn sweep(&self, living: &BTreeSet<String>) {
+    /// For a start: removes what belongs to no MicroVM or build of `living`, by their ids, and platforms that neither a
+    /// version's snapshot nor this start, on `platform`, uses. A power cut brings back what was removed just before, and a
+    /// disk that failed may have kept it. What stays now goes with the next start.
+    pub fn sweep(&self, living: &BTreeSet<String>, platform: &str) {
         let belongs =
             |path: &Path| path.file_name().is_some_and(|name| living.contains(&*name.to_string_lossy()));
         let left = ["microvms", "builds"].into_iter().flat_map(|name| entries(&self.data.join(name)));
         let left = left.filter(|path| !belongs(path));
         // No build is under way yet, and one that begins anew makes its own.
-        let images = entries(&self.data.join("images")).flat_map(|place| entries(&place));
-        let unpublished = |path: &PathBuf| path.to_string_lossy().ends_with(STAGING_SUFFIX);
-        for dir in left.chain(images.flat_map(|image| entries(&image)).filter(unpublished)) {
+        let (unpublished, published): (Vec<_>, Vec<_>) =
+            self.versions().partition(|path| path.to_string_lossy().ends_with(STAGING_SUFFIX));
+        for dir in left.chain(unpublished).chain(self.unused_platforms(&published, platform)) {
             tracing::info!(dir = %dir.display(), "removing what an earlier server left");
             if let Err(error) = fs::remove_dir_all(&dir) {
                 tracing::warn!(dir = %dir.display(), %error, "cannot remove what an earlier server left");
             }
         }
+    }
+
+    /// The directories of all versions, also of those that are not whole.
+    fn versions(&self) -> impl Iterator<Item = PathBuf> {
+        let images = entries(&self.data.join("images")).flat_map(|place| entries(&place));
+        images.flat_map(|image| entries(&image))
+    }
+
+    /// None where a version does not say which it uses.
+    fn unused_platforms(&self, versions: &[PathBuf], current: &str) -> Vec<PathBuf> {
+        let Some(used) = versions.iter().map(|version| platform_of(version)).collect::<Option<BTreeSet<_>>>()
+        else {
+            return Vec::new();
+        };
+        let is_used = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name == current || used.contains(&*name)
+        };
+        entries(&self.platforms()).filter(|path| !is_used(path)).collect()
     }
 
     /// The image's published versions.
@@ -147,13 +169,20 @@ mod tests {
     fn what_belongs_to_nobody_is_swept() {
         let data = tempfile::tempdir().unwrap();
         let dirs = Dirs::new(data.path(), &network::InstanceTag::of_data_dir(data.path()));
-        let kept = ["microvms/microvm-a", "builds/b", "images/1-x/name/1.0"];
-        let left = ["microvms/microvm-b", "builds/c", "images/1-x/name/2.0.staging"];
+        let kept =
+            ["microvms/microvm-a", "builds/b", "images/1-x/name/1.0", "platforms/now", "platforms/used"];
+        let left = ["microvms/microvm-b", "builds/c", "images/1-x/name/2.0.staging", "platforms/old"];
         for dir in kept.iter().chain(&left) {
             fs::create_dir_all(data.path().join(dir)).unwrap();
             fs::write(data.path().join(dir).join("file"), "").unwrap();
         }
-        dirs.sweep(&["microvm-a", "b"].map(str::to_owned).into());
+        let description = data.path().join("images/1-x/name/1.0/snapshot.json");
+        let sweep = || dirs.sweep(&["microvm-a", "b"].map(str::to_owned).into(), "now");
+        sweep();
+        assert!(data.path().join("platforms/old").exists(), "who knows what the version uses?");
+        // Of whatever release: its MicroVMs may live on.
+        fs::write(description, r#"{"version": 1, "platform": "used"}"#).unwrap();
+        sweep();
         let stays = |dir: &&str| data.path().join(dir).exists();
         assert!(kept.iter().all(stays), "what belongs to somebody is gone");
         assert!(!left.iter().any(stays), "what belongs to nobody is there");

@@ -162,6 +162,16 @@ impl Layout {
     }
 }
 
+/// The platform of the version in `dir`, also of one that this release does not use; `None` where it does not say.
+pub(crate) fn platform_of(dir: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        platform: String,
+    }
+    let text = std::fs::read(dir.join(LAYOUT)).ok()?;
+    serde_json::from_slice::<Named>(&text).ok().map(|named| named.platform)
+}
+
 /// An image version's directory.
 #[derive(Debug, Clone)]
 pub struct ImageLayer {

@@ -143,7 +143,7 @@ impl Services {
         let (host, capacity, machines_by) = host(config, data, &dirs, inside).await?;
         let living = living(&store)?;
         host.reap(&living).await?;
-        dirs.sweep(&living.union(&building(&store)?).cloned().collect());
+        dirs.sweep(&living.union(&building(&store)?).cloned().collect(), platform.id());
         let connectors = Connectors::new(store.clone(), networks(config), Arc::clone(&roles) as _);
         connectors.recover().await?;
 
