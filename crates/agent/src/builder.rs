@@ -60,8 +60,9 @@ async fn run(spec: &BuildSpec, log: &Output) -> Result<BuildOutcome, Failure> {
         catalogue: format!("{ROOT}/bases").into(),
     };
     let Image { config, layers } = stores.image(id.trim().trim_start_matches("sha256:"))?;
-    let code_bytes = write_output(&stores, &layers, log).await?;
-    Ok(BuildOutcome::Ok { code_bytes, base_layers: layers.base, config })
+    let base_layers = layers.base.clone();
+    let code_bytes = write_output(stores, layers, log).await?;
+    Ok(BuildOutcome::Ok { code_bytes, base_layers, config })
 }
 
 impl From<Error> for Failure {
@@ -159,9 +160,11 @@ async fn bud(spec: &BuildSpec, log: &Output) -> Result<(), Failure> {
 }
 
 /// Writes what the image adds to the catalogue's layers.
-async fn write_output(stores: &Stores, layers: &Layers, log: &Output) -> Result<u64, Error> {
+async fn write_output(stores: Stores, layers: Layers, log: &Output) -> Result<u64, Error> {
+    let attempt = || trying("laying the image's layers on one another");
+    let laid = tokio::task::spawn_blocking(move || files(&stores, &layers));
+    let files = laid.await.map_err(io::Error::from).and_then(|files| files).map_err(attempt())?;
     let disk = find("output")?;
-    let files = files(stores, layers).map_err(trying("laying the image's layers on one another"))?;
     // The tools see it from their root, in which it is.
     let seen = Path::new("/").join(files.strip_prefix(ROOT).unwrap_or(&files));
     logged(tool("mkfs.erofs").arg("--quiet").arg(&disk).arg(seen), log)

@@ -14,40 +14,72 @@ use rustix::fs::{
 
 const OPAQUE: &CStr = c"trusted.overlay.opaque";
 
+/// A directory of a layer, on its way.
+struct Directory {
+    from: PathBuf,
+    to: PathBuf,
+    /// The directories that it is to lie on.
+    below: Vec<PathBuf>,
+    /// Whether nothing of what is further below is to be seen.
+    hides: bool,
+}
+
 /// Puts `layer` over what `into` has, which is on the same file system: files are linked, not copied. All of it is to lie on
 /// the directories `below`.
 pub(super) fn merge(layer: &Path, into: &Path, below: &[PathBuf]) -> io::Result<()> {
-    if !into.exists() {
-        fs::create_dir(into)?;
+    let root =
+        Directory { from: layer.to_owned(), to: into.to_owned(), below: below.to_owned(), hides: false };
+    // Not by recursion: a layer may be deeper than a stack.
+    let mut pending = vec![root];
+    let mut merged = Vec::new();
+    while let Some(directory) = pending.pop() {
+        fill(&directory, &mut pending)?;
+        merged.push(directory);
     }
-    for entry in fs::read_dir(layer)? {
+    // Last, because what is put into a directory changes its times.
+    merged.iter().try_for_each(finish)
+}
+
+/// Links the files of a directory, and adds the directories in it to `pending`.
+fn fill(directory: &Directory, pending: &mut Vec<Directory>) -> io::Result<()> {
+    if !directory.to.exists() {
+        fs::create_dir(&directory.to)?;
+    }
+    for entry in fs::read_dir(&directory.from)? {
         let entry = entry?;
-        let (from, to) = (entry.path(), into.join(entry.file_name()));
-        let below: Vec<PathBuf> = below.iter().map(|below| below.join(entry.file_name())).collect();
+        let (from, to) = (entry.path(), directory.to.join(entry.file_name()));
+        let below = directory.below.iter().map(|below| below.join(entry.file_name()));
+        let below: Vec<PathBuf> = below.filter(|below| fs::symlink_metadata(below).is_ok()).collect();
         let metadata = entry.metadata()?;
         if metadata.is_dir() {
-            merge_directory(&from, &to, &below)?;
+            pending.push(enter(from, to, below)?);
             continue;
         }
         remove(&to)?;
         // In a directory that lies on none a mark would be seen.
-        if !is_whiteout(&metadata) || below.iter().any(|below| fs::symlink_metadata(below).is_ok()) {
+        if !is_whiteout(&metadata) || !below.is_empty() {
             fs::hard_link(&from, &to)?;
         }
     }
-    copy_attributes(layer, into)
+    Ok(())
 }
 
-fn merge_directory(from: &Path, to: &Path, below: &[PathBuf]) -> io::Result<()> {
-    let was = fs::symlink_metadata(to).ok();
-    let merges = was.as_ref().is_some_and(Metadata::is_dir) && !is_opaque(from);
+/// Makes way for the directory `from`.
+fn enter(from: PathBuf, to: PathBuf, mut below: Vec<PathBuf>) -> io::Result<Directory> {
+    let was = fs::symlink_metadata(&to).ok();
+    let merges = was.as_ref().is_some_and(Metadata::is_dir) && !is_opaque(&from);
     if !merges {
-        remove(to)?;
+        remove(&to)?;
     }
-    // What was gone, or no directory, may be one further below, of which nothing is to be seen.
-    let hides = is_opaque(if merges { to } else { from }) || !merges && was.is_some();
-    merge(from, to, if hides { &[] } else { below })?;
-    if hides { lsetxattr(to, OPAQUE, b"y", XattrFlags::empty()).map_err(io::Error::from) } else { Ok(()) }
+    // What was gone, or no directory, may be one further below.
+    let hides = is_opaque(if merges { &to } else { &from }) || !merges && was.is_some();
+    below.retain(|below| !hides && fs::symlink_metadata(below).is_ok_and(|below| below.is_dir()));
+    Ok(Directory { from, to, below, hides })
+}
+
+fn finish(Directory { from, to, hides, .. }: &Directory) -> io::Result<()> {
+    copy_attributes(from, to)?;
+    if *hides { Ok(lsetxattr(to, OPAQUE, b"y", XattrFlags::empty())?) } else { Ok(()) }
 }
 
 fn is_whiteout(metadata: &Metadata) -> bool {
@@ -228,6 +260,20 @@ mod tests {
             let after = seen(dir, &[base, &[merged]].concat());
             assert_eq!(before, after);
         });
+    }
+
+    #[test]
+    fn layers_may_be_as_deep_as_a_path_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let depth = (4096 - dir.path().as_os_str().len() - "/merged/".len()) / 2 - 1;
+        let deep = "d/".repeat(depth);
+        let layers = ["one", "two"].map(|layer| dir.path().join(layer));
+        for layer in &layers {
+            fs::create_dir_all(layer.join(&deep)).unwrap();
+        }
+        let merged = dir.path().join("merged");
+        layers.iter().for_each(|layer| merge(layer, &merged, &[]).unwrap());
+        assert!(merged.join(deep).is_dir());
     }
 
     #[test]
