@@ -40,9 +40,10 @@ fn is_stream_of(name: &str, version: &str) -> bool {
 
 /// What a running application prints is there within a second, whole and in order, and comes through a live tail.
 pub(crate) fn of_microvm(server: &Server, image: &str, microvm: &Microvm<'_>) {
-    let sent = now_ms();
     microvm.request("/first-of-two", &[]);
     microvm.request("/second-of-two", &[]);
+    // By now both are printed; how long a busy machine takes to ask is not what is looked at.
+    let answered = now_ms();
     let find = ["logs", "filter-log-events", "--log-group-name", &group(image), "--filter-pattern"];
     let events = until("the application's requests to be logged", LOGGED, || {
         let found = server.aws(&[&find[..], &["two"]].concat());
@@ -52,8 +53,8 @@ pub(crate) fn of_microvm(server: &Server, image: &str, microvm: &Microvm<'_>) {
     for (event, path) in events.iter().zip(["/first-of-two", "/second-of-two"]) {
         assert!(event["message"].as_str().unwrap().contains(path), "{event}");
         assert!(
-            event["ingestionTime"].as_u64().unwrap() < sent + SOON_MS,
-            "later than {sent} and a second: {event}"
+            event["ingestionTime"].as_u64().unwrap() < answered + SOON_MS,
+            "later than {answered} and a second: {event}"
         );
     }
     let stream = events[0]["logStreamName"].as_str().unwrap();
