@@ -104,7 +104,7 @@ impl Platform {
         let made_from = sources(assets, &initramfs);
         let id = identify(made_from.values())?;
         let dir = platforms.join(&id);
-        if dir.exists() {
+        if is_whole(&dir) {
             return Ok(Self { id, dir });
         }
         for (name, from) in made_from.iter().filter(|(_, from)| **from != initramfs) {
@@ -113,7 +113,11 @@ impl Platform {
         // Of the copy, and not of the assets: what is used is what was hashed, whatever is written to those meanwhile.
         let id = identify(files(new.path()).values())?;
         let dir = platforms.join(&id);
-        if !dir.exists() {
+        if !is_whole(&dir) {
+            // Of one whose removal was broken off.
+            if dir.exists() {
+                fs::remove_dir_all(&dir).map_err(file_error("removing what is left of", &dir))?;
+            }
             publish(new.path(), &dir, platforms)?;
         }
         Ok(Self { id, dir })
@@ -127,7 +131,7 @@ impl Platform {
     pub fn open(platforms: &Path, id: &str) -> Result<Self, PlatformError> {
         let legal = id.len() == ID_DIGITS && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         let dir = platforms.join(id);
-        if !legal || !files(&dir).values().all(|path| path.is_file()) {
+        if !legal || !is_whole(&dir) {
             return Err(PlatformError::Unknown { id: id.to_owned(), dir: platforms.to_owned() });
         }
         if !verified_once(&dir, id)? {
@@ -182,6 +186,11 @@ fn sources(assets: &Assets, initramfs: &Path) -> BTreeMap<String, PathBuf> {
 fn files(dir: &Path) -> BTreeMap<String, PathBuf> {
     let names = [KERNEL, INITRAMFS, BASES].map(String::from).into_iter().chain(SCRATCH_GIB.map(scratch_name));
     names.map(|name| (name.clone(), dir.join(name))).collect()
+}
+
+/// Whether all of the platform in `dir` is there.
+fn is_whole(dir: &Path) -> bool {
+    files(dir).values().all(|path| path.is_file())
 }
 
 fn archive(assets: &Assets, agent: &Path) -> Result<Vec<u8>, PlatformError> {

@@ -68,6 +68,15 @@ fn the_same_content_is_installed_once() {
 }
 
 #[test]
+fn what_is_left_of_one_is_replaced() {
+    let (dir, assets) = prepared();
+    let first = install(dir.path(), &assets).unwrap();
+    fs::remove_file(first.bases()).unwrap();
+    assert_eq!(install(dir.path(), &assets).unwrap(), first);
+    assert_eq!(fs::read(first.bases()).unwrap(), b"bases");
+}
+
+#[test]
 fn other_content_is_another_platform_and_leaves_the_first() {
     let (dir, assets) = prepared();
     let first = install(dir.path(), &assets).unwrap();
