@@ -96,13 +96,22 @@ async fn clear_scratch() -> Result<(), Error> {
         if path.ends_with(STORE) || path.ends_with("lost+found") {
             continue;
         }
-        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.map_err(clearing())?;
+        remove(&path).map_err(clearing())?;
     }
     if Path::new(ROOT).join("scratch").join(STORE).exists() {
         output(tool("buildah").args(["rm", "--all"])).await?;
     }
     Ok(())
+}
+
+/// Whatever is there, if anything is.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 async fn unpack_artifact(bytes: u64) -> Result<(), Failure> {

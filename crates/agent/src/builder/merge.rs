@@ -12,6 +12,8 @@ use rustix::fs::{
     utimensat,
 };
 
+use super::remove;
+
 const OPAQUE: &CStr = c"trusted.overlay.opaque";
 
 /// A directory of a layer, on its way.
@@ -89,15 +91,6 @@ fn is_whiteout(metadata: &Metadata) -> bool {
 fn is_opaque(directory: &Path) -> bool {
     let mut value = [0; 1];
     lgetxattr(directory, OPAQUE, &mut value).is_ok_and(|length| value[..length] == *b"y")
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 fn copy_attributes(from: &Path, to: &Path) -> io::Result<()> {
