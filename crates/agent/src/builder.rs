@@ -49,16 +49,16 @@ pub(crate) async fn build(spec: &BuildSpec, log: &Output) -> BuildOutcome {
 }
 
 async fn run(spec: &BuildSpec, log: &Output) -> Result<BuildOutcome, Failure> {
-    prepare_root()?;
-    clear_scratch().await?;
-    unpack_artifact(spec.artifact_bytes).await?;
-    name_bases(&spec.base_aliases).await?;
-    bud(spec, log).await?;
-    let id = fs::read_to_string(format!("{ROOT}/run/image-id")).map_err(trying("reading the image's id"))?;
     let stores = Stores {
         own: format!("{ROOT}/scratch/{STORE}/storage").into(),
         catalogue: format!("{ROOT}/bases").into(),
     };
+    prepare_root()?;
+    clear_scratch(&stores).await?;
+    unpack_artifact(spec.artifact_bytes).await?;
+    name_bases(&spec.base_aliases).await?;
+    bud(spec, log).await?;
+    let id = fs::read_to_string(format!("{ROOT}/run/image-id")).map_err(trying("reading the image's id"))?;
     let Image { config, layers } = stores.image(id.trim().trim_start_matches("sha256:"))?;
     let base_layers = layers.base.clone();
     let code_bytes = write_output(stores, layers, log).await?;
@@ -89,7 +89,7 @@ fn prepare_root() -> Result<(), Error> {
 
 /// The scratch disk may be an earlier build's, whose steps lie in the store. What else it left is removed: files, and the
 /// container in which a build failed.
-async fn clear_scratch() -> Result<(), Error> {
+async fn clear_scratch(stores: &Stores) -> Result<(), Error> {
     let clearing = || trying("clearing the scratch disk");
     for entry in fs::read_dir(format!("{ROOT}/scratch")).map_err(clearing())? {
         let path = entry.map_err(clearing())?.path();
@@ -98,7 +98,7 @@ async fn clear_scratch() -> Result<(), Error> {
         }
         remove(&path).map_err(clearing())?;
     }
-    if Path::new(ROOT).join("scratch").join(STORE).exists() {
+    if stores.has_containers()? {
         output(tool("buildah").args(["rm", "--all"])).await?;
     }
     Ok(())

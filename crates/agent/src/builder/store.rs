@@ -9,7 +9,7 @@ use agent_proto::ImageConfig;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use crate::error::{Error, trying};
@@ -63,6 +63,12 @@ impl Stores {
             }
         }
         Err(Error::new(format!("looking for image {id}"), "there is none"))
+    }
+
+    /// Whether there is a container that a build has left.
+    pub(super) fn has_containers(&self) -> Result<bool, Error> {
+        let containers: Vec<IgnoredAny> = list(&self.own.join("overlay-containers/containers.json"))?;
+        Ok(!containers.is_empty())
     }
 
     /// The files of one of the build's own layers.
@@ -191,6 +197,19 @@ mod tests {
         let layers = Layers { own: vec![], base: names(&[layer]) };
         assert_eq!(stores.image(id).unwrap(), Image { config, layers });
         assert!(stores.image("other").is_err());
+    }
+
+    #[test]
+    fn containers_that_builds_left_are_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let stores = Stores { own: dir.path().join("own"), catalogue: dir.path().join("catalogue") };
+        assert!(!stores.has_containers().unwrap(), "nothing was built yet");
+        let records = stores.own.join("overlay-containers/containers.json");
+        fs::create_dir_all(records.parent().unwrap()).unwrap();
+        for (text, left) in [("[]", false), (r#"[{"id": "f2d768c3", "layer": "d08758e4"}]"#, true)] {
+            fs::write(&records, text).unwrap();
+            assert_eq!(stores.has_containers().unwrap(), left, "{text}");
+        }
     }
 
     #[test]
