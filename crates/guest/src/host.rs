@@ -70,7 +70,8 @@ impl std::fmt::Debug for Host {
 }
 
 impl Host {
-    /// A host whose guests' files are in `dirs` and whose guests resolve names with `upstreams`.
+    /// A host whose guests' files are in `dirs` and whose guests resolve names with `upstreams`. It keeps at most
+    /// `max_spares` ready for the next launches and wakes.
     #[must_use]
     pub fn new(
         engine: Arc<dyn Engine>,
@@ -79,9 +80,10 @@ impl Host {
         upstreams: Vec<SocketAddr>,
         dirs: Dirs,
         capacity: Capacity,
+        max_spares: usize,
     ) -> Arc<Self> {
-        let upstreams = upstreams.into();
-        Arc::new(Self { engine, pool, cgroups, upstreams, dirs, spares: Spares::default(), capacity })
+        let (upstreams, spares) = (upstreams.into(), Spares::at_most(max_spares));
+        Arc::new(Self { engine, pool, cgroups, upstreams, dirs, spares, capacity })
     }
 
     /// What snapshots of this host depend on besides their files.

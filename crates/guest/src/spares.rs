@@ -38,7 +38,7 @@ pub enum Purpose {
 }
 
 /// What is kept ready.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Spares {
     shelf: Mutex<Shelf<Use, Spare>>,
     /// When something was launched or woken last.
@@ -75,6 +75,16 @@ impl Spare {
 }
 
 impl Spares {
+    /// None yet, and never more than so many.
+    pub(crate) fn at_most(number: usize) -> Self {
+        Self {
+            shelf: Mutex::new(Shelf::of(number)),
+            busy: Mutex::default(),
+            landed: Notify::new(),
+            count: AtomicU64::new(0),
+        }
+    }
+
     /// Something is being launched or woken.
     pub(crate) fn touch(&self) {
         *whole(&self.busy) = Some(Instant::now());

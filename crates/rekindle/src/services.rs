@@ -325,7 +325,8 @@ async fn host(
         configured => configured.to_vec(),
     };
     let capacity = Capacity::new(capacity::limits(config, pool.capacity()));
-    let host = Host::new(engine, pool, cgroups, upstreams, dirs.clone(), capacity.clone());
+    let spares = config.max_spares;
+    let host = Host::new(engine, pool, cgroups, upstreams, dirs.clone(), capacity.clone(), spares);
     Ok((host, capacity, chosen))
 }
 

@@ -7,12 +7,11 @@ use tokio::time::Instant;
 
 use super::demand::Demand;
 
-/// Spares of all images together: each costs the memory of a clone that has done nothing yet, or less.
-pub(super) const MAX_SPARES: usize = 32;
-
 /// Spares `S`, each for a use `U`.
 #[derive(Debug)]
 pub(super) struct Shelf<U, S> {
+    /// Spares of all uses together.
+    at_most: usize,
     /// The longest kept first.
     ready: VecDeque<(U, S)>,
     /// Of what one is on its way.
@@ -20,9 +19,9 @@ pub(super) struct Shelf<U, S> {
     demand: HashMap<U, Demand>,
 }
 
-impl<U, S> Default for Shelf<U, S> {
-    fn default() -> Self {
-        Self { ready: VecDeque::new(), coming: HashSet::new(), demand: HashMap::new() }
+impl<U, S> Shelf<U, S> {
+    pub(super) fn of(at_most: usize) -> Self {
+        Self { at_most, ready: VecDeque::new(), coming: HashSet::new(), demand: HashMap::new() }
     }
 }
 
@@ -30,7 +29,7 @@ impl<U: Clone + Eq + Hash, S> Shelf<U, S> {
     /// Takes the longest kept for a use that begins `now`, and counts the use.
     pub(super) fn take(&mut self, of: &U, now: Instant) -> Option<S> {
         let demand = self.demand.entry(of.clone());
-        demand.and_modify(|demand| demand.note(now)).or_insert_with(|| Demand::begin(now));
+        demand.and_modify(|demand| demand.note(now, self.at_most)).or_insert_with(|| Demand::begin(now));
         let at = self.ready.iter().position(|(its, _)| its == of)?;
         self.remove(at)
     }
@@ -38,7 +37,7 @@ impl<U: Clone + Eq + Hash, S> Shelf<U, S> {
     /// Whether another is wanted and none is coming; then one is. Only the first of a use may displace others.
     pub(super) fn claim(&mut self, of: &U, now: Instant) -> bool {
         let count = self.count(of);
-        let has_place = count == 0 || self.ready.len() < MAX_SPARES;
+        let has_place = count == 0 && self.at_most > 0 || self.ready.len() < self.at_most;
         has_place && count < self.wanted(of, now) && self.coming.insert(of.clone())
     }
 
@@ -48,7 +47,7 @@ impl<U: Clone + Eq + Hash, S> Shelf<U, S> {
             return (false, Some(spare));
         }
         self.ready.push_back((of, spare));
-        (true, if self.ready.len() > MAX_SPARES { self.least_missed() } else { None })
+        (true, if self.ready.len() > self.at_most { self.least_missed() } else { None })
     }
 
     /// The claimed one will not come.
@@ -85,7 +84,7 @@ impl<U: Clone + Eq + Hash, S> Shelf<U, S> {
     }
 
     fn wanted(&self, of: &U, now: Instant) -> usize {
-        self.demand.get(of).map_or(1, |demand| demand.wanted(now).min(MAX_SPARES))
+        self.demand.get(of).map_or(1, |demand| demand.wanted(now))
     }
 
     /// Takes out the longest kept of what there is most of.
@@ -105,6 +104,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    const AT_MOST: usize = 64;
 
     type Numbered = Shelf<&'static str, usize>;
 
@@ -131,7 +132,7 @@ mod tests {
 
     #[test]
     fn one_waits_of_a_use_and_as_many_as_came_together_after_a_burst() {
-        let (mut shelf, now) = (Numbered::default(), Instant::now());
+        let (mut shelf, now) = (Numbered::of(AT_MOST), Instant::now());
         fill(&mut shelf, "a", 0, now);
         assert_eq!(shelf.count(&"a"), 1);
         burst(&mut shelf, "a", 5, now);
@@ -143,7 +144,7 @@ mod tests {
 
     #[test]
     fn one_is_on_its_way_at_a_time() {
-        let (mut shelf, now) = (Numbered::default(), Instant::now());
+        let (mut shelf, now) = (Numbered::of(AT_MOST), Instant::now());
         burst(&mut shelf, "a", 5, now);
         assert!(shelf.claim(&"a", now) && shelf.are_coming());
         assert!(!shelf.claim(&"a", now));
@@ -154,22 +155,29 @@ mod tests {
     }
 
     #[test]
+    fn where_there_may_be_none_there_is_none() {
+        let (mut shelf, now) = (Numbered::of(0), Instant::now());
+        burst(&mut shelf, "a", 5, now);
+        assert!(!shelf.claim(&"a", now) && !shelf.are_coming());
+    }
+
+    #[test]
     fn no_burst_takes_more_than_there_may_be_but_each_use_may_have_one() {
-        let (mut shelf, now) = (Numbered::default(), Instant::now());
+        let (mut shelf, now) = (Numbered::of(AT_MOST), Instant::now());
         fill(&mut shelf, "b", 1000, now);
         burst(&mut shelf, "a", 100, now);
         assert_eq!(fill(&mut shelf, "a", 0, now), [] as [usize; 0]);
-        assert_eq!((shelf.count(&"a"), shelf.count(&"b")), (MAX_SPARES - 1, 1));
+        assert_eq!((shelf.count(&"a"), shelf.count(&"b")), (AT_MOST - 1, 1));
         burst(&mut shelf, "b", 10, now);
         fill(&mut shelf, "b", 2000, now);
         assert_eq!(shelf.count(&"b"), 1, "a second one displaces none: one was used, and one has its place");
         assert_eq!(fill(&mut shelf, "c", 3000, now), [0], "the longest kept of what there is most of goes");
-        assert_eq!((shelf.count(&"a"), shelf.count(&"b"), shelf.count(&"c")), (MAX_SPARES - 2, 1, 1));
+        assert_eq!((shelf.count(&"a"), shelf.count(&"b"), shelf.count(&"c")), (AT_MOST - 2, 1, 1));
     }
 
     #[test]
     fn the_surplus_goes_when_the_burst_is_long_over_and_everything_from_a_crowded_host() {
-        let (mut shelf, now) = (Numbered::default(), Instant::now());
+        let (mut shelf, now) = (Numbered::of(AT_MOST), Instant::now());
         burst(&mut shelf, "a", 3, now);
         fill(&mut shelf, "a", 0, now);
         fill(&mut shelf, "b", 10, now);
@@ -185,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_is_dropped_has_no_place_for_what_was_coming() {
-        let (mut shelf, now) = (Numbered::default(), Instant::now());
+        let (mut shelf, now) = (Numbered::of(AT_MOST), Instant::now());
         fill(&mut shelf, "a", 0, now);
         fill(&mut shelf, "b", 10, now);
         burst(&mut shelf, "a", 4, now);
