@@ -1,14 +1,14 @@
 //! Whether a launch takes longer where there is more: disk, guest memory, MicroVMs that live, images, records.
 //!
-//! Along each axis the points take turns, so that a change of the machine's load meets all of them. At each, a MicroVM
-//! is launched that finds a spare clone waiting, and one right after it, which finds none and is restored while its
-//! client waits.
+//! Along each axis the points take turns, so that a change of the machine's load meets all of them. At each, MicroVMs are
+//! launched that find a spare clone waiting, and then, on the same server without spares, others that are restored while
+//! their clients wait.
 
 mod plot;
 mod records;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -24,7 +24,7 @@ use crate::table::{Row, Table};
 
 /// How often each point has its turn.
 const ROUNDS: usize = 3;
-/// Pairs of launches of a turn.
+/// Launches of each kind in a turn.
 const TURN: usize = 4;
 /// Spare clones that a server keeps bound how many images can take turns.
 const FILES_MIB: [u64; 2] = [256, 1024];
@@ -122,8 +122,7 @@ impl Axis {
 
 /// A server with the images that the axes need.
 pub(crate) struct Bed {
-    server: Server,
-    runtime: Runtime,
+    host: Host,
     base: Image,
     /// By the MiB of a file in them, or of their class.
     disks: Vec<(u64, Image)>,
@@ -141,22 +140,29 @@ impl Bed {
         let classes = CLASSES_MIB.into_iter().filter(|_| wants(Kind::Memory));
         let classes = classes.map(|mib| (mib.into(), of_class(&server, mib))).collect();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        Ok(Self { server, runtime, base, disks, classes })
+        let without_spares = server.scratch("without-spares.toml");
+        fs::write(&without_spares, "max_spares = 0\n")?;
+        Ok(Self { host: Host { server, runtime, without_spares }, base, disks, classes })
     }
 
     /// The axis of a kind.
     pub(crate) fn measure(&mut self, kind: Kind) -> Result<Axis, Failure> {
-        let Self { server, runtime, base, disks, classes } = self;
+        let Self { host, base, disks, classes } = self;
         match kind {
-            Kind::Disk => runtime.block_on(over_images(kind, server, &from(0, base, disks))),
-            Kind::Memory => {
-                let images = from(SMALLEST_CLASS_MIB.into(), base, classes);
-                runtime.block_on(over_images(kind, server, &images))
-            }
-            Kind::Living => runtime.block_on(over_living(&Bench::new(server, &base.arn)?)),
-            Kind::Images | Kind::Ended => records::measure(kind, server, runtime, base),
+            Kind::Disk => over_images(kind, host, &from(0, base, disks)),
+            Kind::Memory => over_images(kind, host, &from(SMALLEST_CLASS_MIB.into(), base, classes)),
+            Kind::Living => over_living(host, base),
+            Kind::Images | Kind::Ended => records::measure(kind, host, base),
         }
     }
+}
+
+/// The server, which is started anew for each turn.
+struct Host {
+    server: Server,
+    runtime: Runtime,
+    /// Settings.
+    without_spares: PathBuf,
 }
 
 fn from<'a>(at: u64, base: &'a Image, others: &'a [(u64, Image)]) -> Vec<(u64, &'a Image)> {
@@ -178,31 +184,28 @@ fn of_class(server: &Server, mib: u32) -> Image {
     request.create(server).built(server)
 }
 
-async fn over_images(kind: Kind, server: &Server, images: &[(u64, &Image)]) -> Result<Axis, Failure> {
+fn over_images(kind: Kind, host: &mut Host, images: &[(u64, &Image)]) -> Result<Axis, Failure> {
     let mut axis = Axis::new(kind, images.iter().map(|(at, _)| *at));
-    for (_, image) in images {
-        warm_up(&Bench::new(server, &image.arn)?).await?;
-    }
     for _ in 0..ROUNDS {
         for ((_, image), point) in images.iter().zip(&mut axis.points) {
-            point.turn(&Bench::new(server, &image.arn)?).await?;
+            point.turn(host, image)?;
         }
     }
     Ok(axis)
 }
 
-async fn over_living(bench: &Bench<'_>) -> Result<Axis, Failure> {
+fn over_living(host: &mut Host, image: &Image) -> Result<Axis, Failure> {
     let mut axis = Axis::new(Kind::Living, LIVING.map(|number| number as u64));
-    warm_up(bench).await?;
     for _ in 0..ROUNDS {
         let mut living = Vec::new();
         for (number, point) in LIVING.into_iter().zip(&mut axis.points) {
+            let bench = Bench::new(&host.server, &image.arn)?;
             while living.len() < number {
-                living.push(bench.launch().await?.0);
+                living.push(host.runtime.block_on(bench.launch())?.0);
             }
-            point.turn(bench).await?;
+            point.turn(host, image)?;
         }
-        end(bench, &living).await?;
+        host.runtime.block_on(end(&Bench::new(&host.server, &image.arn)?, &living))?;
     }
     Ok(axis)
 }
@@ -221,17 +224,27 @@ async fn end(bench: &Bench<'_>, microvms: &[Serving]) -> Result<(), Failure> {
 }
 
 impl Point {
-    async fn turn(&mut self, bench: &Bench<'_>) -> Result<(), Failure> {
-        for _ in 0..TURN {
-            tokio::time::sleep(REPLENISH * 2).await;
-            let (one, spare) = bench.launch().await?;
-            let (two, no_spare) = bench.launch().await?;
-            self.spare.push(spare);
-            self.no_spare.push(no_spare);
-            end(bench, &[one, two]).await?;
+    fn turn(&mut self, host: &mut Host, image: &Image) -> Result<(), Failure> {
+        let Host { server, runtime, without_spares } = host;
+        let settings = without_spares.to_str().ok_or("the settings have a strange path")?;
+        let kinds = [(&mut self.spare, &[][..]), (&mut self.no_spare, &["--config", settings][..])];
+        for (samples, arguments) in kinds {
+            server.restart_with(arguments);
+            runtime.block_on(launches(&Bench::new(server, &image.arn)?, samples))?;
         }
         Ok(())
     }
+}
+
+async fn launches(bench: &Bench<'_>, samples: &mut Samples) -> Result<(), Failure> {
+    warm_up(bench).await?;
+    for _ in 0..TURN {
+        tokio::time::sleep(REPLENISH * 2).await;
+        let (microvm, took) = bench.launch().await?;
+        samples.push(took);
+        end(bench, &[microvm]).await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use super::process::Stats;
 use crate::Failure;
 
 const START: Duration = Duration::from_secs(10);
-/// Bytes of the large download.
-pub(crate) const DOWNLOAD: u64 = 2 << 30;
+/// Size of the large download.
+pub(crate) const DOWNLOAD_MIB: u32 = 2048;
 /// The path of it.
 pub(crate) const DOWNLOAD_PATH: &str = "/large";
 
@@ -25,9 +25,10 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// Answers `/` with a few bytes, and [`DOWNLOAD_PATH`] with many.
+    /// Answers `/` with a few bytes, and [`DOWNLOAD_PATH`] with [`DOWNLOAD_MIB`].
     pub(crate) fn application(dir: &Path, core: usize) -> Result<Self, Failure> {
-        fs::File::create(dir.join(DOWNLOAD_PATH.trim_start_matches('/')))?.set_len(DOWNLOAD)?;
+        fs::File::create(dir.join(DOWNLOAD_PATH.trim_start_matches('/')))?
+            .set_len(u64::from(DOWNLOAD_MIB) << 20)?;
         let root = dir.display();
         let serves = format!(
             "location = / {{ return 200 \"hello\\n\"; }}

@@ -4,17 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use e2e::{Image, Server, until};
+use e2e::{Image, until};
 use guest::Dirs;
 use ids::{ImageArn, ImageVersion};
 use network::InstanceTag;
 use store::{Store, StoreError, Tx};
-use tokio::runtime::Runtime;
 
-use super::{Axis, Kind, ROUNDS, warm_up};
+use super::{Axis, Host, Kind, ROUNDS};
 use crate::Failure;
 use crate::calls::bed::ended;
-use crate::microvms::Bench;
 
 /// The first is what the server has anyway.
 const IMAGES: [usize; 4] = [1, 10, 100, 1000];
@@ -26,36 +24,26 @@ const LOG: &str = "db-wal";
 /// For a database that nobody uses any more to be closed.
 const CLOSE: Duration = Duration::from_secs(60);
 
-pub(super) fn measure(
-    kind: Kind,
-    server: &mut Server,
-    runtime: &Runtime,
-    base: &Image,
-) -> Result<Axis, Failure> {
+pub(super) fn measure(kind: Kind, host: &mut Host, base: &Image) -> Result<Axis, Failure> {
     let image: ImageArn = base.arn.parse()?;
     let numbers = if kind == Kind::Images { IMAGES } else { ENDED };
     let mut axis = Axis::new(kind, numbers.map(|number| number as u64));
-    server.kill();
-    let data = server.data_dir().to_owned();
-    let databases = numbers.map(|number| server.scratch(&format!("{DATABASE}-{number}")));
+    host.server.kill();
+    let data = host.server.data_dir().to_owned();
+    let databases = numbers.map(|number| host.server.scratch(&format!("{DATABASE}-{number}")));
     for (number, database) in numbers.iter().zip(&databases) {
         copy_database(&data, database)?;
-        runtime.block_on(fill(kind, database, &data, &image, *number))?;
+        host.runtime.block_on(fill(kind, database, &data, &image, *number))?;
     }
     for _ in 0..ROUNDS {
         for (database, point) in databases.iter().zip(&mut axis.points) {
             copy_database(database, &data)?;
-            server.restart();
-            let bench = Bench::new(server, &base.arn)?;
-            runtime.block_on(async {
-                warm_up(&bench).await?;
-                point.turn(&bench).await
-            })?;
-            server.kill();
+            point.turn(host, base)?;
+            host.server.kill();
         }
     }
     copy_database(&databases[0], &data)?;
-    server.restart();
+    host.server.restart();
     Ok(axis)
 }
 
@@ -94,8 +82,14 @@ async fn fill(
         add_ended(&store, image, number).await?;
     }
     drop(store);
-    // Its writer is a thread of its own, and the last to go merges the log.
-    until("the database to be closed", CLOSE, || (!database.join(LOG).exists()).then_some(()));
+    // Its writer is a thread of its own, and the last to go merges the log: nobody does, where both go at the same moment.
+    until("the database to be closed", CLOSE, || {
+        let is_closed = !database.join(LOG).exists();
+        if !is_closed {
+            drop(Store::open(&database.join(DATABASE)));
+        }
+        is_closed.then_some(())
+    });
     Ok(())
 }
 
