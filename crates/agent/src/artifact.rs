@@ -73,3 +73,84 @@ fn unpack_entry<R: Read>(mut entry: ZipFile<'_, R>, into: &Path, left: u64) -> R
     file.set_permissions(fs::Permissions::from_mode(permissions))?;
     Ok(written)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use zip::ZipWriter;
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+
+    /// A zip with these entries, each with its mode.
+    fn zip_of(entries: &[(&str, u32, &[u8])]) -> File {
+        let mut zip = ZipWriter::new(tempfile::tempfile().unwrap());
+        for (name, mode, content) in entries {
+            let options = SimpleFileOptions::default().unix_permissions(*mode);
+            match name.strip_suffix('/') {
+                Some(directory) => zip.add_directory(directory, options).unwrap(),
+                None if mode & FILE_TYPE == SYMLINK => {
+                    zip.add_symlink(*name, std::str::from_utf8(content).unwrap(), options).unwrap();
+                }
+                None => {
+                    zip.start_file(*name, options).unwrap();
+                    zip.write_all(content).unwrap();
+                }
+            }
+        }
+        zip.finish().unwrap()
+    }
+
+    fn unpacked(entries: &[(&str, u32, &[u8])]) -> (Result<(), ArtifactError>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        (unpack(zip_of(entries), dir.path()), dir)
+    }
+
+    #[test]
+    fn files_come_with_their_modes_but_for_those_that_raise_rights() {
+        let (done, dir) = unpacked(&[
+            ("bin/", 0o755, b""),
+            ("bin/run", 0o4755, b"#!/bin/sh\n"),
+            ("Dockerfile", 0o644, b"FROM scratch\n"),
+        ]);
+        done.unwrap();
+        assert_eq!(fs::read(dir.path().join("bin/run")).unwrap(), b"#!/bin/sh\n");
+        let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("bin/run"), mode("Dockerfile")), (0o755, 0o644));
+    }
+
+    #[test]
+    fn an_entry_leads_nowhere_else() {
+        let outside = tempfile::tempdir().unwrap();
+        let target = outside.path().to_str().unwrap();
+        let link = ("link", SYMLINK | 0o777, target.as_bytes());
+        let (done, _dir) = unpacked(&[link, ("link/file", 0o644, b"out of it"), ("Dockerfile", 0o644, b"")]);
+        assert!(matches!(done, Err(ArtifactError::Entry(name)) if name == "link"));
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+        let (done, dir) = unpacked(&[("../file", 0o644, b"out of it"), ("Dockerfile", 0o644, b"")]);
+        assert!(matches!(done, Err(ArtifactError::Entry(_))), "{done:?}");
+        assert!(!dir.path().parent().unwrap().join("file").exists());
+    }
+
+    #[test]
+    fn what_is_a_file_cannot_be_a_folder_too() {
+        let (done, _dir) =
+            unpacked(&[("a", 0o644, b"file"), ("a/b", 0o644, b""), ("Dockerfile", 0o644, b"")]);
+        assert!(matches!(done, Err(ArtifactError::Io(_))), "{done:?}");
+        let (done, _dir) = unpacked(&[("Dockerfile/", 0o755, b""), ("Dockerfile/a", 0o644, b"")]);
+        assert!(matches!(done, Err(ArtifactError::NoDockerfile)), "{done:?}");
+    }
+
+    /// A thousand times the bytes that it takes, whatever it says of its size.
+    #[test]
+    fn a_bomb_is_not_unpacked_beyond_what_is_left() {
+        const LEFT: u64 = 1000;
+        let dir = tempfile::tempdir().unwrap();
+        let mut archive = ZipArchive::new(zip_of(&[("bomb", 0o644, &vec![0; 1 << 20])])).unwrap();
+        assert!(archive.by_index(0).unwrap().compressed_size() < 2000);
+        let unpacked = unpack_entry(archive.by_index(0).unwrap(), dir.path(), LEFT);
+        assert!(matches!(unpacked, Err(ArtifactError::TooLarge)), "{unpacked:?}");
+        assert_eq!(fs::metadata(dir.path().join("bomb")).unwrap().len(), LEFT + 1);
+    }
+}
