@@ -4,7 +4,7 @@
 //! *steps* are the builder's storage as an image's last build left it, with a layer for each step of its Dockerfile: a
 //! build from a changed artifact carries out the steps alone that the change reaches. Losing either costs time only; so
 //! containers, which snapshots are made from, are published and checked like layers, and steps, whose storage VMs write
-//! to, are there or are not.
+//! to, are there whole or are not.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -222,6 +222,8 @@ impl Cache {
         if self.limit == 0 || own_bytes(from) > MAX_STEPS_BYTES {
             return Ok(());
         }
+        // A name without all of its content, as a power cut may leave it, would fail the next build.
+        fs::File::open(from).and_then(|disk| disk.sync_all()).map_err(failed("syncing", from))?;
         let to = self.steps(image, tools);
         let parent = to.parent().map_or(Ok(()), fs::create_dir_all);
         parent.and_then(|()| fs::rename(from, &to)).map_err(failed("keeping", &to))

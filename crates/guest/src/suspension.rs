@@ -35,6 +35,9 @@ const DEVICE: &str = "device";
 const LAYER: &str = "memory.";
 const DESCRIPTION: &str = "suspension.json";
 const VERSION: u32 = 2;
+/// How often it is tried to take back what could not be saved, and the time between two tries.
+const WITHDRAWALS: u32 = 30;
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What a saved state needs besides its own files.
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,6 +86,11 @@ pub enum SuspensionError {
         /// Which.
         dir: PathBuf,
     },
+    /// The guest must not go on: what was saved of it may come back.
+    #[error(
+        "what could not be saved durably cannot be taken back durably either: {0}; the disk of the data directory fails"
+    )]
+    Withdraw(#[source] Box<SuspensionError>),
     /// It was resumed once, and then lost.
     #[error("the MicroVM had been resumed when its virtual machine was lost; its saved state is out of date")]
     Used,
@@ -172,8 +180,24 @@ impl Suspension {
     /// waited for then. `layer`: where the layer is that it was cloned from.
     ///
     /// # Errors
-    /// [`SuspensionError`]; then there is no saved state.
+    /// [`SuspensionError`]; then there is no saved state, and none comes back by a power cut, but for
+    /// [`SuspensionError::Withdraw`].
     pub async fn save(
+        &self,
+        guest: &Guest,
+        layer: &Path,
+        wanted: &CancellationToken,
+    ) -> Result<Saved, SuspensionError> {
+        match self.try_save(guest, layer, wanted).await {
+            Err(error) => {
+                self.withdraw().await?;
+                Err(error)
+            }
+            saved => saved,
+        }
+    }
+
+    async fn try_save(
         &self,
         guest: &Guest,
         layer: &Path,
@@ -202,6 +226,27 @@ impl Suspension {
         };
         spawn_blocking(publish).await.map_err(self.cut())??;
         Ok(Saved::Durable)
+    }
+
+    /// Sees to it that there is no saved state, now and after a power cut, before the guest goes on: it would be of another
+    /// moment than the disk.
+    async fn withdraw(&self) -> Result<(), SuspensionError> {
+        let mut tries = 0;
+        loop {
+            let suspension = self.clone();
+            let withdrawn = spawn_blocking(move || {
+                missing_is_fine(fs::remove_dir_all(suspension.path()))
+                    .map_err(suspension.error("removing"))?;
+                suspension.sync()
+            });
+            let Err(error) = withdrawn.await.map_err(self.cut()).flatten() else { return Ok(()) };
+            tries += 1;
+            if tries == WITHDRAWALS {
+                return Err(SuspensionError::Withdraw(Box::new(error)));
+            }
+            tracing::error!(%error, "cannot take back what could not be saved; trying again");
+            tokio::time::sleep(RETRY).await;
+        }
     }
 
     /// Merges the layers that the next suspension will be compared with into one, if they have become many. Blocks.
@@ -262,14 +307,22 @@ impl Suspension {
     /// Notes, durably, that from now on the state is out of date: to be called before the application runs.
     ///
     /// # Errors
-    /// [`SuspensionError::File`].
+    /// [`SuspensionError::File`]; then it can be used still.
     pub fn mark_used(&self) -> Result<(), SuspensionError> {
         // A crash may have left them.
         self.remove_old()?;
         fs::rename(self.path(), self.used()).map_err(self.error("marking as used"))?;
-        File::open(&self.microvm)
-            .and_then(|dir| dir.sync_all())
-            .map_err(self.error("syncing the directory of"))
+        self.sync().inspect_err(|_| {
+            if let Err(error) = fs::rename(self.used(), self.path()) {
+                tracing::error!(dir = %self.microvm.display(), %error, "cannot take back that a MicroVM was resumed");
+            }
+        })
+    }
+
+    /// Makes the names in the MicroVM's directory durable.
+    fn sync(&self) -> Result<(), SuspensionError> {
+        let synced = File::open(&self.microvm).and_then(|dir| dir.sync_all());
+        synced.map_err(self.error("syncing the directory of"))
     }
 
     /// The layers that the MicroVM was restored from, or one that is worth the same; none in its first life, nor where
@@ -288,15 +341,8 @@ impl Suspension {
 
     /// Removes what a newer suspension makes needless.
     fn remove_old(&self) -> Result<(), SuspensionError> {
-        for path in [self.merged(), self.used()] {
-            match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(self.error("removing")(error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        let mut old = [self.merged(), self.used()].into_iter();
+        old.try_for_each(|path| missing_is_fine(fs::remove_dir_all(path))).map_err(self.error("removing"))
     }
 
     fn describe(
@@ -385,6 +431,13 @@ fn write_all(
     let names: Vec<String> = (0..=below.len()).map(layer_name).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     Ok(staging.seal(&names)?)
+}
+
+fn missing_is_fine(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 fn layer_name(number: usize) -> String {

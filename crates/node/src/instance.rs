@@ -8,7 +8,7 @@ use std::time::Duration;
 use agent_proto::host::{CallError, Channel, Describer};
 use agent_proto::{HookCall, HookOutcome};
 use async_trait::async_trait;
-use guest::{Guest, Host, ImageLayer, Purpose, Saved, Suspension, hooks};
+use guest::{Guest, Host, ImageLayer, Purpose, Saved, Suspension, SuspensionError, hooks};
 use lifecycle::microvm::Event;
 use logs::Output;
 use proxy::{Activity, Allowance, BoxedIo, Connector, Farewell, FirstAnswer, Life, Shell};
@@ -189,6 +189,7 @@ impl Running {
                 self.housekeeping = Housekeeping { task: Some(writing), ..Housekeeping::default() };
                 Ok(Suspended::GivenUp(Box::new(self)))
             }
+            Err(error @ SuspensionError::Withdraw(_)) => Err(error.into()),
             Err(error) => {
                 tracing::error!(dir = %self.parts.dir.display(), %error, "a MicroVM cannot be saved; it goes on");
                 Ok(Suspended::Failed(Box::new(self)))

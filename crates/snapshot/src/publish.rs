@@ -78,6 +78,12 @@ impl Staging {
         self.seal(self_checked)?.publish()
     }
 
+    /// Takes the name away again, of what nobody may trust.
+    fn take_back(&self) {
+        // Where this fails too, its owner is told of the failure before.
+        let _ = fs::rename(&self.destination, &self.path);
+    }
+
     /// Writes the manifest and makes everything durable: all of publishing that takes time.
     pub fn seal(self, self_checked: &[&str]) -> Result<Sealed, PublishError> {
         let manifest = Manifest::of(&self.path, self_checked)?;
@@ -101,12 +107,13 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    /// Gives the directory its name, durably.
+    /// Gives the directory its name, durably. Where it fails there is none of that name, until the power is cut: it may be
+    /// on the disk all the same, unless the parent is synced once more.
     pub fn publish(self) -> Result<Manifest, PublishError> {
         let Self { staging, manifest } = self;
         let renamed = fs::rename(&staging.path, &staging.destination);
         renamed.map_err(io_error("renaming", &staging.path))?;
-        sync(&staging.parent)?;
+        sync(&staging.parent).inspect_err(|_| staging.take_back())?;
         Ok(manifest)
     }
 }
@@ -146,6 +153,22 @@ fn sync(path: &Path) -> Result<(), PublishError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Such as by a disk that fails: its owner is told that there is nothing, and must not find it later.
+    #[test]
+    fn what_cannot_be_made_durable_is_not_there() {
+        let root = tempfile::tempdir().unwrap();
+        let layer = root.path().join("layer");
+        let staging = Staging::new(&layer).unwrap();
+        fs::write(staging.path().join("memory"), [7; 5000]).unwrap();
+        let mut sealed = staging.seal(&[]).unwrap();
+        sealed.staging.parent = root.path().join("missing");
+        let error = sealed.publish().unwrap_err().to_string();
+        assert!(error.starts_with("syncing"), "{error}");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+        // And nothing is in the way of the next attempt.
+        Staging::new(&layer).unwrap().publish().unwrap();
+    }
 
     #[test]
     fn a_published_layer_verifies_and_a_changed_one_does_not() {

@@ -100,7 +100,7 @@ fn check(bed: &Bed, case: Case, subjects: &mut Subjects, harm: Harm, token: &str
     }
     for guest in guests {
         guest.check(&bed.server, harm)?;
-        if case.scenario == Scenario::Merge {
+        if matches!(case.scenario, Scenario::Suspend | Scenario::Merge) {
             guest.sleep_and_wake(&bed.server)?;
         }
     }

@@ -46,3 +46,13 @@ fn a_saved_state_of_another_host_or_layer_is_refused() {
     let told = saved(&bed, &other, &host()).restore(&layer, &host()).unwrap_err().told().unwrap();
     assert_eq!(told, "The MicroVM's saved state does not fit its image version.");
 }
+
+#[tokio::test]
+async fn what_is_withdrawn_is_gone() {
+    let bed = Bed::new();
+    let dir = bed.layer("layer", host());
+    let suspension = saved(&bed, &dir, &host());
+    suspension.withdraw().await.unwrap();
+    assert!(!suspension.exists());
+    suspension.withdraw().await.unwrap();
+}
