@@ -1,8 +1,11 @@
 //! The images under `examples/` that no other test uses.
 
+use futures::{SinkExt, StreamExt};
+use rekindle_e2e::microvm::SETTLE;
 use rekindle_e2e::{Artifact, Hooks, ImageRequest, Json, Microvm, json};
+use tokio_tungstenite::tungstenite::Message;
 
-use crate::fixture;
+use crate::{fixture, sockets};
 
 /// Its Node is Debian's package, which the build fetches.
 pub(crate) fn node() {
@@ -87,6 +90,67 @@ pub(crate) fn ci_runner() {
     microvm.request("/jobs", &["--data", r#"{"script": 1}"#]).expect(400);
     microvm.terminate();
     image.delete(&server);
+}
+
+/// Its Jupyter is PyPI's: Debian 13's answers no WebSocket of a kernel's. The kernel runs from before the snapshot.
+pub(crate) fn notebook() {
+    let server = fixture::shared();
+    let request =
+        ImageRequest::of(&server, "notebook", &Artifact::of("examples/notebook")).hooks(Hooks::Ready(300));
+    let image = request.create(&server).built(&server);
+    let (first, second) = (Microvm::run(&server, &image, &[]), Microvm::run(&server, &image, &[]));
+    assert!(first.request("/notebooks/welcome.ipynb", &[]).expect(200).body.contains("Jupyter"));
+    let sessions = first.json("/api/sessions");
+    assert_eq!(sessions[0]["path"], "welcome.ipynb", "{sessions}");
+    let kernel = sessions[0]["kernel"]["id"].as_str().unwrap();
+
+    const DRAW: &str = "import random; drawn = random.random(); print(drawn)";
+    let drawn = executed(&first, kernel, DRAW);
+    assert_ne!(executed(&second, kernel, DRAW), drawn, "clones draw other numbers");
+    first.suspend();
+    first.resume();
+    assert_eq!(executed(&first, kernel, "print(drawn)"), drawn, "the kernel has its variables");
+    [first, second].iter().for_each(|microvm| drop(microvm.terminate()));
+    image.delete(&server);
+}
+
+/// What a cell prints, by the WebSocket that a browser has to a notebook's kernel.
+fn executed(microvm: &Microvm<'_>, kernel: &str, code: &str) -> String {
+    const ID: &str = "cell";
+    let path = format!("/api/kernels/{kernel}/channels?session_id=test");
+    let request = json!({
+        "channel": "shell",
+        "header": {
+            "msg_id": ID, "msg_type": "execute_request", "username": "", "session": "test", "version": "5.3",
+        },
+        "parent_header": {},
+        "metadata": {},
+        "content": { "code": code, "silent": false },
+    });
+    let exchange = async {
+        let auth = [("x-aws-proxy-auth", microvm.token().to_owned())];
+        let (mut socket, _) = sockets::websocket(microvm.server(), microvm, &path, &auth).await.unwrap();
+        socket.send(Message::text(request.to_string())).await.unwrap();
+        let (mut printed, mut replied, mut idle) = (String::new(), false, false);
+        while !(replied && idle) {
+            let Message::Text(text) = socket.next().await.unwrap().unwrap() else { continue };
+            let message: Json = serde_json::from_str(&text).unwrap();
+            let content = &message["content"];
+            match message["msg_type"].as_str() {
+                _ if message["parent_header"]["msg_id"] != ID => {}
+                Some("stream") => printed += content["text"].as_str().unwrap(),
+                Some("status") => idle = content["execution_state"] == "idle",
+                Some("execute_reply") => {
+                    assert_eq!(content["status"], "ok", "{message}");
+                    replied = true;
+                }
+                _ => {}
+            }
+        }
+        printed
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(SETTLE, exchange).await }).expect("the kernel answers")
 }
 
 fn job(microvm: &Microvm<'_>, request: &Json) -> Json {

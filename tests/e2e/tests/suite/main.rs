@@ -28,6 +28,7 @@ mod pressure;
 mod rust_sdk;
 mod session;
 mod shell;
+mod sockets;
 mod traces;
 mod trust;
 mod tunnels;
@@ -136,7 +137,7 @@ fn main() -> ExitCode {
             }
     };
     // `make soak` and `make examples`: each takes many minutes.
-    let long = trials! { ledger { soak } examples { ci_runner } };
+    let long = trials! { ledger { soak } examples { ci_runner, notebook } };
     trials.extend(long.into_iter().map(|trial| trial.with_ignored_flag(true)));
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     let failed = conclusion.has_failed();

@@ -2,25 +2,19 @@
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{SinkExt, StreamExt};
 use rekindle_e2e::terminal::Terminal;
 use rekindle_e2e::{Microvm, Server, command, json};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::fixture;
+use crate::{fixture, sockets};
 
 /// For the shell to show what is expected, or to end; commands are slow without hardware virtualization.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -245,20 +239,8 @@ impl Shell {
         headers: &[(&'static str, String)],
     ) -> Result<(Self, Option<String>), u16> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut request = format!("wss://{}{path}", microvm.endpoint).into_client_request().unwrap();
-        for (name, value) in headers {
-            request.headers_mut().insert(*name, value.parse().unwrap());
-        }
-        let opened = runtime.block_on(async { client_async(request, connect(server, microvm).await).await });
-        match opened {
-            Ok((socket, answer)) => {
-                let selected = answer.headers().get("sec-websocket-protocol");
-                let selected = selected.map(|name| name.to_str().unwrap().to_owned());
-                Ok((Self { runtime, socket, shown: String::new() }, selected))
-            }
-            Err(Error::Http(answer)) => Err(answer.status().as_u16()),
-            Err(other) => panic!("{other}"),
-        }
+        let opened = runtime.block_on(sockets::websocket(server, microvm, path, headers));
+        opened.map(|(socket, selected)| (Self { runtime, socket, shown: String::new() }, selected))
     }
 
     fn send(&mut self, message: Message) {
@@ -315,20 +297,4 @@ impl Shell {
             }
         }
     }
-}
-
-async fn connect(server: &Server, microvm: &Microvm<'_>) -> TlsStream<TcpStream> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(server.variable("SSL_CERT_FILE")).unwrap() {
-        roots.add_parsable_certificates([certificate.unwrap()]);
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let stream = TcpStream::connect(("127.0.0.1", server.endpoint_port())).await.unwrap();
-    let host = microvm.endpoint.split(':').next().unwrap().to_owned();
-    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(host).unwrap(), stream).await.unwrap()
 }

@@ -3,26 +3,19 @@
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
-use http::{HeaderValue, Request};
+use http::Request;
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rekindle_e2e::{Microvm, Server, command, microvm, until};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-use crate::fixture;
+use crate::{fixture, sockets};
 
 const ECHO: u16 = 7007;
 const HTTPS: u16 = 8443;
@@ -72,29 +65,11 @@ fn by_curl(microvm: &Microvm<'_>) {
     assert!(refused.contains("502"), "{refused}");
 }
 
-async fn tls(server: &Server, microvm: &Microvm<'_>, protocol: &[u8]) -> TlsStream<tokio::net::TcpStream> {
-    let mut roots = RootCertStore::empty();
-    let trusted = CertificateDer::pem_file_iter(server.variable("SSL_CERT_FILE")).unwrap();
-    roots.add_parsable_certificates(trusted.map(Result::unwrap));
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = config.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![protocol.to_vec()];
-    let (host, _) = microvm.endpoint.split_once(':').unwrap();
-    let tcp = tokio::net::TcpStream::connect(("127.0.0.1", server.endpoint_port())).await.unwrap();
-    let name = ServerName::try_from(host.to_owned()).unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
-}
-
-fn token(microvm: &Microvm<'_>) -> String {
-    microvm.auth().split_once(": ").unwrap().1.to_owned()
-}
-
 async fn by_http2(server: &Server, microvm: &Microvm<'_>) {
-    let io = TokioIo::new(tls(server, microvm, b"h2").await);
+    let io = TokioIo::new(sockets::tls(server, microvm, b"h2").await);
     let (mut client, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
     tokio::spawn(connection);
-    let request = Request::connect(format!("localhost:{ECHO}")).header("x-aws-proxy-auth", token(microvm));
+    let request = Request::connect(format!("localhost:{ECHO}")).header("x-aws-proxy-auth", microvm.token());
     let response = client.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
     assert_eq!(response.status(), 200);
     let mut io = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
@@ -106,15 +81,13 @@ async fn by_http2(server: &Server, microvm: &Microvm<'_>) {
 }
 
 async fn by_websocket(server: &Server, microvm: &Microvm<'_>) {
-    let mut request = format!("wss://{}/", microvm.endpoint).into_client_request().unwrap();
     let offer = format!(
         "lambda-microvms, lambda-microvms.tcp, lambda-microvms.port.{ECHO}, lambda-microvms.authentication.{}",
-        token(microvm)
+        microvm.token()
     );
-    request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_str(&offer).unwrap());
-    let io = tls(server, microvm, b"http/1.1").await;
-    let (mut socket, answer) = tokio_tungstenite::client_async(request, io).await.unwrap();
-    assert_eq!(answer.headers()["sec-websocket-protocol"], "lambda-microvms.tcp");
+    let opened = sockets::websocket(server, microvm, "/", &[("sec-websocket-protocol", offer)]).await;
+    let (mut socket, selected) = opened.unwrap();
+    assert_eq!(selected.as_deref(), Some("lambda-microvms.tcp"));
     socket.send(Message::Binary(HELLO.into())).await.unwrap();
     socket.send(Message::Binary(Bytes::new())).await.unwrap();
     let mut all = Vec::new();
