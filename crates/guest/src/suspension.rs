@@ -35,8 +35,8 @@ const DEVICE: &str = "device";
 const LAYER: &str = "memory.";
 const DESCRIPTION: &str = "suspension.json";
 const VERSION: u32 = 2;
-/// How often it is tried to take back what could not be saved, and the time between two tries.
-const WITHDRAWALS: u32 = 30;
+/// How often a name is tried to be changed that must be, and the time between two tries.
+const TRIES: u32 = 30;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What a saved state needs besides its own files.
@@ -231,21 +231,29 @@ impl Suspension {
     /// Sees to it that there is no saved state, now and after a power cut, before the guest goes on: it would be of another
     /// moment than the disk.
     async fn withdraw(&self) -> Result<(), SuspensionError> {
-        let mut tries = 0;
+        let suspension = self.clone();
+        let remove = |suspension: &Self| missing_is_fine(fs::remove_dir_all(suspension.path()));
+        let withdrawn = spawn_blocking(move || suspension.insist("taking back", remove));
+        let withdrawn = withdrawn.await.map_err(self.cut()).flatten();
+        withdrawn.map_err(|error| SuspensionError::Withdraw(Box::new(error)))
+    }
+
+    /// Changes a name in the MicroVM's directory, durably; a disk that fails is tried again. Blocks.
+    fn insist(
+        &self,
+        doing: &'static str,
+        change: impl Fn(&Self) -> io::Result<()>,
+    ) -> Result<(), SuspensionError> {
+        let mut tries = 1;
         loop {
-            let suspension = self.clone();
-            let withdrawn = spawn_blocking(move || {
-                missing_is_fine(fs::remove_dir_all(suspension.path()))
-                    .map_err(suspension.error("removing"))?;
-                suspension.sync()
-            });
-            let Err(error) = withdrawn.await.map_err(self.cut()).flatten() else { return Ok(()) };
-            tries += 1;
-            if tries == WITHDRAWALS {
-                return Err(SuspensionError::Withdraw(Box::new(error)));
+            match change(self).map_err(self.error(doing)).and_then(|()| self.sync()) {
+                Err(error) if tries < TRIES => {
+                    tracing::error!(%error, tries, "a suspension's name cannot be changed; trying again");
+                    std::thread::sleep(RETRY);
+                    tries += 1;
+                }
+                done => return done,
             }
-            tracing::error!(%error, "cannot take back what could not be saved; trying again");
-            tokio::time::sleep(RETRY).await;
         }
     }
 
@@ -313,9 +321,9 @@ impl Suspension {
         self.remove_old()?;
         fs::rename(self.path(), self.used()).map_err(self.error("marking as used"))?;
         self.sync().inspect_err(|_| {
-            if let Err(error) = fs::rename(self.used(), self.path()) {
-                tracing::error!(dir = %self.microvm.display(), %error, "cannot take back that a MicroVM was resumed");
-            }
+            let back = |this: &Self| missing_is_fine(fs::rename(this.used(), this.path()));
+            // Where it is not to be had the MicroVM ends, with this very error.
+            let _ = self.insist("taking back that it was used of", back);
         })
     }
 
