@@ -77,8 +77,7 @@ fn main() -> ExitCode {
                 steps_reach_the_network,
                 a_build_uses_what_earlier_ones_of_its_account_left,
             }
-            // Building one takes minutes, beside which others can run.
-            examples { node, sandbox }
+            examples { sandbox }
             lifecycle {
                 the_smallest_image_lives_sleeps_and_wakes,
                 as_many_spares_wait_as_were_launched_together,
@@ -137,7 +136,7 @@ fn main() -> ExitCode {
             }
     };
     // `make soak` and `make examples`: each takes many minutes.
-    let long = trials! { ledger { soak } examples { ci_runner, notebook } };
+    let long = trials! { ledger { soak } examples { node, ci_runner, notebook } };
     trials.extend(long.into_iter().map(|trial| trial.with_ignored_flag(true)));
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     let failed = conclusion.has_failed();
