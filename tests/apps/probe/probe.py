@@ -11,6 +11,8 @@ with hooks that fail to order and with more to ask for.
     GET  /stream?count=N            N lines, one every tenth of a second
     GET  /fill?mib=N                fills N MiB of memory, no page of it zeros; the checksum of that
     GET  /filled                    the checksum of what is there now
+    GET  /store?mib=N               writes N MiB to a file, down to the disk; the checksum of that
+    GET  /stored                    the checksum of what is in it now
     GET  /headers                   the request's own headers
     GET  /confinement               what comes of asking for more than a container may have (see confinement.py)
     GET  /environment               the process's environment
@@ -58,6 +60,7 @@ from ledger import Ledger
 CONNECT_TIMEOUT = 1.0
 STREAM_PAUSE = 0.1
 MIB = 1 << 20
+STORED = Path("/app/stored")
 
 
 class Pauses:
@@ -109,6 +112,10 @@ class App(app.App):
                 self.answer(200, {"checksum": zlib.crc32(App.filled)})
             case "/filled":
                 self.answer(200, {"checksum": zlib.crc32(App.filled)})
+            case "/store":
+                self.answer(200, {"checksum": store(int(query["mib"]))})
+            case "/stored":
+                self.answer(200, {"checksum": zlib.crc32(STORED.read_bytes())})
             case "/headers":
                 self.answer(200, {name.lower(): value for name, value in self.headers.items()})
             case "/confinement":
@@ -183,6 +190,15 @@ class App(app.App):
             line = f"line {number}\n".encode()
             self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
         self.wfile.write(b"0\r\n\r\n")
+
+
+def store(mib: int) -> int:
+    content = os.urandom(MIB) * mib
+    with STORED.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return zlib.crc32(content)
 
 
 def clocks() -> dict:

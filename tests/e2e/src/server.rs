@@ -26,6 +26,8 @@ const GONE: Duration = Duration::from_secs(60);
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 /// The bucket that artifacts are put in.
 const BUCKET: &str = "artifacts";
+/// What a file system of some GiB takes for itself.
+const FILE_SYSTEM_MIB: u64 = 64;
 
 /// A server of its own, with a data directory of its own.
 #[derive(Debug)]
@@ -86,8 +88,13 @@ impl Server {
         std::fs::create_dir(&data_dir).unwrap();
         let used = command::must(Command::new("du").arg("-sm").arg(&killed.data_dir));
         let used: u64 = used.split_whitespace().next().unwrap().parse().unwrap();
-        let size = format!("size={}m", used + left_mib);
-        command::must(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&data_dir));
+        // Like those that servers have: what a VMM maps of a file with holes needs no room.
+        let disk = data_dir.with_extension("disk");
+        std::fs::File::create(&disk).unwrap().set_len((used + left_mib + FILE_SYSTEM_MIB) << 20).unwrap();
+        let mut mkfs = Command::new("mkfs.ext4");
+        command::must(mkfs.args(["-q", "-F", "-m", "0", "-O", "^has_journal"]).arg(&disk));
+        command::must(Command::new("mount").args(["-o", "loop"]).args([&disk, &data_dir]));
+        std::fs::remove_dir(data_dir.join("lost+found")).unwrap();
         command::must(
             Command::new("cp").args(["-aT", "--sparse=always"]).arg(&killed.data_dir).arg(&data_dir),
         );

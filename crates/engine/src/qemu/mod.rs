@@ -6,6 +6,7 @@ mod overlay;
 mod parked;
 mod probe;
 mod qmp;
+mod stall;
 mod start;
 mod x86_64;
 

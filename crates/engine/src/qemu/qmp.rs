@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -15,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::stall::{self, Stall};
 use crate::error::CommandError;
 
 /// Longest line taken from the VMM.
@@ -68,20 +70,22 @@ fn parse(line: &[u8]) -> Result<Message, CommandError> {
     }
 }
 
+/// One command at a time goes over it.
 #[derive(Debug)]
-struct Connection {
+pub(crate) struct Connection {
     stream: UnixStream,
     unread: Vec<u8>,
     events: VecDeque<Event>,
     last_id: u64,
     /// A command went out in part: its caller gave up, and nothing more can be said on this connection.
     torn: bool,
+    pub(crate) stall: Stall,
 }
 
 /// A control connection.
 #[derive(Debug)]
 pub(crate) struct Qmp {
-    connection: Mutex<Connection>,
+    connection: Arc<Mutex<Connection>>,
 }
 
 impl Qmp {
@@ -89,13 +93,14 @@ impl Qmp {
     pub(crate) async fn connect(path: &Path) -> Result<Self, CommandError> {
         let stream = UnixStream::connect(path).await?;
         let qmp = Self {
-            connection: Mutex::new(Connection {
+            connection: Arc::new(Mutex::new(Connection {
                 stream,
                 unread: Vec::new(),
                 events: VecDeque::new(),
                 last_id: 0,
                 torn: false,
-            }),
+                stall: Stall::default(),
+            })),
         };
         let greeting = async { qmp.connection.lock().await.message().await };
         match timeout(ANSWER_TIME, greeting).await.map_err(|_| CommandError::Timeout("greeting".into()))?? {
@@ -104,6 +109,12 @@ impl Qmp {
         }
         qmp.execute("qmp_capabilities", json!({})).await?;
         Ok(qmp)
+    }
+
+    /// From now on has the machine of this process go on where it stops for want of room on the host's disk.
+    pub(crate) async fn keep_going(&self, pid: i32) -> Result<(), CommandError> {
+        let connection = self.connection.lock().await;
+        Ok(stall::watch(pid, &self.connection, &connection.stream)?)
     }
 
     /// Runs a command.
@@ -154,7 +165,7 @@ impl Qmp {
 }
 
 impl Connection {
-    async fn exchange(
+    pub(crate) async fn exchange(
         &mut self,
         command: &str,
         arguments: Value,
@@ -165,6 +176,7 @@ impl Connection {
         }
         self.last_id += 1;
         let id = self.last_id;
+        self.stall.commanded(command);
         let line = format!("{}\n", json!({"execute": command, "arguments": arguments, "id": id}));
         self.torn = true;
         let sent = match file {
@@ -187,10 +199,30 @@ impl Connection {
 
     fn note(&mut self, message: Message) {
         if let Message::Event(event) = message {
+            self.stall.happened(&event);
             if self.events.len() == MAX_EVENTS {
                 self.events.pop_front();
             }
             self.events.push_back(event);
+        }
+    }
+
+    /// Takes note of what has come, without waiting for more.
+    pub(crate) fn hear(&mut self) -> Result<(), CommandError> {
+        loop {
+            while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.unread.drain(..=end).collect();
+                let message = parse(&line)?;
+                self.note(message);
+            }
+            if self.unread.len() > MAX_LINE {
+                return Err(CommandError::Protocol("a line too long"));
+            }
+            match self.stream.try_read_buf(&mut self.unread) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                read => read.map(drop)?,
+            }
         }
     }
 
@@ -229,8 +261,10 @@ async fn send_file(stream: &UnixStream, bytes: &[u8], file: BorrowedFd<'_>) -> i
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+    use tokio::io::AsyncBufReadExt;
+
+    use super::*;
 
     #[test]
     fn messages_are_told_apart() {
@@ -263,6 +297,33 @@ mod tests {
         let result = Qmp::connect(&path).await;
         server.await.unwrap();
         result
+    }
+
+    /// As a machine does whose host's disk is full: QEMU tells and waits.
+    #[tokio::test]
+    async fn a_machine_that_stops_for_want_of_room_is_told_to_go_on() {
+        const FULL: &[u8] = br#"{"event": "BLOCK_IO_ERROR", "data": {"action": "stop", "nospace": true}}"#;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qmp");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (read, mut write) = stream.into_split();
+            let mut lines = tokio::io::BufReader::new(read).lines();
+            write.write_all(b"{\"QMP\":{}}\n").await.unwrap();
+            let mut heard = Vec::new();
+            // The capabilities, and then, twice over, that it is to go on: at first there is no room yet.
+            for id in 1..=3 {
+                let line: Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
+                heard.push(line["execute"].as_str().unwrap().to_owned());
+                write.write_all(format!("{}\n", json!({"return": {}, "id": id})).as_bytes()).await.unwrap();
+                write.write_all(&[FULL, b"\n"].concat()).await.unwrap();
+            }
+            heard
+        });
+        let qmp = Qmp::connect(&path).await.unwrap();
+        qmp.keep_going(0).await.unwrap();
+        assert_eq!(server.await.unwrap(), ["qmp_capabilities", "cont", "cont"]);
     }
 
     #[tokio::test]

@@ -136,6 +136,8 @@ pub(crate) async fn launch(
     let vmm = Vmm { record, process };
     let qmp = Qmp::connect(&dir.join(QMP)).await.map_err(|error| vmm_error(&dir, error));
     let qmp = vmm.unless_failed(qmp).await?;
+    let kept = qmp.keep_going(vmm.process.pid()).await.map_err(|error| vmm_error(&dir, error));
+    vmm.unless_failed(kept).await?;
     Ok((QemuMachine { vmm, qmp }, state_in))
 }
 
@@ -202,8 +204,18 @@ pub(crate) fn log_tail(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&tail).trim().to_owned())
 }
 
+/// The control connection of a machine that runs, or has stopped for want of room while nobody heard.
+async fn find(path: &Path, pid: i32) -> Result<Qmp, CommandError> {
+    let qmp = Qmp::connect(path).await?;
+    qmp.keep_going(pid).await?;
+    if qmp.execute("query-status", json!({})).await?["status"] == "io-error" {
+        qmp.execute("cont", json!({})).await?;
+    }
+    Ok(qmp)
+}
+
 pub(crate) async fn adopt(dir: &Path) -> Result<Option<QemuMachine>, StartError> {
     let Some(vmm) = Vmm::adopt(dir)? else { return Ok(None) };
-    let qmp = Qmp::connect(&dir.join(QMP)).await.map_err(|error| vmm_error(dir, error))?;
+    let qmp = find(&dir.join(QMP), vmm.process.pid()).await.map_err(|error| vmm_error(dir, error))?;
     Ok(Some(QemuMachine { vmm, qmp }))
 }

@@ -1,7 +1,8 @@
 //! A host that is full: what it answers, that nobody who runs is harmed, and that room comes back.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rekindle_e2e::{Answer, Image, Json, Microvm, Server, json, until};
@@ -46,6 +47,7 @@ pub(crate) fn a_full_host_refuses_and_harms_nobody() {
     little_memory(&server, &image, &running);
     server.restart_with(&["--config", &few]);
     full_disk(&server, &image);
+    no_room_at_all(&server, &image);
     out_of_memory(&server, &image);
 }
 
@@ -118,6 +120,35 @@ fn full_disk(server: &Server, image: &Image) {
     until("the disk's room to be seen", SEEN, || (resume(server, &microvm).status == 200).then_some(()));
     microvm.json("/counter");
     microvm.terminate();
+}
+
+/// What a MicroVM writes when nothing is left waits for room, with the MicroVM; nothing of it is lost.
+fn no_room_at_all(server: &Server, image: &Image) {
+    const STOPPED: &str = "a machine has stopped: the host's disk is full";
+    let microvm = Microvm::run(server, image, &[]);
+    assert!(!server.log().contains(STOPPED));
+    let filling = server.data_dir().join("filling");
+    let stored = std::thread::scope(|scope| {
+        fill(server, &filling);
+        let storing = scope.spawn(|| microvm.json("/store?mib=16"));
+        until("the MicroVM to be stopped", SEEN, || server.log().contains(STOPPED).then_some(()));
+        fs::remove_file(&filling).unwrap();
+        storing.join().unwrap()
+    });
+    assert_eq!(microvm.json("/stored"), stored);
+    microvm.terminate();
+}
+
+/// Takes all room there is on the disk of the server's data.
+fn fill(server: &Server, filling: &Path) {
+    /// More than the file system needs to note where the rest is.
+    const LAST: u64 = 8 * MIB;
+    let disk = rustix::fs::statvfs(server.data_dir()).unwrap();
+    let room = disk.f_bavail * disk.f_frsize - LAST;
+    let mut fallocate = std::process::Command::new("fallocate");
+    rekindle_e2e::command::must(fallocate.args(["-l", &room.to_string()]).arg(filling));
+    let mut file = fs::File::options().append(true).open(filling).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
 }
 
 /// One takes more than its group may have: it ends with the reason, and its neighbour does not notice.
