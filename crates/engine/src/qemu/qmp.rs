@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::stall::{self, Stall};
+use super::stall::{self, Stall, Watch};
 use crate::error::CommandError;
 
 /// Longest line taken from the VMM.
@@ -24,7 +24,7 @@ const MAX_LINE: usize = 1 << 20;
 /// Most events kept; older ones are dropped.
 const MAX_EVENTS: usize = 64;
 /// How long the VMM may take to answer a command or send an event that is waited for.
-const ANSWER_TIME: Duration = Duration::from_secs(60);
+pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(60);
 
 /// A message from the VMM.
 #[derive(Debug, PartialEq)]
@@ -86,6 +86,7 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Qmp {
     connection: Arc<Mutex<Connection>>,
+    watch: OnceLock<Watch>,
 }
 
 impl Qmp {
@@ -101,6 +102,7 @@ impl Qmp {
                 torn: false,
                 stall: Stall::default(),
             })),
+            watch: OnceLock::new(),
         };
         let greeting = async { qmp.connection.lock().await.message().await };
         match timeout(ANSWER_TIME, greeting).await.map_err(|_| CommandError::Timeout("greeting".into()))?? {
@@ -114,7 +116,9 @@ impl Qmp {
     /// From now on has the machine of this process go on where it stops for want of room on the host's disk.
     pub(crate) async fn keep_going(&self, pid: i32) -> Result<(), CommandError> {
         let connection = self.connection.lock().await;
-        Ok(stall::watch(pid, &self.connection, &connection.stream)?)
+        let watch = stall::watch(pid, Arc::clone(&self.connection), connection.stream.as_fd())?;
+        self.watch.get_or_init(|| watch);
+        Ok(())
     }
 
     /// Runs a command.
@@ -324,6 +328,23 @@ mod tests {
         let qmp = Qmp::connect(&path).await.unwrap();
         qmp.keep_going(0).await.unwrap();
         assert_eq!(server.await.unwrap(), ["qmp_capabilities", "cont", "cont"]);
+    }
+
+    /// QEMU has one client at a time: who finds the machine again would wait for ever.
+    #[tokio::test]
+    async fn a_connection_that_is_dropped_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qmp");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let client = tokio::spawn(async move {
+            let qmp = Qmp::connect(&path).await.unwrap();
+            qmp.keep_going(0).await.unwrap();
+        });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"{\"QMP\":{}}\n{\"return\":{},\"id\":1}\n").await.unwrap();
+        client.await.unwrap();
+        let mut said = Vec::new();
+        assert!(timeout(Duration::from_secs(20), stream.read_to_end(&mut said)).await.is_ok());
     }
 
     #[tokio::test]

@@ -3,16 +3,17 @@
 //! Nothing is lost by it, as the write is tried again then. But QEMU waits to be told, for ever.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Weak};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
 
-use super::qmp::{Connection, Event};
+use super::qmp::{ANSWER_TIME, Connection, Event};
 use crate::error::CommandError;
 
 /// How often it is tried whether there is room again.
@@ -49,29 +50,42 @@ impl Stall {
     }
 }
 
-/// Looks after a machine for as long as its connection is used.
-pub(crate) fn watch(pid: i32, connection: &Arc<Mutex<Connection>>, socket: impl AsFd) -> io::Result<()> {
+/// Looks after a machine until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Watch(AbortHandle);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Has the machine of this process go on where it stops for want of room.
+pub(crate) fn watch(
+    pid: i32,
+    connection: Arc<Mutex<Connection>>,
+    socket: BorrowedFd<'_>,
+) -> io::Result<Watch> {
     // Of its own, so that waiting for what comes keeps nobody from giving commands.
-    let socket = socket.as_fd().try_clone_to_owned()?;
+    let socket = socket.try_clone_to_owned()?;
     // SAFETY: an `OwnedFd` is open and the same until it is dropped, which only dropping the `AsyncFd` does.
     let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
-    let connection = Arc::downgrade(connection);
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         if let Err(error) = attend(pid, &connection, &socket).await {
             tracing::debug!(pid, %error, "a machine is not looked after any more");
         }
     });
-    Ok(())
+    Ok(Watch(task.abort_handle()))
 }
 
+/// Ends with the connection.
 async fn attend(
     pid: i32,
-    connection: &Weak<Mutex<Connection>>,
+    connection: &Mutex<Connection>,
     socket: &AsyncFd<OwnedFd>,
 ) -> Result<(), CommandError> {
     loop {
         let mut ready = socket.readable().await?;
-        let Some(connection) = connection.upgrade() else { return Ok(()) };
         connection.lock().await.hear()?;
         ready.clear_ready();
         while connection.lock().await.stall.may_go_on() {
@@ -83,7 +97,8 @@ async fn attend(
             let mut connection = connection.lock().await;
             // Somebody may have stopped it meanwhile.
             if connection.stall.may_go_on() {
-                connection.exchange("cont", json!({}), None).await?;
+                let told = tokio::time::timeout(ANSWER_TIME, connection.exchange("cont", json!({}), None));
+                told.await.map_err(|_| CommandError::Timeout("cont".into()))??;
             }
         }
     }
