@@ -16,6 +16,8 @@ PORT = 8080
 HOOKS_PORT = 9000
 READY = "/aws/lambda-microvms/runtime/v1/ready"
 NOTEBOOK = "welcome.ipynb"
+# The library's servers look twice a second whether they are to end, which each of many idle clones would pay for.
+WITHOUT_POLLING = None
 # For the kernel to start, which takes an emulated processor half a minute.
 SECONDS = 240
 
@@ -27,7 +29,7 @@ c.ServerApp.default_url = f"/notebooks/{NOTEBOOK}"
 # Whoever comes has a token of the endpoint, whose name it is asked by.
 c.IdentityProvider.token = ""
 c.ServerApp.allow_remote_access = True
-# A notebook that is open and computes nothing may fall asleep: no pings.
+# Pings alone would keep a MicroVM awake for as long as somebody has it open.
 c.ServerApp.tornado_settings = {"ws_ping_interval": 0}
 
 
@@ -64,4 +66,5 @@ class Hooks(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-threading.Thread(target=ThreadingHTTPServer(("0.0.0.0", HOOKS_PORT), Hooks).serve_forever, args=(None,), daemon=True).start()
+hooks = ThreadingHTTPServer(("0.0.0.0", HOOKS_PORT), Hooks)
+threading.Thread(target=hooks.serve_forever, args=(WITHOUT_POLLING,), daemon=True).start()

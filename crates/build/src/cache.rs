@@ -19,10 +19,11 @@ use guest::Dirs;
 use ids::{AccountId, ImageArn};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use snapshot::files::missing_is_fine;
 use snapshot::manifest::{Manifest, ManifestError};
 use snapshot::publish::{PublishError, Staging};
 
-use crate::files::{bytes_on_disk, missing_is_fine};
+use crate::files::bytes_on_disk;
 
 /// Raised when the same inputs come to another container, because the agent builds it in another way.
 const FORMAT: u8 = 2;

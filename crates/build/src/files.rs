@@ -1,7 +1,6 @@
 //! What is asked of files in more than one place.
 
 use std::fs::Metadata;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 
 /// Bytes of a block as file systems count them.
@@ -10,12 +9,4 @@ const BLOCK: u64 = 512;
 /// What a file takes on the disk, holes aside.
 pub(crate) fn bytes_on_disk(file: &Metadata) -> u64 {
     file.blocks() * BLOCK
-}
-
-/// For a removal: what is not there is removed.
-pub(crate) fn missing_is_fine(done: io::Result<()>) -> io::Result<()> {
-    match done {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
 }

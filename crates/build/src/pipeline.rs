@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use api::SizeClass;
 use guest::{CODE, ImageLayer, Layout};
+use snapshot::files::missing_is_fine;
 use snapshot::publish::Staging;
 use store::{BuildRecord, SnapshotSizes, VersionRecord};
 use tokio::task::spawn_blocking;
@@ -14,7 +15,7 @@ use crate::builder::Workshop;
 use crate::compile::compile;
 use crate::container::Container;
 use crate::error::BuildError;
-use crate::files::{bytes_on_disk, missing_is_fine};
+use crate::files::bytes_on_disk;
 use crate::output::Step;
 use crate::role::BuildRole;
 use crate::{capture, trial};

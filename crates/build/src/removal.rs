@@ -10,7 +10,7 @@ use store::{Store, StoreError, versions};
 use tokio::task::spawn_blocking;
 
 use crate::error::BuildError;
-use crate::files::missing_is_fine;
+use snapshot::files::missing_is_fine;
 
 /// Removes an image that is DELETING.
 pub(crate) async fn image(store: &Store, dirs: &Dirs, image: &ImageArn) -> Result<(), BuildError> {

@@ -20,6 +20,7 @@ use engine::{Compatibility, DiffWrite, Incompatible, MemoryError, Restore, SaveE
 use serde::{Deserialize, Serialize};
 use snapshot::chain::{MAX_LAYERS, MERGE_LAYERS};
 use snapshot::diff::Summary;
+use snapshot::files::missing_is_fine;
 use snapshot::manifest::{Manifest, ManifestError};
 use snapshot::publish::{PublishError, Sealed, Staging};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -439,13 +440,6 @@ fn write_all(
     let names: Vec<String> = (0..=below.len()).map(layer_name).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     Ok(staging.seal(&names)?)
-}
-
-fn missing_is_fine(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
 }
 
 fn layer_name(number: usize) -> String {

@@ -4,6 +4,7 @@
 
 pub mod chain;
 pub mod diff;
+pub mod files;
 pub mod manifest;
 pub mod publish;
 pub mod sparse;

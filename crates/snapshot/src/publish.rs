@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::files::missing_is_fine;
 use crate::manifest::{FILE_NAME, Manifest, ManifestError};
 
 /// Ending of a directory that is still being filled; a start of the program may delete those.
@@ -52,12 +53,8 @@ impl Staging {
         let mut name = destination.file_name().ok_or_else(place)?.to_owned();
         name.push(STAGING_SUFFIX);
         let path = parent.join(name);
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("emptying", &path)(error))?,
-            _ => create_durably(parent)
-                .and_then(|()| fs::create_dir(&path))
-                .map_err(io_error("creating", &path))?,
-        }
+        missing_is_fine(fs::remove_dir_all(&path)).map_err(io_error("emptying", &path))?;
+        create_durably(parent).and_then(|()| fs::create_dir(&path)).map_err(io_error("creating", &path))?;
         Ok(Self { path, destination: destination.to_owned(), parent: parent.to_owned() })
     }
 

@@ -8,6 +8,7 @@
 pub mod artifact;
 pub mod census;
 pub mod command;
+pub mod disk;
 pub mod http;
 pub mod image;
 pub mod machines;

@@ -13,7 +13,7 @@ use crate::census::{self, Census};
 use crate::command::{self, Environment};
 use crate::http::{self, Answer};
 use crate::image::BUILD;
-use crate::{Json, machines, until};
+use crate::{Json, disk, machines, until};
 
 /// For a server to answer: it may have to make snapshots' processes and namespaces ready first.
 const START: Duration = Duration::from_secs(120);
@@ -26,8 +26,8 @@ const GONE: Duration = Duration::from_secs(60);
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 /// The bucket that artifacts are put in.
 const BUCKET: &str = "artifacts";
-/// What a file system of some GiB takes for itself.
-const FILE_SYSTEM_MIB: u64 = 64;
+/// What a file system of some GiB takes for itself, most of it for its journal.
+const FILE_SYSTEM_MIB: u64 = 128;
 
 /// A server of its own, with a data directory of its own.
 #[derive(Debug)]
@@ -85,16 +85,9 @@ impl Server {
     pub fn start_on_small_disk(killed: &Self, left_mib: u64, arguments: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("rekindle-e2e-").tempdir().unwrap();
         let data_dir = dir.path().canonicalize().unwrap().join("data");
-        std::fs::create_dir(&data_dir).unwrap();
         let used = command::must(Command::new("du").arg("-sm").arg(&killed.data_dir));
         let used: u64 = used.split_whitespace().next().unwrap().parse().unwrap();
-        // Like those that servers have: what a VMM maps of a file with holes needs no room.
-        let disk = data_dir.with_extension("disk");
-        std::fs::File::create(&disk).unwrap().set_len((used + left_mib + FILE_SYSTEM_MIB) << 20).unwrap();
-        let mut mkfs = Command::new("mkfs.ext4");
-        command::must(mkfs.args(["-q", "-F", "-m", "0", "-O", "^has_journal"]).arg(&disk));
-        command::must(Command::new("mount").args(["-o", "loop"]).args([&disk, &data_dir]));
-        std::fs::remove_dir(data_dir.join("lost+found")).unwrap();
+        disk::mount(&data_dir, (used + left_mib + FILE_SYSTEM_MIB) << 20);
         command::must(
             Command::new("cp").args(["-aT", "--sparse=always"]).arg(&killed.data_dir).arg(&data_dir),
         );

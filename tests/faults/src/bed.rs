@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use e2e::census::{self, Census};
 use e2e::command::{self, Environment, workspace};
-use e2e::{Artifact, Image, ImageRequest, Server, until};
+use e2e::{Artifact, Image, ImageRequest, Server, disk, until};
 
-use crate::disk;
 use rekindle_faults::plan::{self, Fault, Word};
 
 /// The name of the image that MicroVMs are launched from.
 const PROBE: &str = "probe";
+/// Of the disk that the server's data are on.
+const DISK_BYTES: u64 = 8 << 30;
 /// Network slots that a server keeps ready: the default of its settings.
 const READY_SLOTS: usize = 4;
 /// For a server whose end has come to be gone.
@@ -77,7 +78,7 @@ impl Bed {
     pub(crate) fn start(kept: Option<&Path>) -> Self {
         let filled = kept.filter(|kept| kept.exists());
         let server = Server::start_under(&[], |data_dir| {
-            disk::mount(data_dir);
+            disk::mount(data_dir, DISK_BYTES);
             if let Some(kept) = filled {
                 copy(kept, data_dir);
             }

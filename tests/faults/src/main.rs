@@ -9,7 +9,6 @@
 mod bed;
 mod cases;
 mod chance;
-mod disk;
 mod guests;
 mod images;
 mod run;

@@ -4,10 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use e2e::census;
+use e2e::{census, disk};
 
 use crate::bed::{Bed, Planned};
-use crate::disk;
 use crate::guests::{Harm, Known, Told, patiently};
 use crate::scenario::{Scenario, Subjects};
 use rekindle_faults::plan::Fault;

@@ -214,18 +214,12 @@ impl Connection {
     /// Takes note of what has come, without waiting for more.
     pub(crate) fn hear(&mut self) -> Result<(), CommandError> {
         loop {
-            while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.unread.drain(..=end).collect();
-                let message = parse(&line)?;
+            while let Some(message) = self.unread_message(&mut 0)? {
                 self.note(message);
             }
-            if self.unread.len() > MAX_LINE {
-                return Err(CommandError::Protocol("a line too long"));
-            }
             match self.stream.try_read_buf(&mut self.unread) {
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                read => read.map(drop)?,
+                read => more(read?)?,
             }
         }
     }
@@ -234,19 +228,27 @@ impl Connection {
     async fn message(&mut self) -> Result<Message, CommandError> {
         let mut searched = 0;
         loop {
-            if let Some(end) = self.unread[searched..].iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.unread.drain(..=searched + end).collect();
-                return parse(&line);
+            if let Some(message) = self.unread_message(&mut searched)? {
+                return Ok(message);
             }
-            searched = self.unread.len();
-            if searched > MAX_LINE {
-                return Err(CommandError::Protocol("a line too long"));
-            }
-            if self.stream.read_buf(&mut self.unread).await? == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
+            more(self.stream.read_buf(&mut self.unread).await?)?;
         }
     }
+
+    /// The first message of what was read, if it is whole; `searched`: bytes that are known to have no end of one.
+    fn unread_message(&mut self, searched: &mut usize) -> Result<Option<Message>, CommandError> {
+        if let Some(end) = self.unread[*searched..].iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.unread.drain(..=*searched + end).collect();
+            return parse(&line).map(Some);
+        }
+        *searched = self.unread.len();
+        if *searched > MAX_LINE { Err(CommandError::Protocol("a line too long")) } else { Ok(None) }
+    }
+}
+
+/// Reading nothing is the end.
+fn more(read: usize) -> io::Result<()> {
+    if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
 /// Sends a file, with as many of the bytes as there is room for: how many.

@@ -129,7 +129,7 @@ fn executed(microvm: &Microvm<'_>, kernel: &str, code: &str) -> String {
     });
     let exchange = async {
         let auth = [("x-aws-proxy-auth", microvm.token().to_owned())];
-        let (mut socket, _) = sockets::websocket(microvm.server(), microvm, &path, &auth).await.unwrap();
+        let (mut socket, _) = sockets::websocket(microvm, &path, &auth).await.unwrap();
         socket.send(Message::text(request.to_string())).await.unwrap();
         let (mut printed, mut replied, mut idle) = (String::new(), false, false);
         while !(replied && idle) {

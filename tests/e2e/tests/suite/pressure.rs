@@ -1,11 +1,10 @@
 //! A host that is full: what it answers, that nobody who runs is harmed, and that room comes back.
 
 use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use rekindle_e2e::{Answer, Image, Json, Microvm, Server, json, until};
+use rekindle_e2e::{Answer, Image, Json, Microvm, Server, disk, json, until};
 
 use crate::fixture;
 
@@ -127,28 +126,15 @@ fn no_room_at_all(server: &Server, image: &Image) {
     const STOPPED: &str = "a machine has stopped: the host's disk is full";
     let microvm = Microvm::run(server, image, &[]);
     assert!(!server.log().contains(STOPPED));
-    let filling = server.data_dir().join("filling");
     let stored = std::thread::scope(|scope| {
-        fill(server, &filling);
+        disk::fill(server.data_dir());
         let storing = scope.spawn(|| microvm.json("/store?mib=16"));
         until("the MicroVM to be stopped", SEEN, || server.log().contains(STOPPED).then_some(()));
-        fs::remove_file(&filling).unwrap();
+        disk::make_room(server.data_dir());
         storing.join().unwrap()
     });
     assert_eq!(microvm.json("/stored"), stored);
     microvm.terminate();
-}
-
-/// Takes all room there is on the disk of the server's data.
-fn fill(server: &Server, filling: &Path) {
-    /// More than the file system needs to note where the rest is.
-    const LAST: u64 = 8 * MIB;
-    let disk = rustix::fs::statvfs(server.data_dir()).unwrap();
-    let room = disk.f_bavail * disk.f_frsize - LAST;
-    let mut fallocate = std::process::Command::new("fallocate");
-    rekindle_e2e::command::must(fallocate.args(["-l", &room.to_string()]).arg(filling));
-    let mut file = fs::File::options().append(true).open(filling).unwrap();
-    while file.write_all(&[1; 4096]).is_ok() {}
 }
 
 /// One takes more than its group may have: it ends with the reason, and its neighbour does not notice.

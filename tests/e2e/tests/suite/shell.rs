@@ -38,14 +38,14 @@ pub(crate) fn a_shell_beside_the_application() {
     );
     let token = token(&server, &microvm);
     only_a_shells_token_on_a_websocket_opens_it(&server, &microvm, &token);
-    let mut first = Shell::open(&server, &microvm, &token);
+    let mut first = Shell::open(&microvm, &token);
     it_is_a_roots_terminal_in_the_container(&mut first);
     keys_do_what_they_do_in_a_terminal(&mut first);
-    two_at_once_see_the_application_and_leave_nothing(&server, &microvm, &token, &mut first);
-    a_suspension_ends_it_and_a_new_one_wakes_the_microvm(&server, &microvm, &token, first);
+    two_at_once_see_the_application_and_leave_nothing(&microvm, &token, &mut first);
+    a_suspension_ends_it_and_a_new_one_wakes_the_microvm(&microvm, &token, first);
     rekindle_shell_types_what_is_piped_in(&server, &microvm);
     in_a_terminal_rekindle_shell_is_the_guests(&server, &microvm);
-    let mut last = Shell::open(&server, &microvm, &token);
+    let mut last = Shell::open(&microvm, &token);
     microvm.terminate();
     assert_eq!(last.closed(), (1001, "microvm terminated".to_owned()));
 }
@@ -60,13 +60,12 @@ fn only_a_shells_token_on_a_websocket_opens_it(server: &Server, microvm: &Microv
         // An application's token leads to the application, where nothing listens on the shell's port.
         (vec![(AUTH, microvm.token().to_owned()), ("x-aws-proxy-port", "8022".to_owned())], 502),
     ] {
-        let refused = Shell::try_open(server, microvm, "/shell", &headers).err();
+        let refused = Shell::try_open(microvm, "/shell", &headers).err();
         assert_eq!(refused, Some(status), "{headers:?}");
     }
     let protocols =
         format!("lambda-microvms.port.8022, lambda-microvms.authentication.{token}, lambda-microvms");
-    let (shell, selected) =
-        Shell::try_open(server, microvm, "/", &[("sec-websocket-protocol", protocols)]).unwrap();
+    let (shell, selected) = Shell::try_open(microvm, "/", &[("sec-websocket-protocol", protocols)]).unwrap();
     assert_eq!(selected.as_deref(), Some("lambda-microvms"));
     drop(shell);
 }
@@ -103,13 +102,8 @@ fn keys_do_what_they_do_in_a_terminal(shell: &mut Shell) {
     shell.expect("[130]");
 }
 
-fn two_at_once_see_the_application_and_leave_nothing(
-    server: &Server,
-    microvm: &Microvm<'_>,
-    token: &str,
-    first: &mut Shell,
-) {
-    let mut second = Shell::open(server, microvm, token);
+fn two_at_once_see_the_application_and_leave_nothing(microvm: &Microvm<'_>, token: &str, first: &mut Shell) {
+    let mut second = Shell::open(microvm, token);
     let (one, two) = (first.terminal(), second.terminal());
     assert_ne!(one, two);
     second.type_in("tr '\\0' ' ' </proc/1/cmdline; ls /app\n");
@@ -127,7 +121,6 @@ fn two_at_once_see_the_application_and_leave_nothing(
 }
 
 fn a_suspension_ends_it_and_a_new_one_wakes_the_microvm(
-    server: &Server,
     microvm: &Microvm<'_>,
     token: &str,
     mut shell: Shell,
@@ -138,7 +131,7 @@ fn a_suspension_ends_it_and_a_new_one_wakes_the_microvm(
     assert_eq!(shell.closed(), (1001, "microvm suspended".to_owned()));
     microvm.wait("SUSPENDED");
     // The token goes on, and no process of before has been saved.
-    let mut shell = Shell::open(server, microvm, token);
+    let mut shell = Shell::open(microvm, token);
     assert_eq!(microvm.state(), "RUNNING");
     shell.type_in("n=0; for d in /proc/[0-9]*; do read -r -d '' c <$d/cmdline; ");
     shell.type_in("[[ $c == bash || $c == sleep ]] && n=$((n + 1)); done\n");
@@ -220,8 +213,8 @@ struct Shell {
 
 impl Shell {
     /// One whose session has begun.
-    fn open(server: &Server, microvm: &Microvm<'_>, token: &str) -> Self {
-        let mut shell = Self::try_open(server, microvm, "/shell", &[(AUTH, token.to_owned())]).unwrap().0;
+    fn open(microvm: &Microvm<'_>, token: &str) -> Self {
+        let mut shell = Self::try_open(microvm, "/shell", &[(AUTH, token.to_owned())]).unwrap().0;
         match shell.next() {
             Message::Text(init) => {
                 assert!(init.starts_with(r#"{"type":"session_init","session_id":""#), "{init}");
@@ -233,13 +226,12 @@ impl Shell {
 
     /// With the subprotocol that was selected; or the status of the refusal.
     fn try_open(
-        server: &Server,
         microvm: &Microvm<'_>,
         path: &str,
         headers: &[(&'static str, String)],
     ) -> Result<(Self, Option<String>), u16> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let opened = runtime.block_on(sockets::websocket(server, microvm, path, headers));
+        let opened = runtime.block_on(sockets::websocket(microvm, path, headers));
         opened.map(|(socket, selected)| (Self { runtime, socket, shown: String::new() }, selected))
     }
 

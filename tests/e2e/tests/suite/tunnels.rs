@@ -35,8 +35,8 @@ pub(crate) fn tcp_and_tls_reach_their_ports() {
     by_curl(&microvm);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        by_http2(&server, &microvm).await;
-        by_websocket(&server, &microvm).await;
+        by_http2(&microvm).await;
+        by_websocket(&microvm).await;
     });
     by_port_forward(&server, &microvm);
 }
@@ -65,8 +65,8 @@ fn by_curl(microvm: &Microvm<'_>) {
     assert!(refused.contains("502"), "{refused}");
 }
 
-async fn by_http2(server: &Server, microvm: &Microvm<'_>) {
-    let io = TokioIo::new(sockets::tls(server, microvm, b"h2").await);
+async fn by_http2(microvm: &Microvm<'_>) {
+    let io = TokioIo::new(sockets::tls(microvm, b"h2").await);
     let (mut client, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
     tokio::spawn(connection);
     let request = Request::connect(format!("localhost:{ECHO}")).header("x-aws-proxy-auth", microvm.token());
@@ -80,12 +80,12 @@ async fn by_http2(server: &Server, microvm: &Microvm<'_>) {
     assert_eq!(all, [HELLO, ENDED].concat());
 }
 
-async fn by_websocket(server: &Server, microvm: &Microvm<'_>) {
+async fn by_websocket(microvm: &Microvm<'_>) {
     let offer = format!(
         "lambda-microvms, lambda-microvms.tcp, lambda-microvms.port.{ECHO}, lambda-microvms.authentication.{}",
         microvm.token()
     );
-    let opened = sockets::websocket(server, microvm, "/", &[("sec-websocket-protocol", offer)]).await;
+    let opened = sockets::websocket(microvm, "/", &[("sec-websocket-protocol", offer)]).await;
     let (mut socket, selected) = opened.unwrap();
     assert_eq!(selected.as_deref(), Some("lambda-microvms.tcp"));
     socket.send(Message::Binary(HELLO.into())).await.unwrap();

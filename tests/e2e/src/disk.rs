@@ -1,4 +1,4 @@
-//! The disk that the server's data are on, and only they.
+//! A disk that a server's data are on, and only they.
 //!
 //! A file system like those that servers have: what a VMM maps of a file with holes needs no room.
 
@@ -6,19 +6,20 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use e2e::command;
+use crate::command;
 
-/// Its size; what is not used of it takes no room on the host.
-const BYTES: u64 = 8 << 30;
 /// By how much less the next attempt to fill it takes: it may have been written to since the look.
 const STEP: u64 = 64 << 10;
 /// Takes the room.
 const BALLAST: &str = "ballast";
 
-/// Makes the directory, with a disk of its own.
-pub(crate) fn mount(data_dir: &Path) {
+/// Makes the directory, with a disk of its own. What is not used of its bytes takes no room on the host.
+///
+/// # Panics
+/// Where it cannot be made.
+pub fn mount(data_dir: &Path, bytes: u64) {
     let disk = data_dir.with_extension("disk");
-    File::create(&disk).unwrap().set_len(BYTES).unwrap();
+    File::create(&disk).unwrap().set_len(bytes).unwrap();
     // Nothing is kept for root.
     command::must(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&disk));
     fs::create_dir(data_dir).unwrap();
@@ -27,7 +28,10 @@ pub(crate) fn mount(data_dir: &Path) {
 }
 
 /// Leaves next to no room on it.
-pub(crate) fn fill(data_dir: &Path) {
+///
+/// # Panics
+/// Where it cannot be measured.
+pub fn fill(data_dir: &Path) {
     let mut room = free(data_dir);
     let take = |bytes: &u64| {
         let mut fallocate = Command::new("fallocate");
@@ -40,7 +44,7 @@ pub(crate) fn fill(data_dir: &Path) {
 }
 
 /// Gives it all of its room again.
-pub(crate) fn make_room(data_dir: &Path) {
+pub fn make_room(data_dir: &Path) {
     // It could not be made where there was no room already.
     let _ = fs::remove_file(ballast(data_dir));
 }
