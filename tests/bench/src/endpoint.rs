@@ -110,11 +110,25 @@ struct Turns {
 }
 
 impl Turns {
+    /// As many, without a proxy.
+    fn of_nobody(one: impl Fn() -> Result<Load, Failure>) -> Result<Self, Failure> {
+        let mut turns = Self::default();
+        for _ in 0..TURNS {
+            turns.push(&Turn { load: one()?, cpu: Duration::ZERO });
+        }
+        Ok(turns)
+    }
+
     fn push(&mut self, Turn { load, cpu }: &Turn) {
-        self.rates.push(load.requests_per_second);
-        self.cpu.push(*cpu / u32::try_from(load.requests).unwrap_or(u32::MAX).max(1));
+        self.rates.push(load.per_second);
+        self.cpu.push(*cpu / u32::try_from(load.done).unwrap_or(u32::MAX).max(1));
         self.p50.extend(load.p50);
         self.p99.extend(load.p99);
+    }
+
+    /// What one of them takes of the proxy's core, in seconds.
+    fn per_one(&self) -> f64 {
+        self.cpu.median().unwrap_or_default().as_secs_f64()
     }
 
     fn rate(&self) -> f64 {
@@ -144,17 +158,17 @@ fn requests(dir: &Path, certificate: &Certificate, runtime: &Runtime) -> Result<
     let h2 = turns(&proxies, |url| load::h2load(url, H2_CONNECTIONS, H2_STREAMS, TURN_SECONDS, LOAD_CORE))?;
     measured.extend(rates("requests/s over HTTP/2", &h2));
     measured.extend(added(&proxies, &application)?);
-    measured.extend(runtime.block_on(download(&proxies, &application))?);
+    measured.extend(download(&proxies, &application, runtime)?);
     Ok(measured)
 }
 
 fn rates(figure: &str, [ours, nginx]: &[Turns; 2]) -> [Comparison; 2] {
-    let cpu = |turns: &Turns| turns.cpu.median().unwrap_or_default().as_secs_f64();
     [
         Comparison::of(figure, Unit::PerSecond, ours.rate())
             .beside_nginx(nginx.rate())
             .wanted(Wanted::LeastOfNginx(1.0)),
-        Comparison::of("  processor time of one", Unit::Seconds, cpu(ours)).beside_nginx(cpu(nginx)),
+        Comparison::of("  processor time of one", Unit::Seconds, ours.per_one())
+            .beside_nginx(nginx.per_one()),
     ]
 }
 
@@ -163,10 +177,7 @@ fn added(proxies: &Proxies, application: &Nginx) -> Result<[Comparison; 2], Fail
     let one = |url: &Url| load::wrk(url, 1, TURN_SECONDS, LOAD_CORE);
     let [ours, nginx] = turns(proxies, one)?;
     let plain = Url { scheme: "http", ..proxies.url().of(application.address) };
-    let mut direct = Turns::default();
-    for _ in 0..TURNS {
-        direct.push(&Turn { load: one(&plain)?, cpu: Duration::ZERO });
-    }
+    let direct = Turns::of_nobody(|| one(&plain))?;
     let row = |figure, of: fn(&Turns) -> &Samples| {
         let median = |turns| of(turns).median().unwrap_or_default().as_secs_f64();
         let added = |turns| f64::max(median(turns) - median(&direct), 0.0);
@@ -181,21 +192,24 @@ fn added(proxies: &Proxies, application: &Nginx) -> Result<[Comparison; 2], Fail
 }
 
 /// Application and client share a core, which is busier than the proxy's: what the proxy takes of its own tells more.
-async fn download(proxies: &Proxies, application: &Nginx) -> Result<[Comparison; 2], Failure> {
-    let rate = async |url: Url| transfers::download(&url, nginx::DOWNLOAD_PATH, LOAD_CORE).await;
+fn download(proxies: &Proxies, application: &Nginx, runtime: &Runtime) -> Result<[Comparison; 2], Failure> {
+    let one = |url: &Url| {
+        let mib = nginx::DOWNLOAD_MIB;
+        runtime.block_on(transfers::download(url, nginx::DOWNLOAD_PATH, mib, LOAD_CORE))
+    };
     let plain = Url { scheme: "http", ..proxies.url().of(application.address) };
-    let before = [proxies.ours.stats()?, proxies.nginx.stats()?];
-    let ours = rate(proxies.url()).await?;
-    let nginx = rate(proxies.url().of(proxies.nginx.address)).await?;
-    let after = [proxies.ours.stats()?, proxies.nginx.stats()?];
-    let per_mib = |at: usize| (after[at].cpu - before[at].cpu).as_secs_f64() / f64::from(nginx::DOWNLOAD_MIB);
+    // The first reads the file from the disk, whoever asks for it.
+    one(&plain)?;
+    let [ours, nginx] = turns(proxies, one)?;
+    let direct = Turns::of_nobody(|| one(&plain))?;
+    let bytes = |turns: &Turns| turns.rate() * f64::from(transfers::MIB);
     Ok([
-        Comparison::of("a large download, bytes/s", Unit::BytesPerSecond, ours)
-            .beside_nginx(nginx)
-            .beside_direct(rate(plain).await?)
+        Comparison::of("a large download, bytes/s", Unit::BytesPerSecond, bytes(&ours))
+            .beside_nginx(bytes(&nginx))
+            .beside_direct(bytes(&direct))
             .wanted(Wanted::LeastOfDirect(0.8)),
-        Comparison::of("  processor time of a MiB", Unit::Seconds, per_mib(0))
-            .beside_nginx(per_mib(1))
+        Comparison::of("  processor time of a MiB", Unit::Seconds, ours.per_one())
+            .beside_nginx(nginx.per_one())
             .wanted(Wanted::MostOfNginx(1.0)),
     ])
 }

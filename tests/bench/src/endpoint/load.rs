@@ -1,4 +1,4 @@
-//! wrk and h2load: what they are asked, and what they say.
+//! Load generators: what wrk and h2load are asked, and what they say.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -9,8 +9,9 @@ use crate::Failure;
 /// What a load generator measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Load {
-    pub(crate) requests: u64,
-    pub(crate) requests_per_second: f64,
+    /// Requests, or MiB.
+    pub(crate) done: u64,
+    pub(crate) per_second: f64,
     /// Of wrk alone.
     pub(crate) p50: Option<Duration>,
     pub(crate) p99: Option<Duration>,
@@ -82,14 +83,14 @@ fn parse_wrk(text: &str) -> Result<Load, Failure> {
     let all_good = !text.contains("Non-2xx") && !text.contains("Socket errors");
     let load = || {
         Some(Load {
-            requests: text
+            done: text
                 .lines()
                 .find(|line| line.contains(" requests in "))?
                 .split_whitespace()
                 .next()?
                 .parse()
                 .ok()?,
-            requests_per_second: after(text, "Requests/sec:")?.parse().ok()?,
+            per_second: after(text, "Requests/sec:")?.parse().ok()?,
             p50: Some(duration(after(text, "50%")?)?),
             p99: Some(duration(after(text, "99%")?)?),
         })
@@ -108,13 +109,8 @@ fn parse_h2load(text: &str, seconds: u64) -> Result<Load, Failure> {
         };
         let (succeeded, failed) = (count("succeeded")?, count("failed")? + count("errored")?);
         #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
-        let requests_per_second = succeeded as f64 / seconds as f64;
-        (failed == 0 && succeeded > 0).then_some(Load {
-            requests: succeeded,
-            requests_per_second,
-            p50: None,
-            p99: None,
-        })
+        let per_second = succeeded as f64 / seconds as f64;
+        (failed == 0 && succeeded > 0).then_some(Load { done: succeeded, per_second, p50: None, p99: None })
     };
     load().ok_or_else(|| format!("h2load met errors, or says something unheard of: {text}").into())
 }
@@ -157,8 +153,8 @@ Transfer/sec:      1.59MB
     #[test]
     fn wrk_is_understood_and_its_errors_are_failures() {
         let expected = Load {
-            requests: 19685,
-            requests_per_second: 9793.53,
+            done: 19685,
+            per_second: 9793.53,
             p50: Some(Duration::from_micros(775)),
             p99: Some(Duration::from_micros(1450)),
         };
@@ -175,7 +171,7 @@ Transfer/sec:      1.59MB
             )
         };
         let load = parse_h2load(&line(0), 2).unwrap();
-        assert_eq!((load.requests, load.requests_per_second), (800, 400.0));
+        assert_eq!((load.done, load.per_second), (800, 400.0));
         assert!(parse_h2load(&line(1), 2).is_err());
     }
 }

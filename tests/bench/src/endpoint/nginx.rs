@@ -13,7 +13,7 @@ use crate::Failure;
 
 const START: Duration = Duration::from_secs(10);
 /// Size of the large download.
-pub(crate) const DOWNLOAD_MIB: u32 = 2048;
+pub(crate) const DOWNLOAD_MIB: u32 = 1024;
 /// The path of it.
 pub(crate) const DOWNLOAD_PATH: &str = "/large";
 
@@ -50,7 +50,9 @@ impl Nginx {
              upstream app {{ server {target}; keepalive 64; keepalive_requests 1000000000; }}
              ssl_certificate {chain}; ssl_certificate_key {key};"
         );
+        // What a client is slow to take would be put on the disk.
         let serves = "location / {
+            proxy_max_temp_file_size 0;
             proxy_pass http://app; proxy_http_version 1.1; proxy_request_buffering off; proxy_read_timeout 1h;
             proxy_set_header Host $host; proxy_set_header Connection $to_upgrade;
             proxy_set_header Upgrade $http_upgrade; }";

@@ -11,24 +11,27 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::time::{sleep_until, timeout_at};
 
-use super::load::Url;
+use super::load::{Load, Url};
 use crate::Failure;
 
 /// Bytes of an upload.
 pub(crate) const UPLOAD: u64 = 256 << 20;
+/// Bytes.
+pub(crate) const MIB: u32 = 1 << 20;
 const PIECE: usize = 64 * 1024;
 /// Bytes that are on the way at most, one way: those that a gigabit carries in 25 ms.
 const IN_FLIGHT: usize = 125_000_000 / 40;
 
-/// Bytes in a second that curl measures.
-pub(crate) async fn download(url: &Url, path: &str, core: usize) -> Result<f64, Failure> {
+/// As fast as curl on one core takes what is at `path`, which are so many MiB.
+pub(crate) async fn download(url: &Url, path: &str, mib: u32, core: usize) -> Result<Load, Failure> {
     let mut curl = Command::new("taskset");
     curl.args(["-c", &core.to_string(), "curl", "--http1.1"]).arg(format!("{}{path}", url.origin()));
     curl.args(["--write-out", "%{stderr}%{speed_download}", "--output", "/dev/null"]);
-    rate(&mut curl, url).await
+    let per_second = rate(&mut curl, url).await? / f64::from(MIB);
+    Ok(Load { done: mib.into(), per_second, p50: None, p99: None })
 }
 
-/// The same of an upload, in one version of HTTP.
+/// Bytes in a second that curl measures of an upload, in one version of HTTP.
 pub(crate) async fn upload(url: &Url, version: &str) -> Result<f64, Failure> {
     // Sparse, because only reading it matters.
     let body = tempfile::NamedTempFile::new()?;
