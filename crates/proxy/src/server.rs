@@ -138,7 +138,8 @@ impl Proxy {
         let builder = http_builder(session.alpn_protocol() == Some(H2));
         let service = service_fn(move |request| {
             let (proxy, peer) = (Arc::clone(&self), Arc::clone(&peer));
-            async move { Ok::<_, Infallible>(forward::answer(&proxy, &peer, request).await) }
+            // HTTP/2 moves an answer that is being made from hand to hand, and an idle connection has room for one.
+            Box::pin(async move { Ok::<_, Infallible>(forward::answer(&proxy, &peer, request).await) })
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         if let Err(error) = watcher.watch(connection.into_owned()).await {

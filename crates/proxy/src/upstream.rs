@@ -138,7 +138,8 @@ impl Upstream {
         let known = self.ports().get(&port).and_then(|port| port.transport);
         match known {
             Some(transport) => self.exchange(port, transport, protocol, request.map(RequestBody::Once)).await,
-            None => self.first_contact(port, protocol, request).await,
+            // Once in a life: no other request is to have room for it.
+            None => Box::pin(self.first_contact(port, protocol, request)).await,
         }
     }
 
