@@ -23,8 +23,9 @@ pub(crate) const CHANNEL_SOCKET: &str = "channel.sock";
 /// Firecracker's limit.
 const MAX_VCPUS: u32 = 32;
 const MAX_NAME: usize = 64;
-/// What is to be set, and in which order, each by its path.
-pub(crate) fn requests(spec: &MachineSpec) -> Result<Vec<(String, Value)>, StartError> {
+
+/// What is to be set, and in which order, each by its path. `processor`: a template of it.
+pub(crate) fn requests(spec: &MachineSpec, processor: Value) -> Result<Vec<(String, Value)>, StartError> {
     check(spec)?;
     let sockets = Path::new(paths::SOCKETS);
     let mut requests = vec![
@@ -32,6 +33,7 @@ pub(crate) fn requests(spec: &MachineSpec) -> Result<Vec<(String, Value)>, Start
             "/machine-config".to_owned(),
             json!({"vcpu_count": spec.vcpus, "mem_size_mib": spec.memory_mib, "smt": false}),
         ),
+        ("/cpu-config".to_owned(), processor),
         (
             "/boot-source".to_owned(),
             json!({
@@ -129,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_machine_is_described_by_paths_of_its_own_root() {
-        let requests = requests(&spec()).unwrap();
+        let requests = requests(&spec(), json!({"cpuid_modifiers": []})).unwrap();
         let of = |path: &str| &requests.iter().find(|(at, _)| at == path).unwrap().1;
         assert_eq!(of("/machine-config")["mem_size_mib"], 512);
         assert_eq!(of("/drives/code")["is_read_only"], true);
@@ -163,7 +165,7 @@ mod tests {
         for change in changes {
             let mut spec = spec();
             change(&mut spec);
-            assert!(matches!(requests(&spec), Err(StartError::Spec(_))), "{spec:?}");
+            assert!(matches!(requests(&spec, Value::Null), Err(StartError::Spec(_))), "{spec:?}");
         }
     }
 }

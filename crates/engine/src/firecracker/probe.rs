@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::arch::cpu;
+use super::arch::{Lacking, cpu, supported};
 use super::config::MACHINE;
 use crate::accelerator::Accelerator;
 use crate::kvm::{self, Found};
@@ -48,6 +48,12 @@ pub enum ProbeError {
     /// It would find no libraries in a root of its own.
     #[error("{} is linked dynamically, and gets to see no libraries: use one as it is released", .0.display())]
     Dynamic(PathBuf),
+    /// Guests would not see the processor that all are to see.
+    #[error("Firecracker's guests cannot have the processor that they are to see: the host's lacks {0}")]
+    Processor(#[from] Lacking),
+    /// It does not tell what it offers guests.
+    #[error("asking KVM what it offers guests of the processor: {0}")]
+    Supported(io::Error),
     /// KVM is not there.
     #[error("Firecracker needs KVM, which {0}: {advice}", advice = .0.advice())]
     Kvm(Found),
@@ -68,7 +74,7 @@ pub async fn probe(program: &Path) -> Result<Compatibility, ProbeError> {
         engine: version,
         machine: MACHINE.to_owned(),
         accelerator: Accelerator::Kvm,
-        cpu: cpu(&cpuinfo),
+        cpu: cpu(&cpuinfo, &supported().map_err(ProbeError::Supported)?)?,
     })
 }
 

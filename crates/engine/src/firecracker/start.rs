@@ -21,7 +21,7 @@ use super::api::Api;
 use super::config::{self, API_SOCKET, CHANNEL_SOCKET};
 use super::machine::FirecrackerMachine;
 use super::socket::{self, Watch};
-use super::{Firecracker, paths};
+use super::{Firecracker, arch, paths};
 use crate::Machine;
 use crate::error::{CommandError, StartError};
 use crate::jail::{JailFile, JailPlan};
@@ -57,7 +57,11 @@ pub(crate) async fn boot(
     spec: MachineSpec,
     memory: PathBuf,
 ) -> Result<FirecrackerMachine, StartError> {
-    let requests = config::requests(&spec)?;
+    let host = arch::supported().map_err(file_error(
+        "asking KVM what it offers guests of the processor, by",
+        Path::new(paths::KVM),
+    ))?;
+    let requests = config::requests(&spec, arch::template(&host))?;
     let size = u64::from(spec.memory_mib) << 20;
     let create = || File::options().write(true).create_new(true).open(&memory)?.set_len(size);
     create().map_err(file_error("creating the memory file", &memory))?;

@@ -11,7 +11,6 @@ use tokio::process::Command;
 use super::arch::{MACHINE, cpu};
 use super::command::machine_and_devices;
 use crate::accelerator::Accelerator;
-use crate::arch::vendor;
 use crate::{Compatibility, Cpu, EngineVersion};
 
 const NAME: &str = "QEMU";
@@ -52,7 +51,7 @@ pub enum ProbeError {
 /// [`ProbeError`] where no machine starts at all, such as on a host without the baseline's features.
 pub async fn probe(program: &Path, accelerator: Accelerator) -> Result<Compatibility, ProbeError> {
     let cpuinfo = tokio::fs::read_to_string("/proc/cpuinfo").await.unwrap_or_default();
-    let cpu = cpu::cpu(accelerator, vendor(&cpuinfo));
+    let cpu = cpu::cpu(accelerator, &cpuinfo);
     let version = version(program, accelerator, &cpu).await?;
     let engine = EngineVersion { name: NAME.to_owned(), version };
     Ok(Compatibility { engine, machine: machine_and_devices(), accelerator, cpu })

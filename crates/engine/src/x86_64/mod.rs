@@ -5,7 +5,7 @@ mod processor;
 pub(crate) mod trial;
 pub(crate) mod tsc;
 
-pub(crate) use processor::{has_virtualization, model, vendor};
+pub(crate) use processor::{has, has_virtualization, vendor};
 
 /// Bytes of a page of memory, a guest's and a host's.
 pub(crate) const PAGE: u64 = 4096;

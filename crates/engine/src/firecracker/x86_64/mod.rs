@@ -1,19 +1,9 @@
 //! Machines of this architecture, in Firecracker's terms.
 
-use crate::Cpu;
-use crate::arch::{model, vendor};
+mod cpu;
+
+pub(crate) use cpu::{Lacking, cpu, supported, template};
 
 /// It ends the machine when the guest resets it by the keyboard's controller, of which there is nothing else.
 pub(crate) const KERNEL_COMMAND_LINE: &str = "console=ttyS0 reboot=k panic=-1 quiet edd=off random.trust_cpu=on \
      nowatchdog lsm=landlock,yama 8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce";
-
-/// The guest sees the host's processor, so a snapshot fits hosts with the same one.
-pub(crate) fn cpu(cpuinfo: &str) -> Cpu {
-    Cpu {
-        baseline: "host".to_owned(),
-        model: model(cpuinfo),
-        features: vec![],
-        vendor: vendor(cpuinfo).map(str::to_owned),
-        tsc_khz: None,
-    }
-}
