@@ -8,9 +8,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use agent_proto::host::{Answers, Channel};
 use agent_proto::{ENTROPY_BYTES, NewLife, Request, Response};
 use e2e::Server;
-use e2e::command::rekindle;
-use engine::accelerator::{self, Wish};
-use engine::qemu::{Overlays, Qemu, probe};
 use engine::{Engine, Jail, Machine, MachineSpec, Restore};
 use guest::{Dirs, ImageLayer};
 use network::{InstanceTag, NetworkConfig, Pool, Slot, remove_instance};
@@ -18,8 +15,8 @@ use network::{InstanceTag, NetworkConfig, Pool, Slot, remove_instance};
 use crate::Failure;
 use crate::client::Connection;
 use crate::microvms::rest;
-use crate::report::QEMU;
 use crate::stats::Samples;
+use crate::vmm;
 
 const PORT: u16 = 8080;
 /// Set apart for benchmarks (RFC 2544), so that no server's slots have it.
@@ -79,41 +76,37 @@ pub(crate) async fn by_hand<T>(
 
 /// What starts clones of an image by hand.
 pub(crate) struct Bare {
-    engine: Qemu,
+    engine: Arc<dyn Engine>,
     layer: ImageLayer,
     dir: PathBuf,
 }
 
 impl Bare {
     async fn new(server: &Server, image: &str, dir: &Path) -> Result<Self, Failure> {
-        let program = PathBuf::from(QEMU);
-        let choice = accelerator::find(Wish::Auto)?;
-        let compatibility = probe(&program, choice.accelerator).await?;
-        let jailer = vec![rekindle().into(), "jail".into()];
         let dirs = Dirs::new(server.data_dir(), &InstanceTag::of_data_dir(server.data_dir()));
-        let overlays = Overlays { templates: dirs.overlays() };
+        let engine = vmm::engine(dirs.overlays()).await?;
         let version = dirs.version(&image.parse()?, "1.0".parse()?);
-        let layer = ImageLayer::open(&version, &dirs, &compatibility)?;
-        Ok(Self { engine: Qemu { program, jailer, compatibility, overlays }, layer, dir: dir.to_owned() })
+        let layer = ImageLayer::open(&version, &dirs, engine.compatibility())?;
+        Ok(Self { engine, layer, dir: dir.to_owned() })
     }
 
     /// A clone whose application has answered.
     pub(crate) async fn launch(&self, name: &str, slot: &Slot) -> Result<Life, Failure> {
-        let overlay = self.dir.join(format!("{name}.qcow2"));
-        self.layer.make_disk(self.engine.disks(), &overlay)?;
-        Life::begin(&self.engine, self.spec(name, slot, overlay)?, self.layer.restore()).await
+        let disk = self.dir.join(format!("{name}.disk"));
+        self.layer.make_disk(self.engine.disks(), &disk)?;
+        Life::begin(&*self.engine, self.spec(name, slot, disk)?, self.layer.restore()).await
     }
 
     /// One clone's launch, suspension, waking and end.
     async fn cycle(&self, number: usize, slot: &Slot, figures: &mut Figures) -> Result<(), Failure> {
         let name = format!("bare-{number}");
         let file = |what: &str| self.dir.join(format!("{name}.{what}"));
-        self.layer.make_disk(self.engine.disks(), &file("qcow2"))?;
+        self.layer.make_disk(self.engine.disks(), &file("disk"))?;
         let suspended =
             Restore { device_state: file("device"), layers: vec![file("diff")], ..self.layer.restore() };
-        let spec = self.spec(&name, slot, file("qcow2"))?;
+        let spec = self.spec(&name, slot, file("disk"))?;
         let began = Instant::now();
-        let life = Life::begin(&self.engine, spec.clone(), self.layer.restore()).await?;
+        let life = Life::begin(&*self.engine, spec.clone(), self.layer.restore()).await?;
         figures.launch.push(began.elapsed());
         rest().await;
         let began = Instant::now();
@@ -121,7 +114,7 @@ impl Bare {
         figures.suspend.push(began.elapsed());
         rest().await;
         let began = Instant::now();
-        let life = Life::begin(&self.engine, spec, suspended).await?;
+        let life = Life::begin(&*self.engine, spec, suspended).await?;
         figures.wake.push(began.elapsed());
         rest().await;
         let began = Instant::now();
@@ -131,8 +124,8 @@ impl Bare {
         Ok(())
     }
 
-    fn spec(&self, name: &str, slot: &Slot, overlay: PathBuf) -> Result<MachineSpec, Failure> {
-        let shape = self.layer.clone_with(overlay)?;
+    fn spec(&self, name: &str, slot: &Slot, disk: PathBuf) -> Result<MachineSpec, Failure> {
+        let shape = self.layer.clone_with(disk)?;
         Ok(MachineSpec {
             name: name.to_owned(),
             run_dir: self.dir.join(name),
@@ -155,7 +148,7 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    async fn begin(engine: &Qemu, spec: MachineSpec, from: Restore) -> Result<Self, Failure> {
+    async fn begin(engine: &dyn Engine, spec: MachineSpec, from: Restore) -> Result<Self, Failure> {
         let machine = engine.restore(spec, from).await?;
         match tokio::time::timeout(PATIENCE, first_answer(&*machine)).await {
             Ok(Ok(channel)) => Ok(Self { machine, channel }),

@@ -20,6 +20,7 @@ mod stats;
 mod suspensions;
 mod table;
 mod throughput;
+mod vmm;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -4,8 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use engine::accelerator::{self, Accelerator, Wish};
-use engine::qemu::probe;
+use engine::accelerator::Accelerator;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -15,10 +14,10 @@ use crate::calls::Operation;
 use crate::endpoint::Comparison;
 use crate::scale::Axis;
 use crate::table::Table;
+use crate::vmm;
 
 /// Raised with every change of the shape that a reader would notice.
 const FORMAT: u32 = 1;
-pub(crate) const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 
 /// What was measured.
 #[derive(Debug, Serialize)]
@@ -102,8 +101,7 @@ impl Report {
 impl Machine {
     fn this() -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let accelerator = accelerator::find(Wish::Auto)?.accelerator;
-        let vmm = runtime.block_on(probe(Path::new(QEMU), accelerator)).ok();
+        let vmm = runtime.block_on(vmm::compatibility()).ok();
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         Ok(Self {

@@ -13,9 +13,14 @@ const ACCELERATOR: &str = "REKINDLE_TEST_ACCELERATOR";
 
 static LAST: Mutex<Option<String>> = Mutex::new(None);
 
+/// The engine that is asked for, if one is.
+pub fn engine() -> Option<OsString> {
+    std::env::var_os(ENGINE)
+}
+
 /// What `rekindle serve` is started with.
 pub(crate) fn arguments() -> Vec<OsString> {
-    std::env::var_os(ENGINE).map_or_else(Vec::new, |engine| vec!["--engine".into(), engine])
+    engine().map_or_else(Vec::new, |engine| vec!["--engine".into(), engine])
 }
 
 /// Notes what a server took.

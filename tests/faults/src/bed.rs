@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use e2e::census::{self, Census};
-use e2e::command::{self, Environment, workspace};
+use e2e::command::{self, Environment};
 use e2e::{Artifact, Image, ImageRequest, Server, disk, until};
 
 use rekindle_faults::plan::{self, Fault, Word};
@@ -268,7 +268,8 @@ fn prepare(data_dir: &Path) -> Environment {
 
 /// Built beside this program.
 fn library() -> PathBuf {
-    workspace().join("target/release/librekindle_faults_preload.so")
+    let program = std::env::current_exe().unwrap();
+    program.with_file_name("librekindle_faults_preload.so")
 }
 
 /// The slots of the guests that have a directory below `/run`.
