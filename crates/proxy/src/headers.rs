@@ -74,12 +74,7 @@ pub(crate) fn trace_parent(headers: &HeaderMap) -> Option<&str> {
 /// What the application may not see of a request: the proxy's own headers and those of one hop.
 pub(crate) fn strip_request(headers: &mut HeaderMap) {
     let trailers = headers.get_all(TE).iter().any(accepts_trailers);
-    strip_hop_by_hop(headers);
-    let ours: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(PROXY_PREFIX)).cloned().collect();
-    for name in ours {
-        headers.remove(name);
-    }
+    strip(headers, |name| name.as_str().starts_with(PROXY_PREFIX));
     if trailers {
         // gRPC servers refuse calls without it; it is true of this hop too.
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -88,6 +83,11 @@ pub(crate) fn strip_request(headers: &mut HeaderMap) {
 
 /// Removes the headers that concern one hop only.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    strip(headers, |_| false);
+}
+
+/// Removes those and `others`. Goes through what there is, which is less than there could be.
+fn strip(headers: &mut HeaderMap, others: impl Fn(&HeaderName) -> bool) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -95,7 +95,9 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
+    let goes = |name: &&HeaderName| HOP_BY_HOP.contains(name) || named.contains(name) || others(name);
+    let gone: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
+    for name in gone {
         headers.remove(name);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Which of the two a port speaks, its first answer in a life tells ([`crate::contact`]).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -111,7 +111,8 @@ pub(crate) struct Upstream {
     connector: Arc<dyn Connector>,
     activity: Arc<Activity>,
     account: Arc<Account>,
-    ports: Mutex<HashMap<u16, Port>>,
+    /// There are few.
+    ports: Mutex<BTreeMap<u16, Port>>,
 }
 
 impl Upstream {
@@ -194,7 +195,7 @@ impl Upstream {
     }
 
     /// A panic while the lock was held cannot leave the map half changed.
-    fn ports(&self) -> MutexGuard<'_, HashMap<u16, Port>> {
+    fn ports(&self) -> MutexGuard<'_, BTreeMap<u16, Port>> {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
