@@ -2,11 +2,13 @@
 
 mod profile;
 mod program;
+mod x86_64;
 
 use std::io;
 
 use crate::error::{Error, trying};
 use program::Instruction;
+use x86_64 as arch;
 
 const ATTEMPT: &str = "limiting the system calls";
 

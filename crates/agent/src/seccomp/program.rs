@@ -1,7 +1,6 @@
 //! The profile as a program of the kernel's filter machine (classic BPF).
 
-use std::str::FromStr;
-
+use super::arch::CALLS;
 use super::profile::{ALLOWED, CONDITIONAL, Condition, Rule, UNKNOWN};
 
 /// `struct sock_filter`.
@@ -22,44 +21,38 @@ const NOT_LESS: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
 const ALWAYS: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
-const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
-const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-const DENY_KNOWING: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+pub(super) const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+pub(super) const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+pub(super) const DENY_KNOWING: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
 /// Where `struct seccomp_data` has the call's number, its architecture and its arguments.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-const X86_64: u32 = 0xc000_003e;
-const I386: u32 = 0x4000_0003;
+/// One of the ways in which programs can call the kernel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Calls {
+    /// As the kernel tells it (`AUDIT_ARCH_*`).
+    pub(super) architecture: u32,
+    /// The number of a call by its name, where there is one.
+    pub(super) number: Numbers,
+}
 
-/// Number of a call by its name, where there is one.
 type Numbers = fn(&str) -> Option<u32>;
 
-fn of_x86_64(name: &str) -> Option<u32> {
-    syscalls::x86_64::Sysno::from_str(name).ok()?.id().try_into().ok()
-}
-
-fn of_i386(name: &str) -> Option<u32> {
-    syscalls::x86::Sysno::from_str(name).ok()?.id().try_into().ok()
-}
-
-/// Both kinds of calls that a process can make: those of 32-bit programs have other numbers.
 pub(super) fn assemble() -> Vec<Instruction> {
-    let (long, short) = (section(of_x86_64), section(of_i386));
-    let mut program = vec![
-        load(ARCHITECTURE),
-        when(EQUAL, X86_64, 3, 0),
-        when(EQUAL, I386, 0, 1),
-        go(1 + long.len()),
-        done(libc::SECCOMP_RET_KILL_PROCESS),
-    ];
-    program.extend(long);
-    program.extend(short);
+    let mut program = vec![load(ARCHITECTURE)];
+    for calls in CALLS {
+        let section = section(calls.number);
+        program.extend([when(EQUAL, calls.architecture, 1, 0), go(section.len())]);
+        program.extend(section);
+    }
+    program.push(done(libc::SECCOMP_RET_KILL_PROCESS));
     program
 }
 
+/// Decides; what follows it is not reached.
 fn section(numbers: Numbers) -> Vec<Instruction> {
     let mut allowed: Vec<u32> = ALLOWED.split_whitespace().filter_map(numbers).collect();
     allowed.sort_unstable();
@@ -131,11 +124,11 @@ fn done(result: u32) -> Instruction {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// What the kernel's machine makes of a call.
-    fn run(architecture: u32, number: u32, argument: u64) -> u32 {
+    pub(in crate::seccomp) fn run(architecture: u32, number: u32, argument: u64) -> u32 {
         let program = assemble();
         let (mut at, mut value) = (0, 0);
         loop {
@@ -167,8 +160,8 @@ mod tests {
         }
     }
 
-    fn call(name: &str, argument: u64) -> [u32; 2] {
-        [run(X86_64, of_x86_64(name).unwrap(), argument), run(I386, of_i386(name).unwrap(), argument)]
+    fn call(name: &str, argument: u64) -> [u32; CALLS.len()] {
+        CALLS.map(|calls| run(calls.architecture, (calls.number)(name).unwrap(), argument))
     }
 
     #[test]
@@ -184,45 +177,40 @@ mod tests {
             "io_uring_setup",
             "reboot",
         ] {
-            assert_eq!(call(name, 0), [REFUSE; 2], "{name}");
+            assert_eq!(call(name, 0), [REFUSE; CALLS.len()], "{name}");
         }
         for name in ["read", "execve", "ptrace", "chroot", "exit_group", "futex", "mknod", "personality"] {
-            assert_eq!(call(name, 0), [ALLOW; 2], "{name}");
+            assert_eq!(call(name, 0), [ALLOW; CALLS.len()], "{name}");
         }
-        assert_eq!(run(I386, of_i386("socketcall").unwrap(), 0), ALLOW);
-        // The number that `access` has among the others.
-        assert_eq!(run(I386, of_i386("mount").unwrap(), 0), REFUSE);
-        assert_eq!(run(X86_64, of_i386("mount").unwrap(), 0), ALLOW);
     }
 
     #[test]
     fn arguments_decide_with_all_their_bits() {
         let new_user = libc::CLONE_NEWUSER as u64;
-        assert_eq!(call("clone", new_user | 17), [REFUSE; 2]);
-        assert_eq!(call("clone", 17), [ALLOW; 2]);
+        assert_eq!(call("clone", new_user | 17), [REFUSE; CALLS.len()]);
+        assert_eq!(call("clone", 17), [ALLOW; CALLS.len()]);
         for family in [38, 40] {
-            assert_eq!(call("socket", family), [REFUSE; 2]);
-            assert_eq!(call("socket", family | 1 << 32), [ALLOW; 2], "which is no family at all");
+            assert_eq!(call("socket", family), [REFUSE; CALLS.len()]);
+            assert_eq!(call("socket", family | 1 << 32), [ALLOW; CALLS.len()], "which is no family at all");
         }
-        assert_eq!(call("socket", 39), [ALLOW; 2]);
-        assert_eq!(call("personality", 0xffff_ffff), [ALLOW; 2]);
+        assert_eq!(call("socket", 39), [ALLOW; CALLS.len()]);
+        assert_eq!(call("personality", 0xffff_ffff), [ALLOW; CALLS.len()]);
         assert_eq!(call("personality", 0x1_0000_0008)[0], REFUSE);
-        assert_eq!(call("personality", 0x4_0000), [REFUSE; 2], "no randomisation");
+        assert_eq!(call("personality", 0x4_0000), [REFUSE; CALLS.len()], "no randomisation");
     }
 
     #[test]
     fn what_the_profile_does_not_know_is_not_there() {
-        assert_eq!(call("clone3", 0), [DENY_KNOWING; 2]);
-        assert_eq!(run(X86_64, 5000, 0), DENY_KNOWING);
-        assert_eq!(run(X86_64, 0x4000_0000, 0), DENY_KNOWING, "x32");
-        assert_eq!(run(0xc000_00b7, 0, 0), libc::SECCOMP_RET_KILL_PROCESS, "another architecture");
+        assert_eq!(call("clone3", 0), [DENY_KNOWING; CALLS.len()]);
+        assert_eq!(run(CALLS[0].architecture, 5000, 0), DENY_KNOWING);
+        assert_eq!(run(0, 0, 0), libc::SECCOMP_RET_KILL_PROCESS, "another architecture");
     }
 
     #[test]
     fn every_name_is_one_of_a_system_call() {
         // Those that only other architectures have.
         const ELSEWHERE: [&str; 2] = ["recv", "send"];
-        let is_unknown = |name: &&str| of_x86_64(name).is_none() && of_i386(name).is_none();
+        let is_unknown = |name: &&str| CALLS.iter().all(|calls| (calls.number)(name).is_none());
         let unknown: Vec<&str> = ALLOWED.split_whitespace().filter(is_unknown).collect();
         assert_eq!(unknown, ELSEWHERE);
     }
