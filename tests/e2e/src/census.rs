@@ -1,7 +1,9 @@
 //! What a server has on its host, and must not leave behind.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,8 +12,8 @@ use network::InstanceTag;
 
 use crate::{command, until};
 
-/// The name of every VMM's process.
-pub const VMM: &str = "rekindle-vm";
+/// The names of VMMs' processes.
+const VMMS: [&str; 2] = ["rekindle-vm", "firecracker"];
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Everything of one server that exists, apart from its data.
@@ -90,22 +92,45 @@ pub fn run_dir(data_dir: &Path) -> PathBuf {
     PathBuf::from(format!("/run/rekindle-{}", InstanceTag::of_data_dir(data_dir)))
 }
 
-/// VMMs of a data directory, or of one MicroVM's directory in it: they hold files of it open.
+/// VMMs of a data directory, or of one MicroVM's directory in it: they hold files of it open, by whatever path they know them.
 #[must_use]
 pub fn vmms_of(data_dir: &Path) -> Vec<i32> {
+    let files = files_of(data_dir);
     let process = |path: PathBuf| {
         let pid = path.file_name()?.to_str()?.parse().ok()?;
         let comm = fs::read_to_string(path.join("comm")).ok()?;
-        (comm.trim_end() == VMM && holds_open(&path, data_dir)).then_some(pid)
+        (VMMS.contains(&comm.trim_end()) && holds_open(&path, data_dir, &files)).then_some(pid)
     };
     let mut pids: Vec<i32> = entries(Path::new("/proc")).into_iter().filter_map(process).collect();
     pids.sort_unstable();
     pids
 }
 
-fn holds_open(process: &Path, data_dir: &Path) -> bool {
-    let inside = |link: PathBuf| fs::read_link(link).is_ok_and(|target| target.starts_with(data_dir));
-    entries(&process.join("fd")).into_iter().any(inside)
+/// Device and inode: all that a file has in common with itself in another root.
+pub type Identity = (u64, u64);
+
+/// Of a path that leads to a file.
+#[must_use]
+pub fn identity(path: &Path) -> Option<Identity> {
+    fs::metadata(path).ok().filter(Metadata::is_file).map(|it| (it.dev(), it.ino()))
+}
+
+/// The files of a directory and of those in it, each by one of its paths.
+#[must_use]
+pub fn files_of(dir: &Path) -> BTreeMap<Identity, PathBuf> {
+    let (dirs, files): (Vec<_>, Vec<_>) =
+        entries(dir).into_iter().partition(|path| path.is_dir() && !path.is_symlink());
+    let below = dirs.iter().flat_map(|dir| files_of(dir));
+    files.into_iter().filter_map(|file| Some((identity(&file)?, file))).chain(below).collect()
+}
+
+/// A file that is gone still has its path.
+fn holds_open(process: &Path, data_dir: &Path, files: &BTreeMap<Identity, PathBuf>) -> bool {
+    let is_inside = |link: PathBuf| {
+        fs::read_link(&link).is_ok_and(|target| target.starts_with(data_dir))
+            || identity(&link).is_some_and(|identity| files.contains_key(&identity))
+    };
+    entries(&process.join("fd")).into_iter().any(is_inside)
 }
 
 fn tables(name: &str) -> Vec<String> {
@@ -153,9 +178,20 @@ mod tests {
     fn a_process_is_told_by_what_it_holds_open() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().canonicalize().unwrap();
-        let own = Path::new("/proc/self");
-        assert!(!holds_open(own, &path));
-        let _open = fs::File::create(path.join("x")).unwrap();
-        assert!(holds_open(own, &path));
+        let holds = |dir: &Path| holds_open(Path::new("/proc/self"), dir, &files_of(dir));
+        assert!(!holds(&path));
+        let (inside, elsewhere) = (path.join("below/x"), tempfile::tempdir().unwrap());
+        fs::create_dir(path.join("below")).unwrap();
+        let open = fs::File::create(&inside).unwrap();
+        assert!(holds(&path));
+        // As the root of another mount namespace has it.
+        let known_as = elsewhere.path().join("y");
+        fs::hard_link(&inside, &known_as).unwrap();
+        drop(open);
+        assert!(!holds(&path));
+        let _open = fs::File::open(&known_as).unwrap();
+        assert!(holds(&path));
+        fs::remove_file(&known_as).unwrap();
+        assert!(holds(&path));
     }
 }

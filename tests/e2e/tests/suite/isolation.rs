@@ -1,12 +1,12 @@
 //! What a MicroVM cannot do, seen from outside and from inside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
-use rekindle_e2e::{Image, Json, Microvm, Neighbour, command, json, neighbour};
+use rekindle_e2e::{Image, Json, Microvm, Neighbour, census, command, json, machines, neighbour};
 
 use crate::fixture;
 
@@ -88,17 +88,39 @@ pub(crate) fn every_vmm_is_confined_on_its_own() {
     microvms.iter().for_each(|microvm| drop(microvm.terminate()));
 }
 
-/// What an escape from the VMM would find: nothing of the host's but system libraries, and none of it writable.
+/// What an escape from the VMM would find.
 fn sees_no_file_but_its_program(vmm: &Process) {
-    let names = |path: &str| -> BTreeSet<String> {
-        let list = fs::read_dir(format!("/proc/{}/root/{path}", vmm.0)).unwrap();
-        list.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    };
-    let only = |path: &str, allowed: &[&str]| {
-        let extra: Vec<String> =
-            names(path).into_iter().filter(|name| !allowed.contains(&name.as_str())).collect();
-        assert!(extra.is_empty(), "a VMM sees {extra:?} in /{path}");
-    };
+    assert_ne!(vmm.link("ns/mnt"), Process(std::process::id().cast_signed()).link("ns/mnt"));
+    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", vmm.0)).unwrap();
+    // Of several mounts at one place the last is what is seen.
+    let mut writable = BTreeMap::new();
+    for mount in mounts.lines() {
+        let fields: Vec<&str> = mount.split(' ').collect();
+        writable.insert(fields[4], fields[5].split(',').any(|option| option == "rw"));
+    }
+    let writable: Vec<&str> =
+        writable.into_iter().filter_map(|(at, writable)| writable.then_some(at)).collect();
+    if machines::last().starts_with("Firecracker") {
+        only_its_own_files(vmm);
+        assert_eq!(writable, ["/disks/scratch", "/sockets", "/state.out"]);
+    } else {
+        only_system_libraries(vmm);
+        assert!(writable.is_empty(), "writable: {writable:?}");
+        assert!(mounts.contains("hidepid=invisible"), "other processes show: {mounts}");
+    }
+}
+
+/// A Firecracker's root.
+fn only_its_own_files(vmm: &Process) {
+    let only = |path, allowed: &[&str]| has_only(vmm, path, allowed);
+    only("", &["dev", "disks", "firecracker", "memory", "sockets", "state.in", "state.out"]);
+    only("dev", &["kvm", "net"]);
+    only("dev/net", &["tun"]);
+}
+
+/// The root that QEMU's VMMs share.
+fn only_system_libraries(vmm: &Process) {
+    let only = |path, allowed: &[&str]| has_only(vmm, path, allowed);
     only("", &["dev", "etc", "lib", "lib64", "proc", "processes", "usr"]);
     only("proc", &["self", "sys"]);
     only("proc/sys", &["vm"]);
@@ -108,40 +130,40 @@ fn sees_no_file_but_its_program(vmm: &Process) {
     only("usr", &["bin", "lib", "lib64", "share"]);
     only("usr/bin", &["qemu-system-x86_64"]);
     only("usr/share", &["qemu", "seabios"]);
-    assert_ne!(vmm.link("ns/mnt"), Process(std::process::id().cast_signed()).link("ns/mnt"));
-    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", vmm.0)).unwrap();
-    for mount in mounts.lines() {
-        let options = mount.split(' ').nth(5).unwrap();
-        assert!(options.split(',').any(|option| option == "ro"), "writable: {mount}");
-    }
-    assert!(mounts.contains("hidepid=invisible"), "other processes show: {mounts}");
+}
+
+fn has_only(vmm: &Process, path: &str, allowed: &[&str]) {
+    let list = fs::read_dir(format!("/proc/{}/root/{path}", vmm.0)).unwrap();
+    let names = list.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let extra: Vec<String> = names.filter(|name| !allowed.contains(&name.as_str())).collect();
+    assert!(extra.is_empty(), "a VMM sees {extra:?} in /{path}");
 }
 
 /// Every descriptor is a file of its MicroVM's, of its image's or of the platform's, its tap or KVM, or has nothing behind it;
 /// and what it may write is its MicroVM's.
 fn has_open_only_what_is_its_own(vmm: &Process, data: &Path, microvm: &Microvm<'_>, image: &Image) {
-    let own = format!("{}/microvms/{}/", data.display(), microvm.id);
-    let of_image = format!("{}/images/", data.display());
-    let name = image.arn.rsplit(':').next().unwrap();
-    let platform = format!("{}/platforms/", data.display());
+    let (name, run) = (image.arn.rsplit(':').next().unwrap(), census::run_dir(data));
+    let is_in =
+        |dir: &Path, name: &str, path: &Path| path.starts_with(dir) && path.iter().any(|part| part == name);
+    let known: BTreeMap<_, _> = census::files_of(data).into_iter().chain(census::files_of(&run)).collect();
     let mut seen = 0;
     for entry in fs::read_dir(format!("/proc/{}/fd", vmm.0)).unwrap() {
         let (path, number) = (entry.as_ref().unwrap().path(), entry.as_ref().unwrap().file_name());
         let Ok(target) = fs::read_link(&path) else { continue };
-        let target = target.to_string_lossy().into_owned();
+        // In a root of its own it has another path.
+        let target = census::identity(&path).and_then(|file| known.get(&file).cloned()).unwrap_or(target);
         let info = fs::read_to_string(format!("/proc/{}/fdinfo/{}", vmm.0, number.display())).unwrap();
         let flags = field_of(&info, "flags");
         let writable = u32::from_str_radix(&flags, 8).unwrap() & 0o3 != 0;
-        let run = target.starts_with("/run/rekindle-") && target.contains(&format!("/{}/", microvm.id));
-        let nothing = ["socket:", "pipe:", "anon_inode:"].iter().any(|kind| target.starts_with(kind))
-            || target == "/dev/null";
-        let (mine, shared) = (
-            run || target.starts_with(&own) || ["/dev/net/tun", "/dev/kvm"].contains(&target.as_str()),
-            target.starts_with(&platform)
-                || target.starts_with(&of_image) && target.contains(&format!("/{name}/")),
-        );
-        assert!(mine || nothing || shared && !writable, "a VMM has {target} open, flags {flags}");
-        assert!(!fs::metadata(&path).unwrap().is_dir(), "a VMM has the directory {target} open");
+        let text = target.to_string_lossy();
+        let nothing = ["socket:", "pipe:", "anon_inode:"].iter().any(|kind| text.starts_with(kind));
+        let device = ["/dev/net/tun", "/dev/kvm"].contains(&&*text);
+        let id = &microvm.id;
+        let mine = device || is_in(&data.join("microvms"), id, &target) || is_in(&run, id, &target);
+        let shared = target.starts_with(data.join("platforms")) || is_in(&data.join("images"), name, &target);
+        let harmless = nothing || text == "/dev/null";
+        assert!(mine || harmless || shared && !writable, "a VMM has {text} open, flags {flags}");
+        assert!(!fs::metadata(&path).unwrap().is_dir(), "a VMM has the directory {text} open");
         seen += usize::from(mine || shared);
     }
     assert!(seen > 4, "only {seen} files are seen: memory, disks, tap and log are missing");

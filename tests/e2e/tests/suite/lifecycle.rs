@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -281,7 +281,10 @@ pub(crate) fn a_request_does_not_wait_for_the_disk_of_a_suspension() {
         Microvm::run(&server, &fixture::probe(&server), &["--idle-policy", &idle_policy(600, true)]);
     microvm.post("/counter");
     let dir = server.microvm_dir(&microvm.id);
-    let (disk, held) = (dir.join("scratch.qcow2"), dir.join("held"));
+    let named =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("scratch."));
+    let disk = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).find(named).unwrap();
+    let held = dir.join("held");
     fs::rename(&disk, &held).unwrap();
     // To be made durable it is opened, which of a pipe takes until somebody opens its other end.
     Command::new("mkfifo").arg(&disk).status().unwrap();
