@@ -46,14 +46,7 @@ pub(crate) fn few() -> Vec<Case> {
 /// `recorded`: the steps of each scenario.
 pub(crate) fn cases(recorded: &[(Scenario, Vec<String>)], seed: u64, count: u64) -> Vec<Case> {
     let mut chance = Chance::new(seed);
-    let mut every: Vec<(Scenario, Fault, u64)> = Vec::new();
-    for (scenario, steps) in recorded {
-        for fault in Fault::ALL {
-            let places = representatives(steps, fault).into_iter();
-            every.extend(places.map(|at| (*scenario, fault, at)));
-        }
-    }
-    shuffle(&mut every, &mut chance);
+    let every = every(recorded, "", &mut chance);
     let mut next = every.iter().cycle();
     (0..count)
         .map(|number| {
@@ -69,9 +62,39 @@ pub(crate) fn cases(recorded: &[(Scenario, Vec<String>)], seed: u64, count: u64)
         .collect()
 }
 
-/// Of the steps that the fault can befall, counted without the others: where several follow each other that are the same
-/// but for their place in a file, the first and the last.
-fn representatives(steps: &[String], fault: Fault) -> Vec<u64> {
+/// The same of those steps alone that have `named` in them, such as `fsync` or a part of a path, each with each fault once.
+pub(crate) fn named(recorded: &[(Scenario, Vec<String>)], named: &str, seed: u64, count: u64) -> Vec<Case> {
+    let mut chance = Chance::new(seed);
+    let every = every(recorded, named, &mut chance);
+    (0..count)
+        .zip(every)
+        .map(|(number, (scenario, fault, after))| {
+            let length = 1 + chance.below(MOST_FAILING);
+            Case { number, scenario, planned: Planned { fault, after, length, seed: chance.next() } }
+        })
+        .collect()
+}
+
+/// Each of the steps that have `named` in them with each fault, in an order that is left to chance.
+fn every(
+    recorded: &[(Scenario, Vec<String>)],
+    named: &str,
+    chance: &mut Chance,
+) -> Vec<(Scenario, Fault, u64)> {
+    let mut every = Vec::new();
+    for (scenario, steps) in recorded {
+        for fault in Fault::ALL {
+            let places = representatives(steps, fault, named).into_iter();
+            every.extend(places.map(|at| (*scenario, fault, at)));
+        }
+    }
+    shuffle(&mut every, chance);
+    every
+}
+
+/// Of the steps that the fault can befall, counted without the others, those with `named` in them: where several follow each
+/// other that are the same but for their place in a file, the first and the last.
+fn representatives(steps: &[String], fault: Fault, named: &str) -> Vec<u64> {
     let step = |step: &String| {
         let (_, step) = step.split_once(' ')?;
         let (call, _) = step.split_once(' ')?;
@@ -80,6 +103,7 @@ fn representatives(steps: &[String], fault: Fault) -> Vec<u64> {
     let befallen: Vec<String> = steps.iter().filter_map(step).collect();
     let differs = |a: Option<&String>, b: &String| a != Some(b);
     (0..befallen.len())
+        .filter(|at| befallen[*at].contains(named))
         .filter(|at| {
             let before = at.checked_sub(1).and_then(|before| befallen.get(before));
             differs(before, &befallen[*at]) || differs(befallen.get(at + 1), &befallen[*at])
@@ -104,9 +128,12 @@ mod tests {
             ["1 open a", "2 write a", "3 write a", "4 write a", "5 fsync a", "6 unlink a"]
                 .map(str::to_owned)
                 .to_vec();
-        assert_eq!(representatives(&steps, Fault::KillBefore), [0, 1, 3, 4, 5]);
-        assert_eq!(representatives(&steps, Fault::NoSpace), [0, 1, 3, 4]);
-        assert_eq!(representatives(&steps, Fault::Short), [0, 2]);
+        assert_eq!(representatives(&steps, Fault::KillBefore, ""), [0, 1, 3, 4, 5]);
+        assert_eq!(representatives(&steps, Fault::NoSpace, ""), [0, 1, 3, 4]);
+        assert_eq!(representatives(&steps, Fault::Short, ""), [0, 2]);
+        assert_eq!(representatives(&steps, Fault::KillBefore, "fsync"), [4]);
+        let synced = named(&[(Scenario::Run, steps.clone())], "fsync", 3, 60);
+        assert!(synced.len() == 9 && synced.iter().all(|case| case.planned.after >= 3), "{synced:?}");
         let all = cases(&[(Scenario::Run, steps)], 3, 60);
         let stepped: Vec<_> = all
             .iter()

@@ -50,6 +50,9 @@ struct Arguments {
     /// Only this scenario
     #[arg(long)]
     scenario: Option<Scenario>,
+    /// Only steps with this in them, such as fsync or a part of a path, each with each fault
+    #[arg(long)]
+    step: Option<String>,
     /// Takes the image from this data directory, or keeps it there: a build takes as long as thirty runs
     #[arg(long)]
     kept: Option<PathBuf>,
@@ -117,7 +120,10 @@ impl Arguments {
         }
         let mut recorded = recorded(self.kept.as_deref(), bed, standing);
         recorded.retain(|(scenario, _)| self.scenario.is_none_or(|wanted| wanted == *scenario));
-        let cases = cases::cases(&recorded, self.seed, self.runs);
+        let cases = match &self.step {
+            Some(step) => cases::named(&recorded, step, self.seed, self.runs),
+            None => cases::cases(&recorded, self.seed, self.runs),
+        };
         cases.into_iter().filter(|case| self.wants(case)).collect()
     }
 
