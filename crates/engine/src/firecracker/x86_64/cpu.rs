@@ -61,14 +61,8 @@ const PROCESSOR: [Register; 22] = [
     // SSE3, PCLMULQDQ, SSSE3, FMA, CX16, SSE4.1, SSE4.2, x2APIC, MOVBE, POPCNT, AES, XSAVE, AVX, F16C, RDRAND; and
     // TSC-Deadline, OSXSAVE, that there is a hypervisor.
     register(1, 0, ECX, &[0, 1, 9, 12, 13, 19, 20, 21, 22, 23, 25, 26, 28, 29, 30], &[24, 27, 31]),
-    // What every 64-bit processor has; and hyper-threading.
-    register(
-        1,
-        0,
-        EDX,
-        &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26],
-        &[28],
-    ),
+    // What every 64-bit processor has, but what is for 16-bit programs alone; and hyper-threading.
+    register(1, 0, EDX, &[0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26], &[28]),
     // FSGSBASE, BMI1, AVX2, SMEP, BMI2, RDSEED, SMAP; and ERMS.
     register(7, 0, EBX, &[0, 3, 5, 7, 8, 18, 20], &[9]),
     register(7, 0, ECX, &[], &[]),
@@ -95,7 +89,7 @@ const PROCESSOR: [Register; 22] = [
         0,
         EDX,
         &[11, 20, 27, 29],
-        &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15, 16, 17, 23, 24],
+        &[0, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15, 16, 17, 23, 24],
     ),
     // The time stamp counter goes on at one speed.
     register(0x8000_0007, 0, EDX, &[], &[8]),
