@@ -27,12 +27,12 @@ pub fn mount(data_dir: &Path, bytes: u64) {
     fs::remove_dir(data_dir.join("lost+found")).unwrap();
 }
 
-/// Leaves next to no room on it.
+/// Leaves so many bytes of room on it, or next to none.
 ///
 /// # Panics
 /// Where it cannot be measured.
-pub fn fill(data_dir: &Path) {
-    let mut room = free(data_dir);
+pub fn fill(data_dir: &Path, left: u64) {
+    let mut room = free(data_dir).saturating_sub(left);
     let take = |bytes: &u64| {
         let mut fallocate = Command::new("fallocate");
         fallocate.args(["-l", &bytes.to_string()]).arg(ballast(data_dir));

@@ -155,7 +155,7 @@ fn attack(bed: &mut Bed, case: Case, subjects: &mut Subjects, token: &str) -> Re
                 _ if !words.fired() => {}
                 Fault::Hold => census::vmms_of(&data).into_iter().for_each(kill),
                 _ => {
-                    disk::fill(&data);
+                    disk::fill(&data, 0);
                     words.release();
                     thread::sleep(FULL * u32::try_from(length).unwrap_or(1));
                     disk::make_room(&data);

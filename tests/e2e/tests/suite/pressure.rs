@@ -10,8 +10,8 @@ use crate::fixture;
 
 /// Beyond what the data take: the reserve of the settings, what three may need to be suspended, and some more.
 const DISK_LEFT_MIB: u64 = 700;
-/// More than any launch finds on the disk with the reserve of the settings.
-const DISK_TAKEN_MIB: u64 = DISK_LEFT_MIB - 100;
+/// Less than any launch needs on the disk with the reserve of the settings, and enough for a suspension.
+const LITTLE_DISK_MIB: u64 = 100;
 /// For the server to see what has changed on its host.
 const SEEN: Duration = Duration::from_secs(60);
 const MEMORY_CGROUPS: [&str; 2] = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"];
@@ -106,10 +106,7 @@ fn full_disk(server: &Server, image: &Image) {
     let microvm = until("memory to be had", SEEN, || run(server, image).ok()).json();
     let microvm = Microvm::of(server, microvm["microvmId"].as_str().unwrap());
     microvm.wait("RUNNING");
-    let filling = server.data_dir().join("filling");
-    rekindle_e2e::command::must(
-        std::process::Command::new("fallocate").args(["-l", &format!("{DISK_TAKEN_MIB}M")]).arg(&filling),
-    );
+    disk::fill(server.data_dir(), LITTLE_DISK_MIB * MIB);
     until("the full disk to be seen", SEEN, || match run(server, image) {
         Ok(answer) => {
             Microvm::of(server, answer.json()["microvmId"].as_str().unwrap()).terminate();
@@ -118,7 +115,7 @@ fn full_disk(server: &Server, image: &Image) {
         Err(answer) => Some(refused(Err(answer), "MiB of disk")),
     });
     microvm.suspend();
-    fs::remove_file(&filling).unwrap();
+    disk::make_room(server.data_dir());
     until("the disk's room to be seen", SEEN, || (resume(server, &microvm).status == 200).then_some(()));
     microvm.json("/counter");
     microvm.terminate();
@@ -130,7 +127,7 @@ fn no_room_at_all(server: &Server, image: &Image) {
     let microvm = Microvm::run(server, image, &[]);
     assert!(!server.log().contains(STOPPED));
     let stored = std::thread::scope(|scope| {
-        disk::fill(server.data_dir());
+        disk::fill(server.data_dir(), 0);
         let storing = scope.spawn(|| microvm.json("/store?mib=16"));
         until("the MicroVM to be stopped", SEEN, || server.log().contains(STOPPED).then_some(()));
         disk::make_room(server.data_dir());
