@@ -144,7 +144,7 @@ pub(crate) fn killed_during_a_launch() {
     let mut server = fixture::exclusive();
     let image = fixture::probe(&server);
     // The hook holds the launch open until the server is gone.
-    let payload = json!({ "run": { "delay": 5 } }).to_string();
+    let payload = json!({ "run": { "delay": 10 } }).to_string();
     let microvm = Microvm::launch(&server, &image, &["--run-hook-payload", &payload]);
     let survivor = Survivor::of(&server, &microvm);
     assert_eq!(server.microvm(&survivor.id)["state"], "PENDING");
