@@ -187,7 +187,13 @@ impl Workshop {
         version: &VersionRecord,
         made: &mut Option<SnapshotSizes>,
     ) -> Result<SnapshotSizes, BuildError> {
-        let want = Want { guest: build.id.to_string(), kind: Kind::Build, image: String::new(), at_least: 0 };
+        let want = Want {
+            guest: build.id.to_string(),
+            kind: Kind::Build,
+            image: String::new(),
+            at_least: 0,
+            cpu_millis: 0,
+        };
         let _place = self.capacity.reserve_within(want, ROOM).await?;
         pipeline::run(self, build, version, made).await
     }

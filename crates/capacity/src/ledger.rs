@@ -22,6 +22,9 @@ pub(crate) const VMM: u64 = 32 * MIB;
 pub struct Limits {
     /// Guests at once.
     pub slots: usize,
+    /// Thousandths of a processor that the baselines of all MicroVMs together may have; `None`: however many, and where
+    /// processors are short each has its share.
+    pub cpu_millis: Option<u64>,
     /// Bytes of memory that all guests together may have; `None`: what the host has.
     pub memory: Option<u64>,
     /// Bytes of memory that are left to the rest of the host, and to the page cache that clones share.
@@ -39,6 +42,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             slots: usize::MAX,
+            cpu_millis: None,
             memory: None,
             memory_reserve: 0,
             disk_reserve: 0,
@@ -70,6 +74,8 @@ pub struct Want {
     pub image: String,
     /// Bytes of guest memory that it is known to have of its own from the start.
     pub at_least: u64,
+    /// The baseline that it is promised, in thousandths of a processor; spares and builds are promised none.
+    pub cpu_millis: u64,
 }
 
 /// What the host has left, in bytes; `None` where it does not tell, which must not stop everything.
@@ -89,6 +95,20 @@ pub enum Shortage {
     Slots {
         /// How many there are.
         limit: usize,
+    },
+    /// Processors.
+    #[error(
+        "The host has {}.{:03} CPUs to promise MicroVMs and this needs {}.{:03}; terminate or suspend MicroVMs",
+        left / 1000,
+        left % 1000,
+        wanted / 1000,
+        wanted % 1000
+    )]
+    Cpu {
+        /// Thousandths left.
+        left: u64,
+        /// Thousandths wanted.
+        wanted: u64,
     },
     /// Memory.
     #[error(
@@ -125,6 +145,8 @@ struct Claim {
     guest: String,
     kind: Kind,
     image: String,
+    /// Thousandths of a processor promised.
+    cpu_millis: u64,
     /// Bytes of memory promised.
     expected: u64,
     /// Bytes of memory seen at the last measurement.
@@ -145,6 +167,7 @@ impl Claim {
 /// What a want comes to.
 #[derive(Debug, Clone, Copy)]
 struct Need {
+    cpu_millis: u64,
     memory: u64,
     disk: u64,
 }
@@ -176,7 +199,7 @@ impl Ledger {
         match want.kind {
             Kind::Clone | Kind::Build => self.check(need, 1, |claim| claim.kind != Kind::Spare)?,
             Kind::Spare => {
-                let doubled = Need { memory: need.memory * 2, disk: need.disk * 2 };
+                let doubled = Need { memory: need.memory * 2, disk: need.disk * 2, ..need };
                 self.check(doubled, 2, |_| true)?;
             }
         }
@@ -188,8 +211,8 @@ impl Ledger {
         let expected = self.need(&want).memory;
         let id = self.next;
         self.next += 1;
-        let Want { guest, kind, image, .. } = want;
-        self.claims.insert(id, Claim { guest, kind, image, expected, measured: 0 });
+        let Want { guest, kind, image, cpu_millis, .. } = want;
+        self.claims.insert(id, Claim { guest, kind, image, cpu_millis, expected, measured: 0 });
         id
     }
 
@@ -222,7 +245,7 @@ impl Ledger {
 
     /// Whether spares have to go.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.is_in_need() || self.check(Need { memory: 0, disk: 0 }, 0, |_| true).is_err()
+        self.is_in_need() || self.check(Need { cpu_millis: 0, memory: 0, disk: 0 }, 0, |_| true).is_err()
     }
 
     /// Whether what is measured, promises aside, is below the reserve.
@@ -237,11 +260,11 @@ impl Ledger {
         let estimate = self.seen.get(&want.image).map_or(FIRST_ESTIMATE, |seen| seen + seen / 4);
         let known = if want.at_least > 0 { want.at_least + VMM } else { 0 };
         let memory = estimate.max(known);
-        Need { memory, disk: memory }
+        Need { cpu_millis: want.cpu_millis, memory, disk: memory }
     }
 
     fn build(&self) -> Need {
-        Need { memory: self.limits.build_memory, disk: self.limits.build_disk }
+        Need { cpu_millis: 0, memory: self.limits.build_memory, disk: self.limits.build_disk }
     }
 
     /// Whether there is room for `need` and `slots` beside the claims that `counts` picks.
@@ -249,6 +272,10 @@ impl Ledger {
         let limit = self.limits.slots;
         if self.claims.values().filter(|claim| counts(claim)).count() + slots > limit {
             return Err(Shortage::Slots { limit });
+        }
+        let left = self.cpu_left(&counts);
+        if need.cpu_millis > left {
+            return Err(Shortage::Cpu { left, wanted: need.cpu_millis });
         }
         let left = self.memory_left(&counts);
         if need.memory > left {
@@ -259,6 +286,12 @@ impl Ledger {
             return Err(Shortage::Disk { left, wanted: need.disk });
         }
         Ok(())
+    }
+
+    fn cpu_left(&self, counts: impl Fn(&Claim) -> bool) -> u64 {
+        let promised: u64 =
+            self.claims.values().filter(|claim| counts(claim)).map(|claim| claim.cpu_millis).sum();
+        self.limits.cpu_millis.map_or(u64::MAX, |all| all.saturating_sub(promised))
     }
 
     fn memory_left(&self, counts: impl Fn(&Claim) -> bool) -> u64 {

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     fn want(name: &str) -> Want {
-        Want { guest: name.into(), kind: Kind::Clone, image: "a".into(), at_least: 0 }
+        Want { guest: name.into(), kind: Kind::Clone, image: "a".into(), at_least: 0, cpu_millis: 0 }
     }
 
     #[test]

@@ -205,7 +205,7 @@ impl Host {
     ) -> Result<Spare, GuestError> {
         let name = format!("spare-{}", self.spares.count.fetch_add(1, Ordering::Relaxed));
         let image = layer.dir().to_string_lossy().into_owned();
-        let want = Want { guest: name.clone(), kind: Kind::Spare, image, at_least: 0 };
+        let want = Want { guest: name.clone(), kind: Kind::Spare, image, at_least: 0, cpu_millis: 0 };
         let place = self.capacity.reserve(want)?;
         let what = match purpose {
             Purpose::Launch => What::Clone(self.start_clone(&name, layer).await?),

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::baseline;
 use crate::machines::{Instance, Machines, NotResumed, Suspended};
 use crate::now_ms;
 
@@ -254,7 +255,8 @@ impl Owner {
 #[must_use]
 pub fn want(record: &MicrovmRecord, saved: u64) -> Want {
     let image = format!("{} {}", record.image, record.version);
-    Want { guest: record.id.to_string(), kind: capacity::Kind::Clone, image, at_least: saved }
+    let cpu_millis = baseline(record.memory_mib).cpu_millis;
+    Want { guest: record.id.to_string(), kind: capacity::Kind::Clone, image, at_least: saved, cpu_millis }
 }
 
 async fn perform(

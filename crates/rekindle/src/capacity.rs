@@ -23,6 +23,7 @@ pub(crate) fn limits(config: &Config, slots: u32) -> Limits {
     let build_memory = u64::from(config.build_memory_mib) * MIB;
     Limits {
         slots: slots as usize,
+        cpu_millis: config.baseline_cpus.map(|cpus| u64::from(cpus) * 1000),
         memory: config.memory_mib.map(|mib| mib * MIB),
         memory_reserve: config.memory_reserve_mib * MIB,
         disk_reserve: config.disk_reserve_mib * MIB,

@@ -66,6 +66,7 @@ pub(crate) struct Config {
     pub(crate) max_spares: usize,
     pub(crate) first_uid: Option<u32>,
     pub(crate) interface_endpoint: bool,
+    pub(crate) baseline_cpus: Option<u32>,
     pub(crate) memory_mib: Option<u64>,
     pub(crate) memory_reserve_mib: u64,
     pub(crate) disk_reserve_mib: u64,
@@ -170,6 +171,7 @@ impl Default for Config {
             max_spares: 64,
             first_uid: None,
             interface_endpoint: false,
+            baseline_cpus: None,
             memory_mib: None,
             memory_reserve_mib: 512,
             disk_reserve_mib: 1024,
@@ -261,6 +263,8 @@ impl Config {
         ] {
             require(mib <= MAX_MIB, name, &mib, "MiB, at most 2^40")?;
         }
+        let cpus = self.baseline_cpus.unwrap_or(1);
+        require(cpus > 0, "baseline_cpus", &cpus, "1 or more")?;
         require(VCPUS.contains(&self.build_vcpus), "build_vcpus", &self.build_vcpus, "1 to 16")?;
         let memory = BUILD_MEMORY_MIB.contains(&self.build_memory_mib);
         require(memory, "build_memory_mib", &self.build_memory_mib, "512 to 32768")
@@ -379,6 +383,7 @@ mod tests {
             ("first_uid = 4294967295", "first_uid"),
             ("build_vcpus = 17", "build_vcpus"),
             ("build_memory_mib = 100", "build_memory_mib"),
+            ("baseline_cpus = 0", "baseline_cpus"),
             ("name_servers = [\"dns.example.com\"]", "dns.example.com"),
             ("name_servers = [\"::1\", \"::1\", \"::1\", \"::1\"]", "name_servers"),
             ("[quotas]\nimage = 1", "image"),

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn want(guest: &str, kind: Kind) -> Want {
-    Want { guest: guest.into(), kind, image: "a".into(), at_least: 0 }
+    Want { guest: guest.into(), kind, image: "a".into(), at_least: 0, cpu_millis: 0 }
 }
 
 fn measured(memory: u64, disk: u64) -> Measured {
@@ -55,6 +55,24 @@ fn disk_is_kept_for_the_suspension_of_everything_that_runs() {
     assert_eq!(ledger.admit(want("c", Kind::Clone)), Err(Shortage::Disk { left: 0, wanted: FIRST_ESTIMATE }));
 }
 
+/// Those that sleep, spares and builds are promised none.
+#[test]
+fn baselines_are_promised_as_far_as_there_are_processors() {
+    let mut ledger = Ledger::new(Limits { cpu_millis: Some(1000), ..Limits::default() });
+    let wanting = |guest: &str, cpu_millis| Want { cpu_millis, ..want(guest, Kind::Clone) };
+    let first = ledger.admit(wanting("a", 500)).unwrap();
+    ledger.admit(wanting("b", 250)).unwrap();
+    let refused = ledger.admit(wanting("c", 500)).unwrap_err();
+    assert_eq!(refused, Shortage::Cpu { left: 250, wanted: 500 });
+    assert!(
+        refused.to_string().starts_with("The host has 0.250 CPUs to promise MicroVMs and this needs 0.500;")
+    );
+    ledger.admit(want("s", Kind::Spare)).unwrap();
+    ledger.admit(want("build", Kind::Build)).unwrap();
+    ledger.release(first);
+    assert!(ledger.admit(wanting("c", 500)).is_ok());
+}
+
 #[test]
 fn spares_give_way() {
     let mut ledger = Ledger::new(Limits { slots: 3, ..Limits::default() });
@@ -83,6 +101,7 @@ enum Step {
         kind: Kind,
         image: u8,
         at_least: u64,
+        cpu_millis: u64,
     },
     Release(usize),
     /// What each guest uses, in per cent of what it was expected to.
@@ -92,8 +111,10 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let kind = prop_oneof![3 => Just(Kind::Clone), 1 => Just(Kind::Spare), 1 => Just(Kind::Build)];
     prop_oneof![
-        4 => (kind, 0..3u8, 0..200 * MIB)
-            .prop_map(|(kind, image, at_least)| Step::Admit { kind, image, at_least }),
+        4 => (kind, 0..3u8, 0..200 * MIB, 0..2000u64).prop_map(|(kind, image, at_least, cpu_millis)| {
+            let cpu_millis = if kind == Kind::Clone { cpu_millis } else { 0 };
+            Step::Admit { kind, image, at_least, cpu_millis }
+        }),
         2 => (0..32usize).prop_map(Step::Release),
         2 => prop::collection::vec(0..200u64, 32).prop_map(Step::Observe),
     ]
@@ -101,6 +122,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 const LIMITS: Limits = Limits {
     slots: 12,
+    cpu_millis: Some(4000),
     memory: Some(1500 * MIB),
     memory_reserve: 200 * MIB,
     disk_reserve: 100 * MIB,
@@ -125,8 +147,8 @@ proptest! {
         let mut held = vec![];
         for (n, step) in steps.into_iter().enumerate() {
             match step {
-                Step::Admit { kind, image, at_least } => {
-                    let want = Want { guest: n.to_string(), kind, image: image.to_string(), at_least };
+                Step::Admit { kind, image, at_least, cpu_millis } => {
+                    let want = Want { guest: n.to_string(), kind, image: image.to_string(), at_least, cpu_millis };
                     let Ok(id) = ledger.admit(want) else { continue };
                     held.push(id);
                     let kept: Vec<&Claim> =
@@ -134,6 +156,7 @@ proptest! {
                     let spared: u64 = ledger.claims.values()
                         .filter(|claim| claim.kind == Kind::Spare).map(|claim| claim.measured).sum();
                     prop_assert!(kept.len() <= LIMITS.slots);
+                    prop_assert!(kept.iter().map(|claim| claim.cpu_millis).sum::<u64>() <= 4000);
                     prop_assert!(kept.iter().map(|claim| claim.cost()).sum::<u64>() <= 1500 * MIB);
                     // What is promised can be kept with the spares gone.
                     let outstanding: u64 = kept.iter().map(|claim| claim.outstanding()).sum();

@@ -410,5 +410,11 @@ async fn a_failed_launch_gives_its_place_back() {
 }
 
 fn other() -> Want {
-    Want { guest: "other".into(), kind: capacity::Kind::Clone, image: "other".into(), at_least: 0 }
+    Want {
+        guest: "other".into(),
+        kind: capacity::Kind::Clone,
+        image: "other".into(),
+        at_least: 0,
+        cpu_millis: 0,
+    }
 }

@@ -36,6 +36,7 @@ pub(crate) fn a_full_host_refuses_and_harms_nobody() {
     let few = settings.file("few", "max_slots = 3\nready_slots = 0\ndisk_reserve_mib = 300\n");
     let little =
         settings.file("little", "max_slots = 3\nready_slots = 0\ndisk_reserve_mib = 300\nmemory_mib = 1\n");
+    let promised = settings.file("promised", "baseline_cpus = 1\nready_slots = 0\ndisk_reserve_mib = 300\n");
     let mut server = Server::start_on_small_disk(&shared, DISK_LEFT_MIB, &["--config", &few]);
     shared.revive();
     drop(shared);
@@ -46,6 +47,9 @@ pub(crate) fn a_full_host_refuses_and_harms_nobody() {
     little_memory(&server, &image, &running);
     server.restart_with(&["--config", &few]);
     full_disk(&server, &image);
+    server.restart_with(&["--config", &promised]);
+    few_cpus(&server, &image);
+    server.restart_with(&["--config", &few]);
     // A Firecracker tells its guest of an error instead.
     if !machines::last().starts_with("Firecracker") {
         no_room_at_all(&server, &image);
@@ -119,6 +123,18 @@ fn full_disk(server: &Server, image: &Image) {
     until("the disk's room to be seen", SEEN, || (resume(server, &microvm).status == 200).then_some(()));
     microvm.json("/counter");
     microvm.terminate();
+}
+
+/// The default size has a baseline of one CPU: there is one to promise, and what sleeps gives it back.
+fn few_cpus(server: &Server, image: &Image) {
+    let first = Microvm::run(server, image, &[]);
+    refused(run(server, image), "0.000 CPUs to promise MicroVMs and this needs 1.000");
+    first.suspend();
+    let second = Microvm::run(server, image, &[]);
+    assert_eq!(resume(server, &first).status, 429);
+    second.terminate();
+    first.resume();
+    first.terminate();
 }
 
 /// What a MicroVM writes when nothing is left waits for room, with the MicroVM; nothing of it is lost.
