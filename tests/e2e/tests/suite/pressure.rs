@@ -125,16 +125,16 @@ fn full_disk(server: &Server, image: &Image) {
     microvm.terminate();
 }
 
-/// The default size has a baseline of one CPU: there is one to promise, and what sleeps gives it back.
+/// The image's size has a baseline of a quarter of a CPU: one CPU is promised to four, and one that sleeps gives its part back.
 fn few_cpus(server: &Server, image: &Image) {
-    let first = Microvm::run(server, image, &[]);
-    refused(run(server, image), "0.000 CPUs to promise MicroVMs and this needs 1.000");
-    first.suspend();
-    let second = Microvm::run(server, image, &[]);
-    assert_eq!(resume(server, &first).status, 429);
-    second.terminate();
-    first.resume();
-    first.terminate();
+    let four: Vec<Microvm<'_>> = (0..4).map(|_| Microvm::run(server, image, &[])).collect();
+    refused(run(server, image), "0.000 CPUs to promise MicroVMs and this needs 0.250");
+    four[0].suspend();
+    let fifth = Microvm::run(server, image, &[]);
+    assert_eq!(resume(server, &four[0]).status, 429);
+    fifth.terminate();
+    four[0].resume();
+    four.iter().for_each(|microvm| drop(microvm.terminate()));
 }
 
 /// What a MicroVM writes when nothing is left waits for room, with the MicroVM; nothing of it is lost.
