@@ -113,6 +113,8 @@ impl Bare {
         life.suspend(&suspended).await?;
         figures.suspend.push(began.elapsed());
         rest().await;
+        // As the server has it, each life in a directory of its own.
+        let spec = MachineSpec { run_dir: self.dir.join(format!("{name}-awake")), ..spec };
         let began = Instant::now();
         let life = Life::begin(&*self.engine, spec, suspended).await?;
         figures.wake.push(began.elapsed());
