@@ -13,7 +13,7 @@ const DISK_LEFT_MIB: u64 = 700;
 /// Less than any launch needs on the disk with the reserve of the settings, and enough for a suspension.
 const LITTLE_DISK_MIB: u64 = 100;
 /// For the server to see what has changed on its host.
-const SEEN: Duration = Duration::from_secs(60);
+const SEEN: Duration = Duration::from_secs(20);
 const MEMORY_CGROUPS: [&str; 2] = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"];
 const MIB: u64 = 1 << 20;
 
