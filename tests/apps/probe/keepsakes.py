@@ -32,7 +32,9 @@ class Keepsakes:
             client = socket.create_connection(server.getsockname())
             self.tcp = (client, server.accept()[0])
         self.pty, other = os.openpty()
-        self.child = subprocess.Popen(["cat"], stdin=other, stdout=other, start_new_session=True)
+        # By its errors it would say, at times, that the terminal is gone, after this has said its last.
+        echo = {"stdin": other, "stdout": other, "stderr": subprocess.DEVNULL}
+        self.child = subprocess.Popen(["cat"], start_new_session=True, **echo)
         os.close(other)
         self.timerfd = os.timerfd_create(time.CLOCK_MONOTONIC, flags=os.TFD_NONBLOCK)
         os.timerfd_settime(self.timerfd, initial=seconds)

@@ -129,10 +129,10 @@ impl Server {
         self.restart();
     }
 
-    /// Starts it again if a test left it killed.
-    pub fn revive(&mut self) {
-        if self.child.is_none() {
-            self.launch();
+    /// Starts it again if a test that failed left it killed, or with other arguments than these.
+    pub fn revive_with(&mut self, arguments: &[&str]) {
+        if self.child.is_none() || self.arguments != arguments {
+            self.restart_with(arguments);
         }
     }
 

@@ -26,7 +26,7 @@ pub(crate) fn shared() -> RwLockReadGuard<'static, Server> {
 /// The server alone, to be killed and started again. Whoever has it shared must not ask for it.
 pub(crate) fn exclusive() -> RwLockWriteGuard<'static, Server> {
     let mut server = SERVER.write().unwrap_or_else(PoisonError::into_inner);
-    server.revive();
+    server.revive_with(&["--config", SETTINGS]);
     server
 }
 

@@ -38,7 +38,7 @@ pub(crate) fn a_full_host_refuses_and_harms_nobody() {
         settings.file("little", "max_slots = 3\nready_slots = 0\ndisk_reserve_mib = 300\nmemory_mib = 1\n");
     let promised = settings.file("promised", "baseline_cpus = 1\nready_slots = 0\ndisk_reserve_mib = 300\n");
     let mut server = Server::start_on_small_disk(&shared, DISK_LEFT_MIB, &["--config", &few]);
-    shared.revive();
+    shared.restart();
     drop(shared);
 
     few_slots(&server, &image);
