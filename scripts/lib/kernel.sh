@@ -2,7 +2,7 @@
 
 GUEST_MODULES=(
     virtio virtio_ring virtio_mmio virtio_blk failover net_failover virtio_net virtio_console vmw_vsock_virtio_transport
-    veth erofs overlay fuse inet_diag tcp_diag udp_diag
+    virtio_balloon veth erofs overlay fuse inet_diag tcp_diag udp_diag
 )
 
 make_kernel() {

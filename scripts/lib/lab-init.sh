@@ -26,7 +26,8 @@ mount_host() {
     mount -t tmpfs -o mode=1777 shm /dev/shm --mkdir &&
     mount -t tmpfs -o mode=755 run /run &&
     # Servers keep their data there. In large pages, which cost an emulated processor fewer faults than small ones of a disk's.
-    mount -t tmpfs -o mode=1777,huge=always tmp /tmp &&
+    # They want much of it free, and take little.
+    mount -t tmpfs -o mode=1777,huge=always,size=100% tmp /tmp &&
     mount -t cgroup2 -o nsdelegate cgroup2 /sys/fs/cgroup &&
     for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
         echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control

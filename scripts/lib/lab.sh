@@ -57,8 +57,9 @@ assets_sum() { cat "$1/manifest" "$1/clients/.made" | sha256sum | cut -d' ' -f1;
 # in target/lab.
 make_lab_checkout() {
     local program tree=$1/checkout$checkout
-    mkdir -p "$tree/target/release" "$tree/$agent_dir"
+    mkdir -p "$tree/target/release" "$tree/$agent_dir" "$tree/crates/api"
     cp -r "$checkout"/{scripts,examples,tests} "$tree"
+    cp -r "$checkout/crates/api/models" "$tree/crates/api"
     for program in target/release/rekindle target/release/rekindle-agent "$agent_dir/rekindle-agent"; do
         strip --strip-debug -o "$tree/$program" "$checkout/$program"
     done

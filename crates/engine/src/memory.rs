@@ -64,9 +64,14 @@ pub(crate) fn open_chain(from: &Restore) -> Result<Option<Chain>, MemoryError> {
 }
 
 /// Writes the layers' pages over the private mapping of `base` in a VMM whose machine does not run yet.
-pub(crate) async fn load_layers(pid: i32, base: &Path, layers: Chain) -> Result<(), MemoryError> {
+pub(crate) async fn load_layers(
+    pid: i32,
+    base: &Path,
+    breaks: Breaks,
+    layers: Chain,
+) -> Result<(), MemoryError> {
     let base = base.to_owned();
-    let load = move || Mapping::find(pid, &base)?.load(&layers);
+    let load = move || Mapping::find(pid, &base, breaks)?.load(&layers);
     tokio::task::spawn_blocking(load).await.map_err(io::Error::other)?
 }
 
@@ -83,6 +88,9 @@ impl MemoryError {
     }
 }
 
+/// Where in a memory file, in bytes, a VMM begins another mapping of it: each is somewhere else in its address space.
+pub(crate) type Breaks = &'static [u64];
+
 /// One piece of the guest's memory in the VMM's address space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Piece {
@@ -93,7 +101,19 @@ struct Piece {
     length: u64,
 }
 
-/// The private mapping of a base memory file in a VMM.
+/// A part of an address space, private to its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Private {
+    start: u64,
+    end: u64,
+    /// Zero where it is of no file.
+    inode: u64,
+    /// Where in the file.
+    offset: u64,
+}
+
+/// The private mapping of a base memory file in a VMM, which may have put memory of no file in the place of parts of it:
+/// of those that its guest gave back. What they hold no guest relies on.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     pid: i32,
@@ -103,20 +123,13 @@ pub(crate) struct Mapping {
 
 impl Mapping {
     /// Finds it. `base` is the file that the VMM was given.
-    pub(crate) fn find(pid: i32, base: &Path) -> Result<Self, MemoryError> {
+    pub(crate) fn find(pid: i32, base: &Path, breaks: Breaks) -> Result<Self, MemoryError> {
         let file = std::fs::metadata(base)?;
         let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
-        let mut pieces = parse_maps(&maps, file.ino());
-        pieces.sort_by_key(|piece| piece.offset);
-        let covered =
-            pieces.iter().try_fold(0, |end, piece| (piece.offset == end).then(|| end + piece.length));
-        match covered {
-            Some(end) if end == file.len() && end > 0 => {
-                let geometry = Geometry { page_size: PAGE as u32, memory_size: end };
-                Ok(Self { pid, geometry, pieces })
-            }
-            _ => Err(MemoryError::Mapping),
-        }
+        let pieces =
+            pieces(&parse_maps(&maps), file.ino(), file.len(), breaks).ok_or(MemoryError::Mapping)?;
+        let geometry = Geometry { page_size: PAGE as u32, memory_size: file.len() };
+        Ok(Self { pid, geometry, pieces })
     }
 
     /// Writes what differs from the layers `below` into `file`, durably. The machine must be stopped.
@@ -200,19 +213,48 @@ fn collect_private(entries: &[u8], first: u64, runs: &mut Vec<Pages>) {
     }
 }
 
-/// The private mappings of the file with this inode number.
-fn parse_maps(maps: &str, inode: u64) -> Vec<Piece> {
-    maps.lines().filter_map(|line| parse_map(line, inode)).collect()
+/// Where a file of `size` bytes is mapped, one piece between each two breaks; none where it is not.
+fn pieces(maps: &[Private], inode: u64, size: u64, breaks: Breaks) -> Option<Vec<Piece>> {
+    let inner = breaks.iter().copied().filter(|&at| at < size);
+    let starts: Vec<_> = [0].into_iter().chain(inner).filter(|_| size > 0).collect();
+    let ends = starts.iter().copied().skip(1).chain([size]);
+    let all: Vec<_> =
+        starts.iter().zip(ends).map(|(&start, end)| piece(maps, inode, start, end)).collect::<Option<_>>()?;
+    (!all.is_empty()).then_some(all)
 }
 
-fn parse_map(line: &str, inode: u64) -> Option<Piece> {
+/// From `offset` to `end` of the file, by any part of it that is still of the file.
+fn piece(maps: &[Private], inode: u64, offset: u64, end: u64) -> Option<Piece> {
+    let is_part = |map: &&Private| {
+        map.inode == inode && map.offset < end && offset < map.offset + (map.end - map.start)
+    };
+    let part = maps.iter().find(is_part)?;
+    let address = (part.start + offset).checked_sub(part.offset)?;
+    let length = end - offset;
+    let belongs = |map: &&Private| match map.inode {
+        0 => true,
+        other => other == inode && map.start + offset == map.offset + address,
+    };
+    // They come in the order of their addresses.
+    let covered = maps.iter().filter(belongs).fold(address, |covered, map| {
+        if (map.start..map.end).contains(&covered) { map.end } else { covered }
+    });
+    (covered >= address + length).then_some(Piece { address, offset, length })
+}
+
+fn parse_maps(maps: &str) -> Vec<Private> {
+    maps.lines().filter_map(parse_map).collect()
+}
+
+fn parse_map(line: &str) -> Option<Private> {
     let mut fields = line.split_ascii_whitespace();
     let (start, end) = fields.next()?.split_once('-')?;
     let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
-    let private = fields.next()?.ends_with('p');
+    let access = fields.next()?;
+    let private = access.starts_with("rw") && access.ends_with('p');
     let offset = u64::from_str_radix(fields.next()?, 16).ok()?;
-    let found: u64 = fields.nth(1)?.parse().ok()?;
-    (private && found == inode && start < end).then(|| Piece { address: start, offset, length: end - start })
+    let inode: u64 = fields.nth(1)?.parse().ok()?;
+    (private && start < end).then_some(Private { start, end, inode, offset })
 }
 
 /// Bytes that only this process has: what it wrote, of its guest's memory too. A fraction of what [`usage`] takes.
@@ -246,14 +288,44 @@ fn parse_rollup(text: &str) -> MemoryUse {
 mod tests {
     use super::*;
 
+    const MAPS: &str = "7f0000000000-7f0000001000 rw-p 00000000 08:01 42   /a b (deleted)\n\
+                        7f0000001000-7f0000003000 rw-p 00000000 00:00 0\n\
+                        7f0000003000-7f0000004000 rw-p 00003000 08:01 42   /a b (deleted)\n\
+                        7f0000004000-7f0000005000 rw-s 00000000 08:01 42   /a\n\
+                        7f0000007000-7f0000008000 rw-p 00000000 00:00 0\n\
+                        7f0000008000-7f0000009000 rw-p 00005000 08:01 42   /a\n\
+                        7f000000a000-7f000000c000 r--p 00000000 08:01 43   /c\n\
+                        garbage\n7f-\n";
+
+    fn found(inode: u64, pages: u64, breaks: Breaks) -> Option<Vec<(u64, u64, u64)>> {
+        let pieces = pieces(&parse_maps(MAPS), inode, pages * PAGE, breaks)?;
+        let page = |piece: &Piece| {
+            ((piece.address - 0x7f00_0000_0000) / PAGE, piece.offset / PAGE, piece.length / PAGE)
+        };
+        Some(pieces.iter().map(page).collect())
+    }
+
     #[test]
-    fn only_private_mappings_of_the_file_count() {
-        let maps = "7f0000000000-7f0000002000 rw-p 00001000 08:01 42   /a b (deleted)\n\
-                    7f0000003000-7f0000004000 rw-s 00000000 08:01 42   /a\n\
-                    7f0000005000-7f0000006000 rw-p 00000000 08:01 43   /c\n\
-                    garbage\n7f-\n";
-        let piece = Piece { address: 0x7f00_0000_0000, offset: 0x1000, length: 0x2000 };
-        assert_eq!(parse_maps(maps, 42), [piece]);
+    fn a_memory_is_found_where_parts_of_it_are_of_no_file() {
+        assert_eq!(found(42, 4, &[]), Some(vec![(0, 0, 4)]));
+        assert_eq!(found(42, 6, &[4 * PAGE]), Some(vec![(0, 0, 4), (7, 4, 2)]));
+        assert_eq!(found(42, 4, &[4 * PAGE, 9 * PAGE]), Some(vec![(0, 0, 4)]), "a break beyond its end");
+        assert_eq!(found(42, 4, &[2 * PAGE]), Some(vec![(0, 0, 2), (2, 2, 2)]), "one behind the other");
+    }
+
+    #[test]
+    fn a_memory_that_is_not_mapped_whole_is_not_found() {
+        for (inode, pages, breaks) in [
+            (42, 5, &[] as Breaks),
+            (42, 6, &[]),
+            (42, 7, &[4 * PAGE]),
+            (42, 6, &[5 * PAGE]),
+            (43, 2, &[]),
+            (44, 1, &[]),
+            (42, 0, &[]),
+        ] {
+            assert_eq!(found(inode, pages, breaks), None, "{inode} {pages} {breaks:?}");
+        }
     }
 
     #[test]

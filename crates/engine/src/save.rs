@@ -9,7 +9,7 @@ use snapshot::chain::{Chain, ChainError};
 use snapshot::diff::Summary;
 
 use crate::error::SaveError;
-use crate::memory::{Mapping, MemoryError, open_layers};
+use crate::memory::{Breaks, Mapping, MemoryError, open_layers};
 
 /// Most bytes of device state accepted from a VMM.
 const MAX_DEVICE_STATE: u64 = 64 << 20;
@@ -20,6 +20,7 @@ pub struct DiffWrite {
     pub(crate) pid: i32,
     /// What its memory is a private mapping of.
     pub(crate) base: PathBuf,
+    pub(crate) breaks: Breaks,
     /// What the VMM has written its device state to.
     pub(crate) state: PathBuf,
     /// What the machine writes to.
@@ -67,7 +68,7 @@ impl DiffWrite {
         given_up: &(dyn Fn() -> bool + Sync),
     ) -> Result<Summary, SaveError> {
         let file = File::create(diff).map_err(file_error("creating", diff))?;
-        Ok(Mapping::find(self.pid, &self.base)?.save(below, &file, given_up)?)
+        Ok(Mapping::find(self.pid, &self.base, self.breaks)?.save(below, &file, given_up)?)
     }
 }
 

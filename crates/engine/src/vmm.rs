@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{SaveError, StartError};
+use crate::memory::Breaks;
 use crate::process::{PID, Process};
 use crate::save::{DiffWrite, keep_state, sync_all};
 use crate::spec::MachineSpec;
@@ -111,10 +112,11 @@ impl Vmm {
     }
 
     /// What a stopped machine that was restored differs in; its device state is written already.
-    pub(crate) fn difference(&self) -> DiffWrite {
+    pub(crate) fn difference(&self, breaks: Breaks) -> DiffWrite {
         DiffWrite {
             pid: self.process.pid(),
             base: self.record.memory.clone(),
+            breaks,
             state: self.record.state_out(),
             disks: self.record.spec.written_files(),
         }

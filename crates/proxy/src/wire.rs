@@ -25,12 +25,13 @@ use crate::{Activity, BoxedIo, Connector, limits};
 pub(crate) struct ConnectError(pub(crate) io::Error);
 
 impl ConnectError {
-    /// What it means to the client.
+    /// What it means to the client; why a MicroVM itself was not reached, its operator reads in the log.
     pub(crate) fn refusal(&self) -> Refusal {
-        match self.0.kind() {
-            io::ErrorKind::ConnectionRefused => Refusal::AppConnect,
-            _ => Refusal::MicrovmConnect,
+        if self.0.kind() == io::ErrorKind::ConnectionRefused {
+            return Refusal::AppConnect;
         }
+        tracing::warn!("{self}");
+        Refusal::MicrovmConnect
     }
 }
 

@@ -13,7 +13,7 @@ use crate::jail::JailFile;
 use crate::spec::{Disk, MachineSpec};
 
 /// What snapshots say of the machine. It changes with whatever a saved state is bound to.
-pub(crate) const MACHINE: &str = "virtio-mmio, vsock; root 1";
+pub(crate) const MACHINE: &str = "virtio-mmio, vsock, balloon; root 1";
 /// The guest's address on its socket device; each VMM has but one guest.
 const GUEST_CID: u32 = 3;
 /// The guest has one NIC.
@@ -43,6 +43,11 @@ pub(crate) fn requests(spec: &MachineSpec, processor: Value) -> Result<Vec<(Stri
             }),
         ),
         ("/vsock".to_owned(), json!({"guest_cid": GUEST_CID, "uds_path": sockets.join(CHANNEL_SOCKET)})),
+        // Takes nothing from the guest: by it the guest tells what it does not use.
+        (
+            "/balloon".to_owned(),
+            json!({"amount_mib": 0, "deflate_on_oom": false, "free_page_reporting": true}),
+        ),
     ];
     requests.extend(spec.disks.iter().map(drive));
     if let Some(tap) = &spec.tap {

@@ -10,8 +10,7 @@ use serde_json::json;
 use tokio::net::{UnixListener, UnixStream};
 
 use super::api::Api;
-use super::paths;
-use super::start;
+use super::{arch, paths, start};
 use crate::Machine;
 use crate::error::{CommandError, SaveError, StartError};
 use crate::memory::{self, MemoryError, MemoryUse};
@@ -74,7 +73,7 @@ impl Machine for FirecrackerMachine {
     async fn save_diff(&self) -> Result<DiffWrite, SaveError> {
         self.vmm.assert_restored()?;
         self.save_state().await?;
-        Ok(self.vmm.difference())
+        Ok(self.vmm.difference(arch::MEMORY_BREAKS))
     }
 
     fn kill(&self) -> io::Result<()> {

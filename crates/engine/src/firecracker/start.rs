@@ -157,7 +157,7 @@ pub(crate) async fn load(
     machine.api().put("/snapshot/load", &snapshot).await.map_err(failed)?;
     timeline::reached(Step::Load);
     if let Some(layers) = layers {
-        memory::load_layers(machine.pid(), &record.memory, layers).await?;
+        memory::load_layers(machine.pid(), &record.memory, arch::MEMORY_BREAKS, layers).await?;
         timeline::reached(Step::Memory);
         machine.resume().await.map_err(failed)?;
     }

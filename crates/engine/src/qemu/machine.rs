@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use serde_json::json;
 use tokio::net::UnixStream;
 
+use super::MEMORY_BREAKS;
 use super::command::CONSOLE_BYTES;
 use super::qmp::Qmp;
 use super::start::{CHANNEL, LOG, log_tail, migrated, set_capabilities};
@@ -67,7 +68,7 @@ impl Machine for QemuMachine {
         self.vmm.assert_restored()?;
         let arguments = json!({"filename": self.vmm.record.state_out, "live": false});
         self.qmp.execute("xen-save-devices-state", arguments).await?;
-        Ok(self.vmm.difference())
+        Ok(self.vmm.difference(MEMORY_BREAKS))
     }
 
     fn kill(&self) -> io::Result<()> {

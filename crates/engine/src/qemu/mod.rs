@@ -18,12 +18,16 @@ use x86_64 as arch;
 
 use crate::Compatibility;
 use crate::error::StartError;
+use crate::memory::Breaks;
 use crate::spec::{MachineSpec, Restore};
 use crate::{Engine, Machine, Parked, PrivateDisks};
 
 pub use arch::PROGRAM;
 pub use overlay::Overlays;
 pub use probe::{ProbeError, probe};
+
+/// It maps a memory file as one.
+const MEMORY_BREAKS: Breaks = &[];
 
 /// The QEMU engine.
 #[derive(Debug, Clone)]

@@ -12,10 +12,10 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use timeline::Step;
 
-use super::Qemu;
 use super::command::{self, Start};
 use super::machine::QemuMachine;
 use super::start::{self, vmm_error};
+use super::{MEMORY_BREAKS, Qemu};
 use crate::error::{CommandError, StartError};
 use crate::memory::{load_layers, open_chain};
 use crate::spec::{Disk, MachineSpec, Restore};
@@ -75,7 +75,7 @@ impl ParkedQemu {
         let state = self.hand_over(spec.disks.len(), &state).await.map_err(|error| self.error(error))?;
         timeline::reached(Step::Spare);
         if let Some(layers) = layers {
-            load_layers(self.machine.pid(), &self.machine.vmm.record.memory, layers).await?;
+            load_layers(self.machine.pid(), &self.machine.vmm.record.memory, MEMORY_BREAKS, layers).await?;
             timeline::reached(Step::Memory);
         }
         start::load_state(&self.machine.qmp, &state).await.map_err(|error| self.error(error))

@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use timeline::Step;
 use tokio::process::{Child, Command};
 
-use super::Qemu;
 use super::arch::{self, clock};
 use super::command::{self, CommandLine, Start};
 use super::machine::QemuMachine;
 use super::qmp::Qmp;
+use super::{MEMORY_BREAKS, Qemu};
 use crate::Machine;
 use crate::error::{CommandError, StartError};
 use crate::jail::JailPlan;
@@ -54,7 +54,7 @@ pub(crate) async fn restore(
     let (machine, state_in) = launch(qemu, spec, from.base_memory, start).await?;
     timeline::reached(Step::Vmm);
     if let Some(layers) = layers {
-        let loaded = load_layers(machine.pid(), &machine.vmm.record.memory, layers).await;
+        let loaded = load_layers(machine.pid(), &machine.vmm.record.memory, MEMORY_BREAKS, layers).await;
         machine.vmm.unless_failed(loaded.map_err(StartError::from)).await?;
         timeline::reached(Step::Memory);
     }

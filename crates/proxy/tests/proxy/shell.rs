@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
-use rekindle_proxy::limits::{MAX_SHELL_MESSAGE, MAX_SHELLS};
+use rekindle_proxy::limits::{
+    MAX_SHELL_MESSAGE, MAX_SHELLS, PING_INTERVAL, SHELL_SILENCE, SHELL_START_TIMEOUT,
+};
 use rekindle_proxy::{Farewell, WakeError};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -60,6 +62,12 @@ async fn shown(socket: &mut Socket) -> Vec<u8> {
     }
 }
 
+/// What is typed into a shell that runs is shown.
+async fn shows(socket: &mut Socket, keys: &'static str) {
+    socket.send(Message::text(keys)).await.unwrap();
+    assert_eq!(shown(socket).await, keys.as_bytes());
+}
+
 async fn closed(socket: &mut Socket) -> (u16, String) {
     let Message::Close(Some(CloseFrame { code, reason })) = next(socket).await else { panic!("not a close") };
     // The client's own close goes out with the next look.
@@ -69,6 +77,14 @@ async fn closed(socket: &mut Socket) -> (u16, String) {
 
 async fn next(socket: &mut Socket) -> Message {
     tokio::time::timeout(Duration::from_secs(10), socket.next()).await.unwrap().unwrap().unwrap()
+}
+
+/// Has so much time passed.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    // Timers go by milliseconds, and are never early.
+    tokio::time::advance(time + Duration::from_millis(1)).await;
+    tokio::time::resume();
 }
 
 fn refused(result: Result<(Socket, Response), Error>) -> (StatusCode, Vec<u8>) {
@@ -230,6 +246,43 @@ async fn a_shell_that_cannot_start_says_why() {
     let world = World::start(App::Refuses).await;
     let mut socket = connect(&world).await;
     assert_eq!(closed(&mut socket).await, (1011, "the image has neither bash nor sh".to_owned()));
+}
+
+#[tokio::test]
+async fn a_shell_that_does_not_start_in_time_says_so() {
+    let world = World::start(App::Unreachable).await;
+    let mut socket = connect(&world).await;
+    while world.shells() == 0 {
+        tokio::task::yield_now().await;
+    }
+    pass(SHELL_START_TIMEOUT).await;
+    assert_eq!(closed(&mut socket).await, (1011, "no shell started within 30 s".to_owned()));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_pings_loses_its_shell() {
+    let world = World::start(App::Echo).await;
+    let mut socket = shell(&world).await;
+    shows(&mut socket, "ls").await;
+    pass(SHELL_SILENCE).await;
+    world.until_idle().await;
+}
+
+#[tokio::test]
+async fn a_client_that_only_answers_pings_keeps_its_shell() {
+    let world = World::start(App::Echo).await;
+    let mut socket = shell(&world).await;
+    shows(&mut socket, "ls").await;
+    let before = world.activity().last_byte();
+    let rounds = 2 * SHELL_SILENCE.as_secs() / PING_INTERVAL.as_secs();
+    for _ in 0..rounds {
+        pass(PING_INTERVAL).await;
+        assert!(matches!(next(&mut socket).await, Message::Ping(_)));
+        // With it goes the answer.
+        socket.flush().await.unwrap();
+    }
+    assert_eq!(world.activity().last_byte(), before);
+    shows(&mut socket, "pwd").await;
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ pub(crate) enum App {
     Messages,
     /// Nothing listens.
     Refuses,
-    /// The guest is not to be reached.
+    /// The guest is not to be reached, and a shell never starts.
     Unreachable,
     /// Accepts and closes.
     HangsUp,
@@ -77,6 +77,7 @@ pub(crate) enum App {
 struct AppConnector {
     app: App,
     connections: AtomicUsize,
+    shells: AtomicUsize,
     requests: Arc<AtomicUsize>,
     port: AtomicU16,
     open: watch::Sender<usize>,
@@ -136,6 +137,10 @@ impl Connector for AppConnector {
     async fn shell(&self) -> io::Result<Shell> {
         if matches!(self.app, App::Refuses) {
             return Err(io::Error::other("the image has neither bash nor sh"));
+        }
+        self.shells.fetch_add(1, Ordering::SeqCst);
+        if matches!(self.app, App::Unreachable) {
+            return std::future::pending().await;
         }
         let (input, typed) = futures::channel::mpsc::channel::<ShellInput>(0);
         let output = typed.map(|input| match input {
@@ -308,6 +313,7 @@ impl World {
         let connector = Arc::new(AppConnector {
             app,
             connections: AtomicUsize::new(0),
+            shells: AtomicUsize::new(0),
             requests: Arc::default(),
             port: AtomicU16::new(0),
             open: watch::Sender::new(0),
@@ -463,6 +469,11 @@ impl World {
 
     pub(crate) fn connections(&self) -> usize {
         self.backend.connector.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many shells were asked for.
+    pub(crate) fn shells(&self) -> usize {
+        self.backend.connector.shells.load(Ordering::SeqCst)
     }
 
     /// The MicroVM begins a life with no more of the endpoint than that.

@@ -7,7 +7,9 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rekindle_e2e::command::Environment;
-use rekindle_e2e::{Artifact, ImageRequest, Json, Microvm, Neighbour, Server, json, neighbour, until};
+use rekindle_e2e::{
+    Artifact, ImageRequest, Json, Microvm, Neighbour, Server, json, machines, neighbour, until,
+};
 
 use crate::{fixture, rust_sdk, traces};
 
@@ -181,6 +183,37 @@ pub(crate) fn what_microvms_use_is_accounted() {
     microvm.terminate();
     let after = usage();
     assert!(after.iter().zip(before).all(|(after, before)| *after >= before), "{after:?} after {before:?}");
+}
+
+/// And nothing of what it has is lost by that. On Firecracker: a QEMU keeps all that its guest has had.
+pub(crate) fn memory_that_a_guest_frees_goes_back() {
+    const FILL_MIB: u64 = 200;
+    const RETURNED_MIB: u64 = 150;
+    let server = fixture::shared();
+    if !machines::last().starts_with("Firecracker") {
+        return;
+    }
+    let microvm =
+        Microvm::run(&server, &fixture::probe(&server), &["--idle-policy", &idle_policy(600, true)]);
+    let taken_mib = || private_mib(server.vmms(&microvm.id)[0]);
+    for _ in 0..2 {
+        microvm.json(&format!("/fill?mib={FILL_MIB}"));
+        let taken = taken_mib();
+        assert!(taken > FILL_MIB, "{taken} MiB");
+        microvm.json("/fill?mib=0");
+        until("memory to go back", SLACK, || (taken_mib() + RETURNED_MIB < taken).then_some(()));
+        let filled = microvm.json(&format!("/fill?mib={}", FILL_MIB / 4));
+        microvm.suspend();
+        assert_eq!(microvm.json("/filled"), filled);
+    }
+    microvm.terminate();
+}
+
+/// Memory that a process shares with no other, nor with a file.
+fn private_mib(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let field = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    field.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
 pub(crate) fn an_application_is_asked_to_end_and_its_last_words_are_kept() {

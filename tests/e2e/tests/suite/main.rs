@@ -90,6 +90,7 @@ fn main() -> ExitCode {
                 the_end_of_the_application_terminates,
                 an_application_is_asked_to_end_and_its_last_words_are_kept,
                 what_microvms_use_is_accounted,
+                memory_that_a_guest_frees_goes_back,
                 clones_differ_and_know_the_time,
                 suspend_and_resume_lose_nothing,
                 a_request_does_not_wait_for_the_disk_of_a_suspension,
