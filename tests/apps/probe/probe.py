@@ -5,6 +5,7 @@ with hooks that fail to order and with more to ask for.
     GET  /connect?host=H&port=P     whether a TCP connection is made within a second
     GET  /datagram?host=H&port=P&bytes=N
                                     whether a datagram of N bytes comes back within a second
+    GET  /names?server=S&name=N     how many addresses a name server tells, over UDP and over TCP
     GET  /send?host=H&port=P&mib=N  sends N MiB over a TCP connection, and waits until the other side has closed it
     GET  /hold?host=H&port=P        opens a TCP connection and keeps it
     GET  /held                      the name of the error that it has met, or null while it is open
@@ -54,6 +55,7 @@ from urllib.parse import parse_qs, urlsplit
 import app
 import listeners
 import metadata
+import names
 from keepsakes import Keepsakes
 from ledger import Ledger
 
@@ -96,6 +98,8 @@ class App(app.App):
                 self.file(query["path"])
             case "/connect":
                 self.answer(200, connect(query["host"], int(query["port"])))
+            case "/names":
+                self.answer(200, names.ask(query["server"], query["name"]))
             case "/datagram":
                 self.answer(200, datagram(query["host"], int(query["port"]), int(query["bytes"])))
             case "/send":

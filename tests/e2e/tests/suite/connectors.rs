@@ -15,6 +15,8 @@ const GROUP: &str = "sg-0a1b2c3d";
 const INTERNET: &str = "subnet-0e5f6a7b";
 /// Lets out what is below `rke2e.test`.
 const NAMED: &str = "sg-0e5f6a7b";
+/// All that a guest has; the last is for containers within its container.
+const RESOLVERS: [&str; 3] = ["169.254.53.53", "127.0.0.2", "169.254.169.253"];
 const NO_EGRESS: &str = "arn:aws:lambda:us-east-1:aws:network-connector:aws-network-connector:NO_EGRESS";
 
 /// A connector that is ready; its ARN.
@@ -187,6 +189,11 @@ fn a_microvm_reaches_the_names_of_its_group(
         assert!(reaches(&public.address), "has slept: {has_slept}: once it was told the address");
         assert!(!reaches("rebind.rke2e.test"), "has slept: {has_slept}: into a private network");
         assert!(!reaches("secret.example.com"), "has slept: {has_slept}: another name");
+        for resolver in RESOLVERS {
+            let told = |name: &str| bound.json(&format!("/names?server={resolver}&name={name}"));
+            assert_eq!(told("a.rke2e.test"), json!({"udp": 1, "tcp": 1}), "{resolver}");
+            assert_eq!(told("secret.example.com"), json!({"udp": 0, "tcp": 0}), "{resolver}");
+        }
     }
     assert!(names.was_asked("rebind.rke2e.test") && !names.was_asked("secret.example.com"));
     bound.terminate();
