@@ -7,7 +7,9 @@ use rekindle_e2e::{Artifact, Hooks, ImageRequest, Json, Microvm, Neighbour, Serv
 use crate::fixture;
 
 /// Long enough for the build to get so far, short enough to wait for.
-const HOOK_SECONDS: u32 = 20;
+const HOOK_SECONDS: u32 = 40;
+/// For a hook that is answered, by an application that starts first.
+const ANSWER_SECONDS: u32 = 300;
 
 fn reason(build: &Json) -> &str {
     build["stateReason"].as_str().unwrap_or_else(|| panic!("no reason: {build}"))
@@ -77,7 +79,7 @@ pub(crate) fn ready_hooks_that_fail_fail_the_build() {
     let server = fixture::shared();
     let request = |name: &'static str, status: u16| {
         let ready = json!({ "PROBE_READY": json!({ "status": status }).to_string() });
-        probe(&server, name, ready, Hooks::Ready(HOOK_SECONDS))
+        probe(&server, name, ready, Hooks::Ready(ANSWER_SECONDS))
     };
     let [client, error] = failures(&server, [request("ready-4xx", 404), request("ready-5xx", 500)]);
     assert_eq!(
