@@ -23,7 +23,13 @@ const MIB_PER_CPU: u64 = 2048;
 
 /// The accounts of the MicroVMs that are not terminated.
 #[derive(Clone, Default)]
-pub(crate) struct Meters(Arc<Mutex<HashMap<MicrovmId, Meter>>>);
+pub(crate) struct Meters(Arc<Mutex<HashMap<MicrovmId, Account>>>);
+
+struct Account {
+    meter: Meter,
+    /// By more than the passing of time, since it was written.
+    has_changed: bool,
+}
 
 /// A MicroVM as it is looked at.
 pub(crate) struct Seen {
@@ -47,17 +53,17 @@ pub fn baseline(memory_mib: u32) -> Baseline {
 }
 
 impl Meters {
-    fn lock(&self) -> MutexGuard<'_, HashMap<MicrovmId, Meter>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<MicrovmId, Account>> {
         // An account is whole between any two of its changes.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn totals(&self, id: MicrovmId) -> Option<Totals> {
-        self.lock().get(&id).map(Meter::totals)
+        self.lock().get(&id).map(|account| account.meter.totals())
     }
 
-    /// Looks at these, which are all that there are; the accounts to be written now: those that have changed by more than
-    /// the passing of time, and, with `all`, those of what runs. Blocks.
+    /// Looks at these, which are all that there are; the accounts to be written now: those that have changed, and, with
+    /// `all`, those of what runs. Blocks.
     pub(crate) fn look(
         &self,
         seen: &[Seen],
@@ -65,37 +71,52 @@ impl Meters {
         machines: &dyn Machines,
         all: bool,
     ) -> Result<Due, StoreError> {
-        let mut due = Vec::new();
         for one in seen {
-            let known = self.lock().get(&one.id).cloned();
-            let mut meter = match known {
-                Some(meter) => meter,
-                None => store
-                    .read::<_, StoreError>(|tx| tx.usage(one.id))?
-                    .unwrap_or_else(|| Meter::new(baseline(one.memory_mib))),
-            };
-            let before = meter.found();
-            // How much it sleeps with does not change, and would be measured in vain.
-            let phase = match (before, one.state) {
-                (Phase::Suspended { .. }, State::Suspended) => before,
-                _ => machines.phase(one.id, one.state),
-            };
-            meter.look(now_ms(), phase);
-            if std::mem::discriminant(&before) != std::mem::discriminant(&phase)
-                || all && matches!(phase, Phase::Running { .. })
-            {
-                due.push((one.id, meter.clone()));
-            }
-            self.lock().insert(one.id, meter);
+            self.look_at(one, store, machines)?;
         }
         let living: HashSet<MicrovmId> = seen.iter().map(|one| one.id).collect();
-        let mut ended = Vec::new();
-        for (id, meter) in self.lock().iter_mut().filter(|(id, _)| !living.contains(id)) {
-            meter.look(now_ms(), Phase::Away);
-            due.push((*id, meter.clone()));
-            ended.push(*id);
+        let (mut due, mut ended) = (Vec::new(), Vec::new());
+        for (id, account) in self.lock().iter_mut() {
+            let lives = living.contains(id);
+            if !lives {
+                account.meter.look(now_ms(), Phase::Away);
+                ended.push(*id);
+            }
+            let goes_on = all && matches!(account.meter.found(), Phase::Running { .. });
+            if std::mem::take(&mut account.has_changed) || goes_on || !lives {
+                due.push((*id, account.meter.clone()));
+            }
         }
         Ok(Due { accounts: due, ended })
+    }
+
+    /// Looks at one of them. Blocks.
+    pub(crate) fn look_at(
+        &self,
+        one: &Seen,
+        store: &Store,
+        machines: &dyn Machines,
+    ) -> Result<(), StoreError> {
+        let known = self.lock().get(&one.id).map(|account| account.meter.clone());
+        let mut meter = match known {
+            Some(meter) => meter,
+            None => store
+                .read::<_, StoreError>(|tx| tx.usage(one.id))?
+                .unwrap_or_else(|| Meter::new(baseline(one.memory_mib))),
+        };
+        let before = meter.found();
+        // How much it sleeps with does not change, and would be measured in vain.
+        let phase = match (before, one.state) {
+            (Phase::Suspended { .. }, State::Suspended) => before,
+            _ => machines.phase(one.id, one.state),
+        };
+        meter.look(now_ms(), phase);
+        let has_changed = std::mem::discriminant(&before) != std::mem::discriminant(&phase);
+        let mut accounts = self.lock();
+        let account = accounts.entry(one.id).or_insert_with(|| Account { meter: meter.clone(), has_changed });
+        account.meter = meter;
+        account.has_changed |= has_changed;
+        Ok(())
     }
 
     /// Of MicroVMs that have ended, once their accounts are written: until then these are told.

@@ -140,8 +140,9 @@ impl Node {
         let (http_ingress, memory_mib) = (record.http_ingress, record.memory_mib);
         let (commands, wishes) = mpsc::channel(COMMAND_QUEUE);
         let machines = Arc::clone(&self.machines);
+        let meters = self.meters.clone();
         let (owner, view) =
-            Owner::new(record, self.store.clone(), machines, self.capacity.clone(), place, wishes);
+            Owner::new(record, self.store.clone(), machines, meters, self.capacity.clone(), place, wishes);
         {
             let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
             table.owners.insert(id, Entry { commands, view, image: image.clone(), memory_mib, http_ingress });

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::baseline;
 use crate::machines::{Instance, Machines, NotResumed, Suspended};
+use crate::metering::{Meters, Seen};
 use crate::now_ms;
 
 /// What the others see of a MicroVM, never ahead of what is on the disk.
@@ -75,6 +76,7 @@ pub(crate) struct Owner {
     record: MicrovmRecord,
     store: Store,
     machines: Arc<dyn Machines>,
+    meters: Meters,
     capacity: Capacity,
     /// There whenever a VMM may be.
     place: Option<Reservation>,
@@ -94,6 +96,7 @@ impl Owner {
         record: MicrovmRecord,
         store: Store,
         machines: Arc<dyn Machines>,
+        meters: Meters,
         capacity: Capacity,
         place: Option<Reservation>,
         commands: mpsc::Receiver<Command>,
@@ -103,6 +106,7 @@ impl Owner {
             record,
             store,
             machines,
+            meters,
             capacity,
             place,
             commands,
@@ -219,8 +223,9 @@ impl Owner {
         if record != self.record {
             let written = record.clone();
             self.store.write::<_, StoreError>(move |tx| tx.put_microvm(&written)).await?;
-            self.record = record;
+            let before = std::mem::replace(&mut self.record, record).life.state;
             self.publish();
+            self.account(before);
         }
         if place.is_some() {
             self.place = place;
@@ -231,6 +236,19 @@ impl Owner {
             self.wanted.cancel();
         }
         Ok(())
+    }
+
+    /// What it uses counts from the moment that it runs up to the moment that it does not, whenever else it is looked at.
+    fn account(&self, before: State) {
+        let now = self.record.life.state;
+        let state = if before == State::Running { before } else { now };
+        if before == now || !matches!(state, State::Running | State::Suspended) {
+            return;
+        }
+        let seen = Seen { id: self.record.id, state, memory_mib: self.record.memory_mib };
+        if let Err(error) = self.meters.look_at(&seen, &self.store, &*self.machines) {
+            tracing::warn!(microvm = %self.record.id, %error, "cannot read what it has used; within a second again");
+        }
     }
 
     fn publish(&self) {

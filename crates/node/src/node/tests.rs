@@ -1,10 +1,12 @@
 //! The owners against a machine that does nothing but count: the real ones are tested end to end.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use capacity::{Limits, Want};
 use lifecycle::microvm::{IdlePolicy, Microvm, Policy};
+use metering::Phase;
 use proxy::{Activity, Backend, BoxedIo, Connector};
 use store::{DomainRecord, PublicPortsRecord};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +25,8 @@ struct Counting {
     /// Suspensions fail.
     full_disk: bool,
     saved_bytes: u64,
+    /// What a MicroVM that runs has taken.
+    cpu_nanos: AtomicU64,
     /// Whose time was told.
     kept: Mutex<Vec<timeline::Kind>>,
 }
@@ -106,6 +110,10 @@ impl Machines for Counting {
     }
     fn saved_bytes(&self, _: &MicrovmRecord) -> u64 {
         self.saved_bytes
+    }
+    fn phase(&self, _: MicrovmId, state: State) -> Phase {
+        let cpu_nanos = self.cpu_nanos.load(Ordering::SeqCst);
+        if state == State::Running { Phase::Running { cpu_nanos, memory_bytes: 0 } } else { Phase::Away }
     }
     async fn finish_suspend(&self, _: &MicrovmRecord, _: CancellationToken) -> Result<Suspended, String> {
         self.calls.lock().unwrap().push("finish suspend");
@@ -239,6 +247,23 @@ async fn a_microvm_sleeps_within_a_second_of_being_idle_for_long_enough() {
     let slept = bed.store.read(|tx| tx.microvm(vm.id)).unwrap().unwrap().life.suspended_at.unwrap();
     let idle = slept - last_byte;
     assert!((2000..3000).contains(&idle), "asleep {idle} ms after the last byte");
+}
+
+/// Nobody looks each second here.
+#[tokio::test]
+async fn a_life_is_accounted_from_its_first_moment_to_its_last() {
+    let bed = bed(Counting { cpu_nanos: 100.into(), ..Counting::default() });
+    let vm = bed.launch().await;
+    for (runs_up_to, ends, taken) in
+        [(130, Event::SuspendRequested, 30), (150, Event::TerminateRequested, 50)]
+    {
+        bed.node.wake(vm.id, None).await.unwrap();
+        // Whatever comes of it, what came before is accounted by then.
+        let _ = bed.node.ask(vm.id, Event::RequestArrived).await;
+        bed.machines.cpu_nanos.store(runs_up_to, Ordering::SeqCst);
+        bed.node.ask(vm.id, ends).await.unwrap();
+        assert_eq!(bed.node.usage(vm.id).unwrap().cpu_nanos, taken);
+    }
 }
 
 #[tokio::test]
