@@ -71,19 +71,28 @@ impl fmt::Display for Census {
 /// Where something of it cannot be removed.
 pub fn remove(data_dir: &Path) {
     let tag = InstanceTag::of_data_dir(data_dir);
-    for pid in vmms_of(data_dir) {
-        command::run(Command::new("kill").args(["-KILL", &pid.to_string()]));
-    }
+    vmms_of(data_dir).iter().for_each(kill);
     let empty = || vmms_of(data_dir).is_empty().then_some(());
     until("killed VMMs to be gone", Duration::from_secs(30), empty);
     for group in groups(&tag) {
-        // The kernel counts a process for a moment after its end.
-        let gone = || directories(&group).iter().chain([&group]).all(|dir| fs::remove_dir(dir).is_ok());
+        let gone = || directories(&group).iter().chain([&group]).all(is_removed);
         until("the cgroups to be empty", Duration::from_secs(30), || gone().then_some(()));
     }
     network::remove_instance(&tag).unwrap();
     // It may not have come so far as to make it.
     let _ = fs::remove_dir_all(run_dir(data_dir));
+}
+
+fn kill(pid: &i32) {
+    command::run(Command::new("kill").args(["-KILL", &pid.to_string()]));
+}
+
+/// With whoever is in the cgroup: a VMM that waits for its MicroVM may have no file of it open yet. The kernel counts a
+/// process for a moment after its end.
+fn is_removed(cgroup: &PathBuf) -> bool {
+    let members = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    members.lines().filter_map(|pid| pid.parse().ok()).for_each(|pid: i32| kill(&pid));
+    fs::remove_dir(cgroup).is_ok()
 }
 
 /// Where a server keeps sockets and pid files.
