@@ -216,11 +216,9 @@ fn collect_private(entries: &[u8], first: u64, runs: &mut Vec<Pages>) {
 /// Where a file of `size` bytes is mapped, one piece between each two breaks; none where it is not.
 fn pieces(maps: &[Private], inode: u64, size: u64, breaks: Breaks) -> Option<Vec<Piece>> {
     let inner = breaks.iter().copied().filter(|&at| at < size);
-    let starts: Vec<_> = [0].into_iter().chain(inner).filter(|_| size > 0).collect();
-    let ends = starts.iter().copied().skip(1).chain([size]);
-    let all: Vec<_> =
-        starts.iter().zip(ends).map(|(&start, end)| piece(maps, inode, start, end)).collect::<Option<_>>()?;
-    (!all.is_empty()).then_some(all)
+    let starts = [0].into_iter().chain(inner.clone());
+    let ends = inner.chain([size]);
+    starts.zip(ends).map(|(start, end)| piece(maps, inode, start, end)).collect()
 }
 
 /// From `offset` to `end` of the file, by any part of it that is still of the file.

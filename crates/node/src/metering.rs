@@ -32,6 +32,7 @@ struct Account {
 }
 
 /// A MicroVM as it is looked at.
+#[derive(Clone)]
 pub(crate) struct Seen {
     pub(crate) id: MicrovmId,
     pub(crate) state: State,
@@ -42,7 +43,7 @@ pub(crate) struct Seen {
 pub(crate) struct Due {
     accounts: Vec<(MicrovmId, Meter)>,
     /// Those of them that will not change any more.
-    ended: Vec<MicrovmId>,
+    ended: HashSet<MicrovmId>,
 }
 
 /// What a size with this memory includes.
@@ -62,32 +63,33 @@ impl Meters {
         self.lock().get(&id).map(|account| account.meter.totals())
     }
 
-    /// Looks at these, which are all that there are; the accounts to be written now: those that have changed, and, with
-    /// `all`, those of what runs. Blocks.
+    /// Looks at those that `seen` lists, which are all that there are; the accounts to be written now: those that have
+    /// changed, and, with `all`, those of what runs. Blocks.
     pub(crate) fn look(
         &self,
-        seen: &[Seen],
+        seen: impl FnOnce() -> Vec<Seen>,
         store: &Store,
         machines: &dyn Machines,
         all: bool,
     ) -> Result<Due, StoreError> {
-        for one in seen {
-            self.look_at(one, store, machines)?;
+        // Taken first: one that begins once they are listed has not ended.
+        let mut ended: HashSet<MicrovmId> = self.lock().keys().copied().collect();
+        for one in seen() {
+            ended.remove(&one.id);
+            self.look_at(&one, store, machines)?;
         }
-        let living: HashSet<MicrovmId> = seen.iter().map(|one| one.id).collect();
-        let (mut due, mut ended) = (Vec::new(), Vec::new());
+        let mut accounts = Vec::new();
         for (id, account) in self.lock().iter_mut() {
-            let lives = living.contains(id);
-            if !lives {
+            let has_ended = ended.contains(id);
+            if has_ended {
                 account.meter.look(now_ms(), Phase::Away);
-                ended.push(*id);
             }
             let goes_on = all && matches!(account.meter.found(), Phase::Running { .. });
-            if std::mem::take(&mut account.has_changed) || goes_on || !lives {
-                due.push((*id, account.meter.clone()));
+            if std::mem::take(&mut account.has_changed) || goes_on || has_ended {
+                accounts.push((*id, account.meter.clone()));
             }
         }
-        Ok(Due { accounts: due, ended })
+        Ok(Due { accounts, ended })
     }
 
     /// Looks at one of them. Blocks.
@@ -113,14 +115,13 @@ impl Meters {
         meter.look(now_ms(), phase);
         let has_changed = std::mem::discriminant(&before) != std::mem::discriminant(&phase);
         let mut accounts = self.lock();
-        let account = accounts.entry(one.id).or_insert_with(|| Account { meter: meter.clone(), has_changed });
-        account.meter = meter;
-        account.has_changed |= has_changed;
+        let is_unwritten = accounts.get(&one.id).is_some_and(|account| account.has_changed);
+        accounts.insert(one.id, Account { meter, has_changed: has_changed || is_unwritten });
         Ok(())
     }
 
     /// Of MicroVMs that have ended, once their accounts are written: until then these are told.
-    fn forget(&self, ended: &[MicrovmId]) {
+    fn forget(&self, ended: &HashSet<MicrovmId>) {
         self.lock().retain(|id, _| !ended.contains(id));
     }
 }
@@ -136,7 +137,7 @@ impl Node {
             clock.tick().await;
             let all = written_at.elapsed() >= WRITE_EVERY;
             let node = self.clone();
-            let look = move || node.meters.look(&node.seen(), &node.store, &*node.machines, all);
+            let look = move || node.meters.look(|| node.seen(), &node.store, &*node.machines, all);
             let ended = match tokio::task::spawn_blocking(look).await {
                 Ok(Ok(due)) => {
                     unwritten.extend(due.accounts);
@@ -230,7 +231,7 @@ mod tests {
 
     /// What is due is written at once.
     async fn look(meters: &Meters, seen: &[Seen], store: &Store, machines: &Counted, all: bool) -> usize {
-        let due = meters.look(seen, store, machines, all).unwrap();
+        let due = meters.look(|| seen.to_vec(), store, machines, all).unwrap();
         let count = due.accounts.len();
         write(store, due.accounts.into_iter().collect()).await.unwrap();
         meters.forget(&due.ended);
@@ -262,6 +263,20 @@ mod tests {
         assert_eq!(look(&meters, &seen(State::Suspended), &store, &machines, true).await, 0);
         assert_eq!(look(&meters, &[], &store, &machines, false).await, 1, "it has ended");
         assert_eq!((meters.totals(id), kept().cpu_nanos), (None, 8));
+    }
+
+    #[test]
+    fn one_that_begins_as_the_others_are_listed_has_not_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db")).unwrap();
+        let (meters, machines) = (Meters::default(), Counted::default());
+        let one = Seen { id: MicrovmId::random(), state: State::Running, memory_mib: 512 };
+        let listed_without_it = || {
+            meters.look_at(&one, &store, &machines).unwrap();
+            vec![]
+        };
+        let due = meters.look(listed_without_it, &store, &machines, false).unwrap();
+        assert!(due.ended.is_empty() && due.accounts.len() == 1);
     }
 
     #[test]
