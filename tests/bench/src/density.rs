@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use e2e::proc::kibibytes;
+
 use crate::Failure;
 use crate::examples::Example;
 use crate::microvms::{Bench, Memory, rest};
-use crate::report::kibibytes;
 use crate::stats::Samples;
 use crate::table::{Row, Table};
 

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use e2e::proc::kibibytes;
 use e2e::{Server, census};
 
 use crate::Failure;
 use crate::api::{Api, Launched};
 use crate::client::{Connection, Trust};
-use crate::report::kibibytes;
 use crate::stats::Samples;
 
 /// After a launch, for the server to make ready again what it keeps ready, as it has between two clients.

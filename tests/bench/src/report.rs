@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use e2e::proc::{kibibytes, value};
 use engine::accelerator::Accelerator;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -115,32 +116,8 @@ impl Machine {
     }
 }
 
-/// What follows a name and a colon.
-pub(crate) fn value<'t>(text: &'t str, name: &str) -> Option<&'t str> {
-    text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim_start().strip_prefix(':')?.trim()))
-}
-
-/// The same where it is a size, in bytes.
-pub(crate) fn kibibytes(text: &str, name: &str) -> Option<u64> {
-    let kib: u64 = value(text, name)?.strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
-}
-
 fn commit() -> Option<String> {
     let arguments = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"];
     let output = Command::new("git").args(arguments).current_dir(e2e::command::workspace()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_are_found_by_their_whole_name() {
-        let text = "MemTotalX: 1 kB\nMemTotal:   2 kB\nmodel name\t: Some CPU @ 2 GHz\n";
-        assert_eq!(kibibytes(text, "MemTotal"), Some(2048));
-        assert_eq!(value(text, "model name"), Some("Some CPU @ 2 GHz"));
-        assert_eq!((value(text, "model"), kibibytes(text, "model name")), (None, None));
-    }
 }

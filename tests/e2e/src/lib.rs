@@ -15,6 +15,7 @@ pub mod machines;
 pub mod microvm;
 pub mod name_server;
 pub mod neighbour;
+pub mod proc;
 pub mod server;
 pub mod terminal;
 pub mod user;

@@ -3,8 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
+use e2e::proc::kibibytes;
+
 use crate::Failure;
-use crate::report::kibibytes;
 
 /// Of one process at one moment.
 #[derive(Debug, Clone, Copy)]

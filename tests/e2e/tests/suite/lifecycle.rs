@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rekindle_e2e::command::Environment;
 use rekindle_e2e::{
-    Artifact, ImageRequest, Json, Microvm, Neighbour, Server, json, machines, neighbour, until,
+    Artifact, ImageRequest, Json, Microvm, Neighbour, Server, json, machines, neighbour, proc, until,
 };
 
 use crate::{fixture, rust_sdk, traces};
@@ -213,8 +213,7 @@ pub(crate) fn memory_that_a_guest_frees_goes_back() {
 /// Memory that a process shares with no other, nor with a file.
 fn private_mib(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let field = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    field.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    proc::kibibytes(&status, "RssAnon").unwrap() >> 20
 }
 
 pub(crate) fn an_application_is_asked_to_end_and_its_last_words_are_kept() {
