@@ -10,8 +10,9 @@ use crate::Relay;
 use crate::codec::{FrameError, read_frame, write_frame};
 use crate::handshake::{self, HandshakeError};
 use crate::messages::{DnsMessage, Event, GuestStream, Metadata, Request, Response};
-use crate::session::{Session, SessionEnded, Stream};
+use crate::session::{Session, SessionEnded};
 use crate::shell;
+use crate::stream::Stream;
 
 /// Why something the guest began failed.
 #[derive(Debug, thiserror::Error)]

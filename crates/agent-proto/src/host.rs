@@ -12,8 +12,9 @@ use crate::Relay;
 use crate::codec::{FrameError, read_frame, write_frame};
 use crate::handshake::{self, HandshakeError};
 use crate::messages::{DnsMessage, Event, GuestStream, MAX_DNS_MESSAGE, Metadata, Request, Response};
-use crate::session::{Session, SessionEnded, Stream};
+use crate::session::{Session, SessionEnded};
 use crate::shell;
+use crate::stream::Stream;
 
 /// Events not yet taken by their receiver; a full queue holds the guest's writers back.
 const EVENT_BACKLOG: usize = 256;

@@ -13,9 +13,11 @@ mod messages;
 mod relay;
 mod session;
 pub mod shell;
+mod stream;
 
 pub use codec::{FrameError, MAX_FRAME, read_frame, write_frame};
 pub use handshake::{HandshakeError, RESEND_AFTER};
 pub use messages::*;
 pub use relay::Relay;
-pub use session::{SessionEnded, Stream};
+pub use session::SessionEnded;
+pub use stream::Stream;

@@ -33,7 +33,7 @@ impl AsyncRead for Relay {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let ended = buf.filled().len() == before && buf.remaining() > 0;
         // A stream that the other side has only ended is still open for writing.
-        if ended && !self.is_shut && self.stream.get_ref().is_closed() {
+        if ended && !self.is_shut && self.stream.is_closed() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         Poll::Ready(Ok(()))

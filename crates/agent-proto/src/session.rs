@@ -6,8 +6,11 @@ use std::time::Duration;
 use futures::future::poll_fn;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use yamux::{Config, Connection, ConnectionError, Mode};
+
+use crate::stream::Stream;
 
 /// Streams open at once in one session, both directions together.
 const MAX_STREAMS: usize = 1024;
@@ -17,9 +20,6 @@ const ORDER_BACKLOG: usize = 64;
 
 /// How long a session that ends may take to send what was written.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-
-/// One multiplexed stream; `shutdown` closes only its writing half.
-pub type Stream = Compat<yamux::Stream>;
 
 /// The session is over: the peer closed it, broke the protocol, or the transport failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +53,9 @@ impl Session {
         let (orders, incoming) = mpsc::channel(ORDER_BACKLOG);
         let (inbound, accepted) = mpsc::channel(INBOUND_BACKLOG);
         let connection = Connection::new(io.compat(), config, mode);
-        let driver = Driver { connection, orders: incoming, waiting: None, inbound };
+        let ended = CancellationToken::new();
+        let over = ended.clone().drop_guard();
+        let driver = Driver { connection, orders: incoming, waiting: None, inbound, ended, _over: over };
         tokio::spawn(driver.run());
         (Self { orders }, accepted)
     }
@@ -82,6 +84,9 @@ struct Driver<T> {
     orders: mpsc::Receiver<Order>,
     waiting: Option<Open>,
     inbound: mpsc::Sender<Stream>,
+    /// Told to every stream, by the guard below, once the connection is no more.
+    ended: CancellationToken,
+    _over: DropGuard,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
@@ -108,7 +113,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             }
             match ready!(self.connection.poll_next_inbound(cx)) {
                 // A peer that opens faster than its streams are taken up has them reset.
-                Some(stream) => drop(self.inbound.try_send(stream?.compat())),
+                Some(stream) => drop(self.inbound.try_send(Stream::of(stream?, &self.ended))),
                 None => return Poll::Ready(Err(ConnectionError::Closed)),
             }
         }
@@ -121,7 +126,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         };
         match self.connection.poll_new_outbound(cx) {
             Poll::Ready(stream) => {
-                drop(waiting.send(stream?.compat()));
+                drop(waiting.send(Stream::of(stream?, &self.ended)));
                 Ok(true)
             }
             Poll::Pending => {

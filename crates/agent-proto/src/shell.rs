@@ -7,7 +7,7 @@ use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 
 use crate::codec::{FrameError, MAX_SHELL_FRAME, read_frame_within, write_frame};
 use crate::messages::{ShellInput, ShellOutput};
-use crate::session::Stream;
+use crate::stream::Stream;
 
 /// Sends one side's frames.
 #[derive(Debug)]

@@ -209,3 +209,36 @@ async fn a_relay_that_breaks_off_has_not_ended() {
     let mut by_reset = channel.relay(82).await.unwrap();
     assert!(by_reset.read_to_end(&mut Vec::new()).await.is_err());
 }
+
+/// On the side that ends the session, too, and without another word from the other.
+#[tokio::test]
+async fn whoever_waits_for_a_stream_is_told_that_its_session_has_ended() {
+    let (ours, theirs) = duplex(4096);
+    let (sender, relayed) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (host, mut calls) = guest::accept(theirs).await.unwrap();
+        let call = calls.next().await.unwrap().request().await.unwrap().unwrap();
+        assert!(sender.send((host, call.into_relay().await.unwrap(), calls)).is_ok());
+    });
+    let (channel, _events) = Channel::establish(ours, answers()).await.unwrap();
+    let mut stream = channel.relay(80).await.unwrap();
+    let (host, relay, _calls) = relayed.await.unwrap();
+    let (mut reader, mut writer) = tokio::io::split(relay);
+    // Tasks of their own, which nothing but the stream wakes.
+    let silent = tokio::spawn(async move { reader.read_u8().await.is_err() });
+    let endless = tokio::spawn(async move {
+        // More than the other side has given credit for.
+        while writer.write_all(&[7; 65_536]).await.is_ok() {}
+        true
+    });
+    tokio::task::yield_now().await;
+    host.close().await;
+    for waiting in [silent, endless] {
+        assert!(
+            tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("it has heard of it").unwrap()
+        );
+    }
+    let mut received = Vec::new();
+    let received = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut received));
+    assert!(received.await.expect("the other side has, too").is_err());
+}

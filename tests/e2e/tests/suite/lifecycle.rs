@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rekindle_e2e::command::Environment;
 use rekindle_e2e::{
-    Artifact, ImageRequest, Json, Microvm, Neighbour, Server, json, machines, neighbour, proc, until,
+    Artifact, ImageRequest, Json, Microvm, Neighbour, Server, json, machines, microvm, neighbour, proc, until,
 };
 
 use crate::{fixture, rust_sdk, traces};
@@ -348,5 +348,28 @@ pub(crate) fn connections_to_others_end_with_a_life() {
     microvm.suspend();
     microvm.resume();
     assert_eq!(microvm.json("/held")["error"], "ECONNABORTED");
+    microvm.terminate();
+}
+
+/// Else each sleep would leave one behind, and whatever the application has to each, a thread perhaps.
+pub(crate) fn clients_connections_end_with_a_life() {
+    // Of `/proc/net/tcp`: its own port, in hexadecimal digits, and the state of a connection that nobody has closed.
+    const OURS: &str = ":1F90";
+    const ESTABLISHED: &str = "01";
+    assert_eq!(u16::from_str_radix(&OURS[1..], 16), Ok(microvm::PORT));
+    let server = fixture::shared();
+    let microvm = Microvm::run(&server, &fixture::probe(&server), &[]);
+    let connections = || {
+        let table = microvm.json("/file?path=/proc/net/tcp");
+        let rows = table["text"].as_str().unwrap().lines().map(|row| row.split_whitespace().collect());
+        rows.filter(|row: &Vec<_>| row[1].ends_with(OURS) && row[3] == ESTABLISHED).count()
+    };
+    assert_eq!(connections(), 1, "that of the request itself");
+    for _ in 0..3 {
+        microvm.suspend();
+        microvm.resume();
+        microvm.json("/");
+    }
+    until("the connections of earlier lives to have ended", SLACK, || (connections() == 1).then_some(()));
     microvm.terminate();
 }

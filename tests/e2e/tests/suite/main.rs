@@ -95,6 +95,7 @@ fn main() -> ExitCode {
                 suspend_and_resume_lose_nothing,
                 a_request_does_not_wait_for_the_disk_of_a_suspension,
                 connections_to_others_end_with_a_life,
+                clients_connections_end_with_a_life,
             }
             traces {
                 a_launch_and_a_wake_continue_their_clients_traces,
