@@ -17,8 +17,8 @@ use crate::{Compatibility, GUEST_MAC};
 /// Of the NIC. A clone has a link of its own to its host, which need not be told of a move; a guest that tells it all the
 /// same does so before its agent listens.
 const NIC_OPTIONS: &str = "guest_announce=off";
-/// Most disks of a machine: microvm has 24 virtio-mmio slots, of which NIC and channel take two.
-const MAX_DISKS: usize = 16;
+/// Most disks of a machine: NIC and channel are devices too.
+const MAX_DISKS: usize = arch::DEVICES - 2;
 /// virtio's limit.
 const MAX_SERIAL: usize = 20;
 const MAX_NAME: usize = 128;
@@ -148,7 +148,8 @@ fn accelerator_args(accelerator: Accelerator, files: &mut Files) -> Vec<String> 
         Accelerator::Kvm => {
             files.inherit(Path::new(KVM), true);
             let descriptor = format!("fd={},set=1", files.last());
-            vec!["-add-fd".into(), descriptor, "-accel".into(), "kvm,device=/dev/fdset/1".into()]
+            let accelerator = format!("{},device=/dev/fdset/1", arch::KVM_OPTIONS);
+            vec!["-add-fd".into(), descriptor, "-accel".into(), accelerator]
         }
     }
 }
@@ -321,7 +322,7 @@ mod tests {
         files.inherit(Path::new("/a"), false);
         let args = accelerator_args(Accelerator::Kvm, &mut files);
         assert_eq!(args[..2], ["-add-fd".to_owned(), format!("fd={},set=1", FIRST_FD + 1)]);
-        assert_eq!(args[3], "kvm,device=/dev/fdset/1");
+        assert_eq!(args[3], "kvm,kernel-irqchip=on,device=/dev/fdset/1");
         assert_eq!(files.0[1], JailFile { path: KVM.into(), writable: true, at: None });
         let mut none = Files::default();
         accelerator_args(Accelerator::Tcg, &mut none);

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::arch::{MACHINE, cpu};
+use super::arch::{self, MACHINE, cpu};
 use super::command::machine_and_devices;
 use crate::accelerator::Accelerator;
 use crate::{Compatibility, Cpu, EngineVersion};
@@ -70,7 +70,7 @@ async fn version(program: &Path, accelerator: Accelerator, cpu: &Cpu) -> Result<
 /// Starts a stopped machine, which creates its vCPUs, asks for its version and ends it.
 async fn try_out(program: &Path, accelerator: Accelerator, cpu: &str) -> Result<Output, ProbeError> {
     let run = |source| ProbeError::Run { program: program.to_owned(), source };
-    let accelerator = if accelerator == Accelerator::Kvm { "kvm" } else { "tcg" };
+    let accelerator = if accelerator == Accelerator::Kvm { arch::KVM_OPTIONS } else { "tcg" };
     let mut child = Command::new(program)
         .args(["-M", MACHINE, "-accel", accelerator, "-cpu", cpu, "-S", "-nodefaults"])
         .args(["-display", "none", "-no-user-config", "-qmp", "stdio"])

@@ -21,6 +21,10 @@ const MAX_LAYERS: usize = 8;
 const MERGE_LAYERS: usize = 4;
 /// A timer's granularity, and the time to save.
 const SLACK: Duration = Duration::from_secs(20);
+/// Of one MicroVM; twice the threads of `examples/native`.
+const SLEEPS: u32 = 16;
+/// Says how many instead.
+const SLEEPS_VARIABLE: &str = "REKINDLE_SLEEPS";
 /// MicroVMs launched at the same moment.
 const TOGETHER: usize = 3;
 /// For as many spares to be there again.
@@ -56,6 +60,20 @@ pub(crate) fn the_smallest_image_lives_sleeps_and_wakes() {
     microvm.suspend();
     microvm.resume();
     assert_eq!(microvm.json("/"), greeting);
+    microvm.terminate();
+    image.delete(&server);
+}
+
+/// More often than its application has threads, and, where [`SLEEPS_VARIABLE`] says so, hundreds of times: what is lost
+/// once in a hundred sleeps is lost every day.
+pub(crate) fn a_microvm_sleeps_again_and_again() {
+    let server = fixture::shared();
+    let image = ImageRequest::of(&server, "sleeper", &Artifact::native()).create(&server).built(&server);
+    let microvm = Microvm::run(&server, &image, &["--idle-policy", &idle_policy(600, true)]);
+    let sleeps = std::env::var(SLEEPS_VARIABLE).map_or(SLEEPS, |count| count.parse().unwrap());
+    let greet = || drop(microvm.json("/"));
+    rust_sdk::sleep_often(server.environment(), &microvm.id, sleeps, greet);
+    greet();
     microvm.terminate();
     image.delete(&server);
 }

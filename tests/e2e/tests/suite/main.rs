@@ -80,6 +80,7 @@ fn main() -> ExitCode {
             examples { sandbox }
             lifecycle {
                 the_smallest_image_lives_sleeps_and_wakes,
+                a_microvm_sleeps_again_and_again,
                 as_many_spares_wait_as_were_launched_together,
                 a_failing_run_hook_terminates,
                 a_failing_suspend_hook_terminates,

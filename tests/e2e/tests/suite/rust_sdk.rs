@@ -25,7 +25,8 @@ pub(crate) fn lifecycle(environment: &Environment) {
         user.versions(&image).await;
         let (id, endpoint) = user.run(&image).await;
         user.request(&id, &endpoint).await;
-        user.sleep_and_wake(&id).await;
+        user.suspend(&id).await;
+        user.resume(&id).await;
         user.request(&id, &endpoint).await;
         user.switch_off_and_on(&image).await;
         user.tag(&image).await;
@@ -47,6 +48,20 @@ pub(crate) fn launch_together(environment: &Environment, image: &str, count: usi
         }
         ids
     })
+}
+
+/// Has a MicroVM sleep so often, and `ask` it something each time before; by turns it is resumed, and left to be woken by
+/// that.
+pub(crate) fn sleep_often(environment: &Environment, id: &str, times: u32, ask: impl Fn()) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let user = User { client: client(environment), environment };
+    for time in 0..times {
+        ask();
+        runtime.block_on(user.suspend(id));
+        if time % 2 == 0 {
+            runtime.block_on(user.resume(id));
+        }
+    }
 }
 
 fn client(environment: &Environment) -> Client {
@@ -163,9 +178,12 @@ impl User<'_> {
         http::curl(self.environment, &url, &["--header", &header]).unwrap().expect(200);
     }
 
-    async fn sleep_and_wake(&self, id: &str) {
+    async fn suspend(&self, id: &str) {
         self.client.suspend_microvm().microvm_identifier(id).send().await.unwrap();
         self.reach(id, MicrovmState::Suspended).await;
+    }
+
+    async fn resume(&self, id: &str) {
         self.client.resume_microvm().microvm_identifier(id).send().await.unwrap();
         self.reach(id, MicrovmState::Running).await;
     }
