@@ -20,4 +20,3 @@ pub use handshake::{HandshakeError, RESEND_AFTER};
 pub use messages::*;
 pub use relay::Relay;
 pub use session::SessionEnded;
-pub use stream::Stream;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::Stream;
+use crate::stream::Stream;
 
 /// A relay's bytes. `shutdown` ends those of one direction, like TCP's. What breaks the connection off, a reset by the
 /// other side or the end of the session, is an error to its reader and not the end of the bytes; a reader who has shut

@@ -7,7 +7,7 @@ use futures::future::poll_fn;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use yamux::{Config, Connection, ConnectionError, Mode};
 
 use crate::stream::Stream;
@@ -54,8 +54,7 @@ impl Session {
         let (inbound, accepted) = mpsc::channel(INBOUND_BACKLOG);
         let connection = Connection::new(io.compat(), config, mode);
         let ended = CancellationToken::new();
-        let over = ended.clone().drop_guard();
-        let driver = Driver { connection, orders: incoming, waiting: None, inbound, ended, _over: over };
+        let driver = Driver { connection, orders: incoming, waiting: None, inbound, ended };
         tokio::spawn(driver.run());
         (Self { orders }, accepted)
     }
@@ -84,13 +83,14 @@ struct Driver<T> {
     orders: mpsc::Receiver<Order>,
     waiting: Option<Open>,
     inbound: mpsc::Sender<Stream>,
-    /// Told to every stream, by the guard below, once the connection is no more.
+    /// Told to every stream.
     ended: CancellationToken,
-    _over: DropGuard,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     async fn run(mut self) {
+        // However it ends.
+        let _ended = self.ended.clone().drop_guard();
         if poll_fn(|cx| self.poll(cx)).await.is_ok() {
             // A failure to say goodbye changes nothing: the session is over either way.
             let goodbye = poll_fn(|cx| self.connection.poll_close(cx));

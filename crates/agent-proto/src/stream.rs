@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 /// One multiplexed stream; `shutdown` closes only its writing half. It fails once the session has ended, whichever side
 /// ended it: yamux wakes nobody who waits for a stream when its own side closes the connection.
 #[derive(Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     inner: Compat<yamux::Stream>,
     /// The session's end, for its reader and for its writer: they may be two tasks.
     reader: Ended,

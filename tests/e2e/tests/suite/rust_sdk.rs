@@ -18,8 +18,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// All of it, made of what stands in the environment.
 pub(crate) fn lifecycle(environment: &Environment) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
+    runtime().block_on(async {
         let user = User { client: client(environment), environment };
         let image = user.create().await;
         user.versions(&image).await;
@@ -37,8 +36,7 @@ pub(crate) fn lifecycle(environment: &Environment) {
 
 /// Launches so many MicroVMs of an image in one moment; their ids, once all of them run.
 pub(crate) fn launch_together(environment: &Environment, image: &str, count: usize) -> Vec<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
+    runtime().block_on(async {
         let user = User { client: client(environment), environment };
         let launches = (0..count).map(|_| user.client.run_microvm().image_identifier(image).send());
         let launched = futures::future::try_join_all(launches).await.unwrap();
@@ -53,7 +51,7 @@ pub(crate) fn launch_together(environment: &Environment, image: &str, count: usi
 /// Has a MicroVM sleep so often, and `ask` it something each time before; by turns it is resumed, and left to be woken by
 /// that.
 pub(crate) fn sleep_often(environment: &Environment, id: &str, times: u32, ask: impl Fn()) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = runtime();
     let user = User { client: client(environment), environment };
     for time in 0..times {
         ask();
@@ -62,6 +60,10 @@ pub(crate) fn sleep_often(environment: &Environment, id: &str, times: u32, ask: 
             runtime.block_on(user.resume(id));
         }
     }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 fn client(environment: &Environment) -> Client {
