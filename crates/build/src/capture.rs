@@ -73,7 +73,7 @@ async fn bring_up(
 
 async fn ready(guest: &Guest, version: &VersionRecord) -> Result<(), BuildError> {
     let Some(seconds) = version.hooks.ready else {
-        hooks::until_listening(guest).await;
+        hooks::until_listening(guest.channel()).await;
         return Ok(());
     };
     let port = version.hooks.port.unwrap_or(guest::hooks::DEFAULT_PORT);

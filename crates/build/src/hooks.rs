@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use agent_proto::HookCall;
+use agent_proto::host::Channel;
 use guest::Guest;
 use guest::hooks::{self, Readiness};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::BuildError;
 
@@ -39,18 +40,21 @@ pub(crate) async fn until_ready(guest: &Guest, hook: &BuildHook) -> Result<(), B
         let call = HookCall { hook: hook.path.to_owned(), port: hook.port, timeout_ms, body: None };
         match hooks::readiness(hook.title, &guest.hook(call).await?) {
             Readiness::Ready => return Ok(()),
-            Readiness::NotYet => tokio::time::sleep(ASK_AGAIN.min(left)).await,
+            Readiness::NotYet => sleep(ASK_AGAIN.min(left)).await,
             Readiness::Failed(why) => return Err(BuildError::Application(why)),
         }
     }
 }
 
 /// For an application without `/ready`: until it listens on its port, or has had time enough to do so elsewhere.
-pub(crate) async fn until_listening(guest: &Guest) {
-    let deadline = Instant::now() + LISTEN_TIME;
-    while Instant::now() < deadline && guest.channel().relay(APP_PORT).await.is_err() {
-        tokio::time::sleep(ASK_AGAIN).await;
-    }
+pub(crate) async fn until_listening(channel: &Channel) {
+    let listens = async {
+        while channel.relay(APP_PORT).await.is_err() {
+            sleep(ASK_AGAIN).await;
+        }
+    };
+    // A guest that does not even answer is found out when it is to be frozen.
+    let _ = timeout(LISTEN_TIME, listens).await;
 }
 
 /// Ends with the failure that an application is which exits before its snapshot.
@@ -62,5 +66,54 @@ pub(crate) async fn exit(exited: &mut watch::Receiver<Option<i32>>) -> BuildErro
         )),
         // The session ended first: whoever uses it will say so.
         Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use agent_proto::host::Answers;
+    use agent_proto::{Request, Response, guest};
+    use futures::FutureExt;
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// A session with an agent that answers a relay as `serve` does.
+    async fn session<F: Future<Output = ()> + Send + 'static>(
+        serve: impl Fn(guest::Call) -> F + Send + 'static,
+    ) -> Channel {
+        let (ours, theirs) = duplex(4096);
+        tokio::spawn(async move {
+            let (_host, mut calls) = guest::accept(theirs).await.unwrap();
+            while let Some(incoming) = calls.next().await {
+                let call = incoming.request().await.unwrap().unwrap();
+                assert_eq!(call.request, Request::Relay { port: APP_PORT });
+                tokio::spawn(serve(call));
+            }
+        });
+        let nobody = Answers { resolver: Arc::new(|_| async { None }.boxed()), describer: Arc::new(|| None) };
+        Channel::establish(ours, nobody).await.unwrap().0
+    }
+
+    async fn waited(channel: Channel) -> Duration {
+        let begun = Instant::now();
+        until_listening(&channel).await;
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_application_without_ready_gets_its_time_to_listen_and_no_more() {
+        let listens = session(|call| async { drop(call.into_relay().await) }).await;
+        assert!(waited(listens).await < ASK_AGAIN);
+        let refused = || Response::Failed { message: "refused".to_owned() };
+        let elsewhere = session(move |call| async move { drop(call.answer(&refused()).await) }).await;
+        assert!((LISTEN_TIME..LISTEN_TIME + ASK_AGAIN).contains(&waited(elsewhere).await));
+        let silent = session(|call| async move {
+            let _kept = call;
+            std::future::pending().await
+        });
+        assert!((LISTEN_TIME..LISTEN_TIME + ASK_AGAIN).contains(&waited(silent.await).await));
     }
 }

@@ -4,11 +4,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_proto::{HookCall, Request};
 use network::Egress;
 use timeline::Step;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::{Purpose, What};
 use crate::{Guest, GuestError, Host, ImageLayer};
@@ -16,7 +18,7 @@ use crate::{Guest, GuestError, Host, ImageLayer};
 /// A port on which nothing listens.
 const NO_PORT: u16 = 1;
 /// For a rehearsal, which takes milliseconds.
-const REHEARSAL_MS: u64 = 1000;
+const REHEARSAL_TIME: Duration = Duration::from_secs(10);
 
 /// A clone that waits for its MicroVM.
 #[derive(Debug)]
@@ -124,11 +126,15 @@ impl Host {
 /// Has the agent do what harms nothing: calling a hook and a port that nobody answers, flushing no output. Under
 /// software emulation, code costs most the first time that it runs: so that is not when a client waits for it.
 async fn rehearse(guest: &Guest) {
-    let call = HookCall { hook: "ready".to_owned(), port: NO_PORT, timeout_ms: REHEARSAL_MS, body: None };
-    // Whatever comes of it: a spare that is of no use is found out when it is taken.
-    let _ = guest.hook(call).await;
-    let _ = guest.channel().relay(NO_PORT).await;
-    let _ = guest.channel().call(&Request::Flush).await;
+    let hook = HookCall { hook: "ready".to_owned(), port: NO_PORT, timeout_ms: 1000, body: None };
+    let rehearsal = async {
+        let channel = guest.channel();
+        // Whatever comes of it: a spare that is of no use is found out when it is taken.
+        let _ = channel.call(&Request::Hook(hook)).await;
+        let _ = channel.relay(NO_PORT).await;
+        let _ = channel.call(&Request::Flush).await;
+    };
+    let _ = timeout(REHEARSAL_TIME, rehearsal).await;
 }
 
 fn remove(disk: &Path) {
