@@ -141,6 +141,16 @@ impl<'a> Microvm<'a> {
         self.wait("TERMINATED")
     }
 
+    /// Waits until its application listens: without `/ready` it may have been snapshotted before it did.
+    ///
+    /// # Panics
+    /// Where it does not come to that.
+    #[must_use]
+    pub fn listening(self) -> Self {
+        until("the application to listen", SETTLE, || (self.request("/", &[]).status != 502).then_some(()));
+        self
+    }
+
     /// A URL at its endpoint.
     #[must_use]
     pub fn url(&self, path: &str) -> String {

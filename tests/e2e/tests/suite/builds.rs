@@ -138,7 +138,7 @@ pub(crate) fn stages_arguments_heredocs_users_and_ignored_files() {
     let server = fixture::shared();
     let request = ImageRequest::of(&server, "stages", &Artifact::of("tests/apps/stages"));
     let image = request.hooks(Hooks::Disabled).create(&server).built(&server);
-    let microvm = Microvm::run(&server, &image, &[]);
+    let microvm = Microvm::run(&server, &image, &[]).listening();
     let told = microvm.json("/");
     assert_eq!(told["greeting"], "hello from a heredoc", "{told}");
     let context: Vec<&str> = told["context"].as_array().unwrap().iter().filter_map(Json::as_str).collect();
@@ -207,7 +207,7 @@ pub(crate) fn a_build_uses_what_earlier_ones_of_its_account_left() {
     assert!(third.contains("Using cache") && third.contains("COPY greeting") && !ran(&third), "{third}");
 
     let served = |version: &str, path: &str| {
-        let microvm = Microvm::run(&server, &image, &["--image-version", version]);
+        let microvm = Microvm::run(&server, &image, &["--image-version", version]).listening();
         let body = microvm.request(path, &[]).expect(200).body;
         microvm.terminate();
         body
