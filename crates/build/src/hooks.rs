@@ -112,7 +112,7 @@ mod tests {
         assert!((LISTEN_TIME..LISTEN_TIME + ASK_AGAIN).contains(&waited(elsewhere).await));
         let silent = session(|call| async move {
             let _kept = call;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         assert!((LISTEN_TIME..LISTEN_TIME + ASK_AGAIN).contains(&waited(silent.await).await));
     }
