@@ -138,7 +138,7 @@ pub(crate) fn stages_arguments_heredocs_users_and_ignored_files() {
     let server = fixture::shared();
     let request = ImageRequest::of(&server, "stages", &Artifact::of("tests/apps/stages"));
     let image = request.hooks(Hooks::Disabled).create(&server).built(&server);
-    let microvm = Microvm::run(&server, &image, &[]).listening();
+    let microvm = Microvm::run(&server, &image, &[]);
     let told = microvm.json("/");
     assert_eq!(told["greeting"], "hello from a heredoc", "{told}");
     let context: Vec<&str> = told["context"].as_array().unwrap().iter().filter_map(Json::as_str).collect();

@@ -37,7 +37,7 @@ pub(crate) fn sandbox() {
     let request =
         ImageRequest::of(&server, "sandbox", &Artifact::of("examples/sandbox")).hooks(Hooks::Disabled);
     let image = request.create(&server).built(&server);
-    let microvm = Microvm::run(&server, &image, &[]).listening();
+    let microvm = Microvm::run(&server, &image, &[]);
     assert_eq!(
         run(&microvm, &json!({"command": "id --user --name; pwd; cat >&2; exit 3", "stdin": "of a client"})),
         ("sandbox\n/workspace\n".to_owned(), "of a client".to_owned(), json!({"exit": 3}))
