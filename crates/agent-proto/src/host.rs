@@ -36,6 +36,14 @@ pub struct Answers {
     pub describer: Describer,
 }
 
+impl Answers {
+    /// To a guest that asks nothing: no name can be resolved, and it is nobody's.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { resolver: Arc::new(|_| Box::pin(std::future::ready(None))), describer: Arc::new(|| None) }
+    }
+}
+
 impl fmt::Debug for Answers {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Answers").finish_non_exhaustive()

@@ -71,11 +71,8 @@ pub(crate) async fn exit(exited: &mut watch::Receiver<Option<i32>>) -> BuildErro
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use agent_proto::host::Answers;
     use agent_proto::{Request, Response, guest};
-    use futures::FutureExt;
     use tokio::io::duplex;
 
     use super::*;
@@ -93,8 +90,7 @@ mod tests {
                 tokio::spawn(serve(call));
             }
         });
-        let nobody = Answers { resolver: Arc::new(|_| async { None }.boxed()), describer: Arc::new(|| None) };
-        Channel::establish(ours, nobody).await.unwrap().0
+        Channel::establish(ours, Answers::none()).await.unwrap().0
     }
 
     async fn waited(channel: Channel) -> Duration {

@@ -195,7 +195,7 @@ async fn end(machine: &dyn Machine) -> Result<(), Failure> {
 }
 
 async fn first_answer(machine: &dyn Machine) -> Result<Channel, Failure> {
-    let (channel, _) = Channel::establish(machine.channel().await?, no_answers()).await?;
+    let (channel, _) = Channel::establish(machine.channel().await?, Answers::none()).await?;
     let wall_clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
     // The bytes need not be random where nothing depends on them.
     let life = NewLife {
@@ -212,9 +212,4 @@ async fn first_answer(machine: &dyn Machine) -> Result<Channel, Failure> {
 
 fn done(answer: &Response) -> Result<(), Failure> {
     if *answer == Response::Done { Ok(()) } else { Err(format!("the guest answered {answer:?}").into()) }
-}
-
-/// The application of the benchmark asks nothing.
-fn no_answers() -> Answers {
-    Answers { resolver: Arc::new(|_| Box::pin(std::future::ready(None))), describer: Arc::new(|| None) }
 }

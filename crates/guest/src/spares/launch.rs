@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_proto::host::Channel;
 use agent_proto::{HookCall, Request};
 use network::Egress;
 use timeline::Step;
@@ -17,6 +18,8 @@ use crate::{Guest, GuestError, Host, ImageLayer};
 
 /// A port on which nothing listens.
 const NO_PORT: u16 = 1;
+/// For the hook of a rehearsal.
+const HOOK_MS: u64 = 1000;
 /// For a rehearsal, which takes milliseconds.
 const REHEARSAL_TIME: Duration = Duration::from_secs(10);
 
@@ -67,7 +70,7 @@ impl Host {
         let disk = self.dirs.spare(name);
         match self.clone_ahead(name, layer, &disk).await {
             Ok(guest) => {
-                rehearse(&guest).await;
+                rehearse(guest.channel()).await;
                 Ok(SpareClone { guest, disk })
             }
             Err(error) => {
@@ -125,10 +128,9 @@ impl Host {
 
 /// Has the agent do what harms nothing: calling a hook and a port that nobody answers, flushing no output. Under
 /// software emulation, code costs most the first time that it runs: so that is not when a client waits for it.
-async fn rehearse(guest: &Guest) {
-    let hook = HookCall { hook: "ready".to_owned(), port: NO_PORT, timeout_ms: 1000, body: None };
+async fn rehearse(channel: &Channel) {
+    let hook = HookCall { hook: "ready".to_owned(), port: NO_PORT, timeout_ms: HOOK_MS, body: None };
     let rehearsal = async {
-        let channel = guest.channel();
         // Whatever comes of it: a spare that is of no use is found out when it is taken.
         let _ = channel.call(&Request::Hook(hook)).await;
         let _ = channel.relay(NO_PORT).await;
@@ -143,5 +145,30 @@ fn remove(disk: &Path) {
             tracing::warn!(%error, "cannot remove a spare's disk; the next start does");
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_proto::guest;
+    use agent_proto::host::Answers;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_answers_nothing_is_rehearsed_no_longer_than_that_may_take() {
+        let (ours, theirs) = tokio::io::duplex(4096);
+        tokio::spawn(async move {
+            let (_host, mut calls) = guest::accept(theirs).await.unwrap();
+            let mut kept = Vec::new();
+            while let Some(call) = calls.next().await {
+                kept.push(call);
+            }
+        });
+        let channel = Channel::establish(ours, Answers::none()).await.unwrap().0;
+        let begun = Instant::now();
+        rehearse(&channel).await;
+        assert_eq!(begun.elapsed().as_secs(), REHEARSAL_TIME.as_secs());
     }
 }

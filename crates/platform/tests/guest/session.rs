@@ -1,13 +1,11 @@
 //! The host's end of one guest: its session, what it has told, and its application.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use agent_proto::host::{Answers, CallError, Channel};
 use agent_proto::shell::HostEnds;
 use agent_proto::{ENTROPY_BYTES, Event, HookCall, HookOutcome, NewLife, Request, Response};
 use engine::Machine;
-use futures::FutureExt;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -37,11 +35,9 @@ pub(crate) struct Guest {
 impl Guest {
     /// Waits for the agent.
     pub(crate) async fn meet(machine: Box<dyn Machine>) -> Self {
-        let answers =
-            Answers { resolver: Arc::new(|_| async { None }.boxed()), describer: Arc::new(|| None) };
         let session = async {
             let io = machine.channel().await.unwrap();
-            Channel::establish(io, answers).await
+            Channel::establish(io, Answers::none()).await
         };
         let Ok(met) = tokio::time::timeout(MEET_WITHIN, session).await else {
             panic!("no agent answers; console: {}", machine.console().await.unwrap());
